@@ -1,0 +1,1 @@
+"""CNNs and deep ensembles of them for MNIST-sized images, in JAX."""

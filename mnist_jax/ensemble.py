@@ -1,0 +1,80 @@
+"""Many members at once: their states stacked along a leading axis, their predictions combined."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from mnist_jax import training
+from mnist_jax.training import TrainState
+
+
+def init_state(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    seeds: Array,
+    image_shape: tuple[int, ...] = (28, 28, 1),
+) -> TrainState:
+    """The stacked state of one member a seed; `seeds` is an integer `[members]`."""
+    init = partial(training.init_state, network, optimizer, image_shape=image_shape)
+    return jax.vmap(init)(seeds)
+
+
+def train_epoch(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    seeds: Array,
+    images: Array,
+    labels: Array,
+    batches: Array,
+    weights: Array,
+    shard: Array | int = 0,
+    sum_over_shards: Callable[[Any], Any] = lambda tree: tree,
+) -> tuple[TrainState, Array]:
+    """`training.train_epoch` for all members, on the same batches.
+
+    Returns:
+        The new stacked state and the losses, float32 `[members, steps]`.
+    """
+
+    def one_member(state: TrainState, seed: Array) -> tuple[TrainState, Array]:
+        return training.train_epoch(
+            network,
+            optimizer,
+            state,
+            seed,
+            images,
+            labels,
+            batches,
+            weights,
+            shard,
+            sum_over_shards,
+        )
+
+    return jax.vmap(one_member)(state, seeds)
+
+
+def sum_logits(logits: Array) -> Array:
+    """The lab's rule: add the members' logits, `[members, n, classes]` to `[n, classes]`.
+
+    Good for the class; as a distribution it is far too sure, since M members that agree sharpen
+    each other M times. For probabilities take `mean_probability`.
+    """
+    return jnp.sum(logits, axis=0)
+
+
+def mean_probability(logits: Array) -> Array:
+    """The members' mean probability, as log-probabilities `[n, classes]`.
+
+    Source: Lakshminarayanan et al. 2017, section 2.4.
+
+    Args:
+        logits: float `[members, n, classes]`.
+    """
+    return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(logits.shape[0])

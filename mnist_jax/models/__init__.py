@@ -1,0 +1,53 @@
+"""The networks, by name."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+import flax.linen as nn
+
+from mnist_jax.models.deep import Deep
+from mnist_jax.models.layers import Layers
+from mnist_jax.models.simple import Simple
+
+_NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "simple": Simple,
+    "deep": Deep,
+    "layers": Layers,
+}
+NAMES = tuple(_NETWORKS)
+
+
+def create(name: str, num_classes: int = 10, **options: float) -> nn.Module:
+    """Make a network.
+
+    Args:
+        name: one of `NAMES`.
+        num_classes: how many logits it gives an image; at least 2.
+        options: the network's own fields, such as `dropout_rate`.
+
+    Returns:
+        A linen module: `init(rngs, images, train=False)` and
+        `apply(variables, images, train=..., rngs={"dropout": key})` map float32 `[n, 28, 28, 1]`
+        in [0, 1] to float32 logits `[n, num_classes]`.
+
+    Raises:
+        ValueError: an unknown name or option, `num_classes` below 2, `dropout_rate` outside [0, 1),
+            a negative `conv_stddev`.
+    """
+    if name not in _NETWORKS:
+        near = get_close_matches(name, NAMES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"name {name!r} is no network; there are {', '.join(NAMES)}.{hint}")
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, not {num_classes}.")
+    fields = getattr(_NETWORKS[name], "__dataclass_fields__", {}).keys()
+    known = sorted(fields - {"num_classes", "parent", "name"})
+    for option in options:
+        if option not in known:
+            takes = ", ".join(known) or "none"
+            raise ValueError(f"network {name!r} has no option {option!r}; its options: {takes}.")
+    if not 0 <= options.get("dropout_rate", 0) < 1:
+        raise ValueError(f"dropout_rate must be in [0, 1), not {options['dropout_rate']}.")
+    if options.get("conv_stddev", 0) < 0:
+        raise ValueError(f"conv_stddev must not be negative, but is {options['conv_stddev']}.")
+    return _NETWORKS[name](num_classes=num_classes, **options)

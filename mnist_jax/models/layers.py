@@ -1,0 +1,28 @@
+"""`layers`: the lab's CNN written with tf.layers, and the member of its ensemble."""
+
+import flax.linen as nn
+from jax import Array
+
+from mnist_jax.layers import Conv, Dropout, max_pool
+
+
+class Layers(nn.Module):
+    """conv 32, 64, 128, each with bias, relu, 2x2 pooling and dropout; dense 2048, num_classes.
+
+    Maps float32 `[n, 28, 28, 1]` in [0, 1] to logits `[n, num_classes]`. With `train` an rng named
+    `"dropout"` is needed. The dropout rate is 0.7: the lab passes its keep probability as the rate.
+    """
+
+    num_classes: int = 10
+    dropout_rate: float = 0.7
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> Array:
+        x = images
+        for features in (32, 64, 128):
+            x = nn.relu(max_pool(Conv(features)(x)))  # as pooling after relu, on a quarter
+            x = Dropout(self.dropout_rate)(x, train)
+        x = x.reshape(x.shape[0], -1)
+        x = nn.relu(nn.Dense(2048, kernel_init=nn.initializers.glorot_uniform())(x))
+        x = Dropout(self.dropout_rate)(x, train)
+        return nn.Dense(self.num_classes, kernel_init=nn.initializers.glorot_uniform())(x)

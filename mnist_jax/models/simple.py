@@ -1,0 +1,28 @@
+"""`simple`: the first lab's CNN, two convolutions and one dense layer."""
+
+import flax.linen as nn
+from jax import Array
+
+from mnist_jax.layers import Conv, max_pool
+
+
+class Simple(nn.Module):
+    """conv 32, conv 64, each with relu and 2x2 pooling; one dense layer.
+
+    Maps float32 `[n, 28, 28, 1]` in [0, 1] to logits `[n, num_classes]`.
+    """
+
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> Array:
+        x = images
+        for features in (32, 64):
+            x = Conv(features, use_bias=False, kernel_init=nn.initializers.normal(0.01))(x)
+            x = nn.relu(max_pool(x))  # the same as pooling after relu, on a quarter of the values
+        x = x.reshape(x.shape[0], -1)
+        return nn.Dense(
+            self.num_classes,
+            kernel_init=nn.initializers.glorot_uniform(),
+            bias_init=nn.initializers.normal(1.0),
+        )(x)

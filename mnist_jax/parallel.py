@@ -1,0 +1,225 @@
+"""Devices: the only file that knows about them.
+
+Devices form a grid of groups x data: each group trains its own members, and the devices of one
+group share each batch and add up their gradients. Functions here take and return values whose
+device axis the caller never looks at: `init` or `place` make a state, `make_train` and
+`make_predict` work on it, `gather` gives it back as `[members, ...]`.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+
+from mnist_jax import ensemble, training
+from mnist_jax.training import TrainState
+
+_AXIS = "devices"
+_PREDICT_BATCH = 250
+
+
+def use_cpu_cores(count: int | None = None) -> None:
+    """Make each CPU core, or `count` of them, a JAX device, which is what lets pmap fill them all.
+
+    Call it before JAX touches a device. It does nothing to GPUs and TPUs.
+
+    Raises:
+        ValueError: `count` below 1.
+        RuntimeError: JAX has started its backends with another number of CPU devices already.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"count must be at least 1, not {count}.")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jax.config.update("jax_num_cpu_devices", count or cores or 1)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which device trains which members on which part of a batch; made by `plan`."""
+
+    devices: tuple[jax.Device, ...]  # group by group
+    groups: int
+    data: int  # devices in a group
+    members: int
+
+    @property
+    def slots(self) -> int:
+        """Members on one device; the last group's spare slots train repeated members in vain."""
+        return -(-self.members // self.groups)
+
+
+def plan(
+    members: int, devices: Sequence[jax.Device] | None = None, data: int | None = None
+) -> Layout:
+    """Lay members out over devices.
+
+    Args:
+        members: how many.
+        devices: default all of this process.
+        data: how many devices share one batch; by default as many as there are for each member.
+            Some devices stay idle where their number is no multiple of it.
+
+    Raises:
+        ValueError: `members` or `data` below 1, or `data` above the number of devices.
+    """
+    if members < 1:
+        raise ValueError(f"members must be at least 1, not {members}.")
+    devices = tuple(jax.local_devices() if devices is None else devices)
+    if data is None:
+        data = max(1, len(devices) // members)
+    if not 1 <= data <= len(devices):
+        raise ValueError(f"data must be from 1 to the {len(devices)} devices, not {data}.")
+    slots = -(-members // (len(devices) // data))
+    groups = -(-members // slots)
+    return Layout(devices[: groups * data], groups, data, members)
+
+
+def _spread(layout: Layout, tree: Any) -> Any:
+    """`[members, ...]` on the host to `[devices, slots, ...]`; spare slots repeat members."""
+    slot_member = np.arange(layout.groups * layout.slots) % layout.members
+    by_group = slot_member.reshape(layout.groups, layout.slots)
+    by_device = np.repeat(by_group, layout.data, axis=0)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[by_device], tree)
+
+
+def _shards(layout: Layout) -> np.ndarray:
+    """Each device's place among those that share its batch, `[devices]`."""
+    return np.tile(np.arange(layout.data, dtype=np.int32), layout.groups)
+
+
+def replicate(layout: Layout, array: np.ndarray) -> Array:
+    """One copy of an array on each device."""
+    copy = jax.pmap(lambda _, x: x, in_axes=(0, None), devices=layout.devices)
+    return copy(_shards(layout), array)
+
+
+def init(
+    layout: Layout,
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    seeds: Sequence[int],
+    image_shape: tuple[int, ...] = (28, 28, 1),
+) -> TrainState:
+    """All members' states before their first step, one a seed, made on the devices."""
+
+    def on_device(seeds: Array) -> TrainState:
+        return ensemble.init_state(network, optimizer, seeds, image_shape)
+
+    return jax.pmap(on_device, devices=layout.devices)(_spread(layout, np.asarray(seeds, np.uint32)))
+
+
+def place(layout: Layout, state: Any) -> Any:
+    """Put a stacked state `[members, ...]` on the devices."""
+    return jax.pmap(lambda x: x, devices=layout.devices)(_spread(layout, state))
+
+
+def gather(layout: Layout, state: Any) -> Any:
+    """Bring a state back to the host as NumPy arrays `[members, ...]`."""
+
+    def leaf(on_devices: Array) -> np.ndarray:
+        groups = np.asarray(on_devices)[:: layout.data]
+        return groups.reshape(-1, *groups.shape[2:])[: layout.members]
+
+    return jax.tree.map(leaf, state)
+
+
+def make_train(
+    layout: Layout,
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    seeds: Sequence[int],
+    batch_size: int,
+) -> Callable[[TrainState, Array, Array, np.ndarray], tuple[TrainState, Array]]:
+    """Compile-once training of all members on all devices.
+
+    Returns:
+        A function of the state (its buffers are used up), replicated images and labels, and
+        int32 batches `[steps, batch_size]`; it gives the new state and the losses,
+        which `gather` brings back as `[members, steps]`.
+    """
+    share = -(-batch_size // layout.data)
+    groups = np.arange(len(layout.devices)).reshape(layout.groups, layout.data).tolist()
+
+    def sum_over_shards(tree: Any) -> Any:
+        return lax.psum(tree, _AXIS, axis_index_groups=groups) if layout.data > 1 else tree
+
+    def on_device(
+        state: TrainState,
+        seeds: Array,
+        shard: Array,
+        images: Array,
+        labels: Array,
+        batches: Array,
+    ) -> tuple[TrainState, Array]:
+        # A batch that does not divide evenly is filled up with images of weight 0.
+        filled = jnp.pad(batches, ((0, 0), (0, share * layout.data - batch_size)))
+        mine = lax.dynamic_slice_in_dim(filled, shard * share, share, axis=1)
+        weights = (shard * share + jnp.arange(share) < batch_size) / batch_size
+        return ensemble.train_epoch(
+            network,
+            optimizer,
+            state,
+            seeds,
+            images,
+            labels,
+            mine,
+            weights,
+            shard,
+            sum_over_shards,
+        )
+
+    mapped = jax.pmap(
+        on_device,
+        axis_name=_AXIS,
+        in_axes=(0, 0, 0, 0, 0, None),
+        donate_argnums=0,
+        devices=layout.devices,
+    )
+    spread_seeds, shards = place(layout, np.asarray(seeds, np.uint32)), _shards(layout)
+
+    def train(
+        state: TrainState, images: Array, labels: Array, batches: np.ndarray
+    ) -> tuple[TrainState, Array]:
+        return mapped(state, spread_seeds, shards, images, labels, batches)
+
+    return train
+
+
+def make_predict(layout: Layout, network: nn.Module) -> Callable[[Any, np.ndarray], np.ndarray]:
+    """Compile-once prediction by all members on all devices.
+
+    Returns:
+        A function of a state's params and images (uint8 or float `[n, 28, 28, 1]`) on the host; it
+        gives logits, float32 `[members, n, classes]`, on the host.
+    """
+
+    def on_device(params: Any, images: Array) -> Array:
+        def one_member(params: Any) -> Array:
+            return network.apply({"params": params}, training.to_float(images), train=False)
+
+        return jax.vmap(one_member)(params)
+
+    mapped = jax.pmap(on_device, devices=layout.devices)
+
+    def predict_chunk(params: Any, images: np.ndarray) -> np.ndarray:
+        by_shard = images.reshape(layout.data, -1, *images.shape[1:])
+        logits = np.asarray(mapped(params, np.tile(by_shard, (layout.groups, 1, 1, 1, 1))))
+        logits = logits.reshape(layout.groups, layout.data, *logits.shape[1:])
+        by_member = logits.swapaxes(1, 2).reshape(layout.groups * layout.slots, len(images), -1)
+        return by_member[: layout.members]
+
+    def predict(params: Any, images: np.ndarray) -> np.ndarray:
+        chunk = _PREDICT_BATCH * layout.data
+        filled = np.pad(images, ((0, -len(images) % chunk), (0, 0), (0, 0), (0, 0)))
+        chunks = range(0, len(filled), chunk)
+        logits = [predict_chunk(params, filled[i : i + chunk]) for i in chunks]
+        return np.concatenate(logits, axis=1)[:, : len(images)]
+
+    return predict

@@ -1,0 +1,177 @@
+"""Training one member on one device's share of each batch, as pure functions.
+
+A member is made from its `seed` alone: the seed gives its initial values and its dropout masks.
+`ensemble.py` maps these functions over members, `parallel.py` over devices.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+Params = Any
+OptimizerName = Literal["adam", "sgd"]
+ScheduleName = Literal["constant", "cosine", "onecycle"]
+
+
+class TrainState(NamedTuple):
+    """All that training changes. In an ensemble every leaf has a leading `members` axis."""
+
+    step: Array  # int32 [], optimizer steps done
+    params: Params
+    opt_state: optax.OptState
+
+
+def make_optimizer(
+    learning_rate: float,
+    total_steps: int,
+    optimizer: OptimizerName = "adam",
+    schedule: ScheduleName = "constant",
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """Adam (eps 1e-8) or SGD (Nesterov momentum 0.9), with a schedule and decoupled weight decay.
+
+    Args:
+        learning_rate: the constant, or the largest value of the schedule.
+        total_steps: optimizer steps in the whole run, for the schedule.
+        optimizer: `"adam"` (Kingma and Ba 2015) or `"sgd"`.
+        schedule: `"constant"`, `"cosine"` (to 0) or `"onecycle"` (Smith and Topin 2018).
+        weight_decay: times the learning rate, taken off the weights each step (Loshchilov and
+            Hutter 2019).
+    """
+    schedules: dict[str, Callable[[], optax.Schedule]] = {
+        "constant": lambda: optax.constant_schedule(learning_rate),
+        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, total_steps),
+        "onecycle": lambda: optax.cosine_onecycle_schedule(total_steps, learning_rate),
+    }
+    directions: dict[str, Callable[[], optax.GradientTransformation]] = {
+        "adam": lambda: optax.scale_by_adam(eps=1e-8),
+        "sgd": lambda: optax.trace(decay=0.9, nesterov=True),
+    }
+    return optax.chain(
+        directions[optimizer](),
+        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
+        optax.scale_by_learning_rate(schedules[schedule]()),
+    )
+
+
+def to_float(images: Array) -> Array:
+    """uint8 pixels to float32 in [0, 1]; floats pass as they are."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
+def init_state(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    seed: Array,
+    image_shape: tuple[int, ...] = (28, 28, 1),
+) -> TrainState:
+    """One member's state before its first step; `seed` is an integer scalar."""
+    init_key, _ = jax.random.split(jax.random.key(seed))
+    params = network.init(init_key, jnp.zeros((1, *image_shape)))["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def dropout_key(seed: Array, step: Array, shard: Array | int) -> Array:
+    """The key of one member's dropout in one step, on one of the devices that share its batch."""
+    _, key = jax.random.split(jax.random.key(seed))
+    return jax.random.fold_in(jax.random.fold_in(key, step), shard)
+
+
+def weighted_loss(
+    network: nn.Module, params: Params, images: Array, labels: Array, weights: Array, key: Array
+) -> Array:
+    """Softmax cross-entropy in training mode, summed with weights; float32 `[]`.
+
+    Args:
+        images: float32 `[batch, 28, 28, 1]`.
+        labels: int32 `[batch]`.
+        weights: float32 `[batch]`; `1 / batch` gives the mean.
+        key: for dropout.
+    """
+    logits = network.apply({"params": params}, images, train=True, rngs={"dropout": key})
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.sum(losses * weights)
+
+
+def train_step(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    seed: Array,
+    images: Array,
+    labels: Array,
+    weights: Array,
+    shard: Array | int = 0,
+    sum_over_shards: Callable[[Any], Any] = lambda tree: tree,
+) -> tuple[TrainState, Array]:
+    """One optimizer step of one member; arguments as in `weighted_loss`, images as uint8 or float.
+
+    `shard` says which of the devices that share the batch this is, and `sum_over_shards` adds up
+    the loss and gradients of all of them.
+
+    Returns:
+        The new state and the batch's loss, float32 `[]`, before the step.
+    """
+    key = dropout_key(seed, state.step, shard)
+    loss, grads = jax.value_and_grad(weighted_loss, argnums=1)(
+        network, state.params, to_float(images), labels, weights, key
+    )
+    loss, grads = sum_over_shards((loss, grads))
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), loss
+
+
+def train_epoch(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    seed: Array,
+    images: Array,
+    labels: Array,
+    batches: Array,
+    weights: Array,
+    shard: Array | int = 0,
+    sum_over_shards: Callable[[Any], Any] = lambda tree: tree,
+) -> tuple[TrainState, Array]:
+    """A scan of `train_step` over the batches of an epoch, or of a part of one.
+
+    Args:
+        images: uint8 or float32 `[n, 28, 28, 1]`, the whole training set.
+        labels: int32 `[n]`.
+        batches: int32 `[steps, batch]`, which images each step takes.
+        weights: float32 `[batch]`.
+
+    Returns:
+        The new state and each step's loss, float32 `[steps]`.
+    """
+
+    def step(state: TrainState, batch: Array) -> tuple[TrainState, Array]:
+        return train_step(
+            network,
+            optimizer,
+            state,
+            seed,
+            images[batch],
+            labels[batch],
+            weights,
+            shard,
+            sum_over_shards,
+        )
+
+    return lax.scan(step, state, batches)
+
+
+def epoch_batches(data_seed: int, epoch: int, n: int, batch_size: int) -> Array:
+    """An epoch's shuffled batches, int32 `[n // batch_size, batch_size]`.
+
+    They depend on `data_seed` and `epoch` alone, so a resumed run sees what it would have seen.
+    Images beyond the last whole batch are left out, in each epoch others.
+    """
+    key = jax.random.fold_in(jax.random.key(data_seed), epoch)
+    steps = n // batch_size
+    return jax.random.permutation(key, n)[: steps * batch_size].reshape(steps, batch_size)
