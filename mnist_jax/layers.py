@@ -23,7 +23,9 @@ _DROPOUT_LEVELS = 256
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv2d(images: Array, kernel: Array, strides: Pair = (1, 1), padding: Padding = "SAME") -> Array:
+def conv2d(
+    images: Array, kernel: Array, strides: Pair = (1, 1), padding: Padding = "SAME"
+) -> Array:
     """Cross-correlate images with a kernel, as `lax.conv_general_dilated` does for NHWC and HWIO.
 
     Args:
@@ -43,7 +45,7 @@ def _conv2d_forward(
 ) -> tuple[Array, tuple[Array, Array, Array]]:
     pads = lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], strides, padding)
     columns = _patches(_pad(images, pads), kernel.shape[:2], strides)
-    # The columns are kept for the kernel's gradient: making them again costs more than reading them.
+    # Kept for the kernel's gradient: making the columns again costs more than reading them.
     # `images` is kept for its shape alone; XLA drops the values.
     return _times_kernel(columns, kernel), (images, kernel, columns)
 
@@ -79,7 +81,7 @@ def _pad(images: Array, pads: Sequence[Pair], spacing: Pair = (1, 1)) -> Array:
 
 
 def _patches(images: Array, kernel_size: Pair, strides: Pair) -> Array:
-    """Lay the pixels below each kernel position side by side: `[n, out, out, kernel * kernel * c]`."""
+    """The pixels below each kernel position side by side: `[n, out, out, kernel * kernel * c]`."""
     n, height, width, channels = images.shape
     down, across = (
         (size - kernel) // stride + 1

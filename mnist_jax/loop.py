@@ -1,4 +1,4 @@
-"""The training loop: a generator of chunks, so that whoever uses it decides what happens between."""
+"""The training loop: a generator of chunks; whoever uses it decides what happens between them."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +29,7 @@ class Chunk(NamedTuple):
     steps: int  # in an epoch
     losses: np.ndarray  # float32 [members, steps of this chunk]
     seconds: float
+    compile_seconds: float  # of the whole training, before its first chunk
 
 
 def chunk_lengths(steps: int, longest: int) -> list[int]:
@@ -77,20 +78,27 @@ def train(
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}.")
     on_devices = parallel.replicate(layout, images), parallel.replicate(layout, labels)
-    run = parallel.make_train(layout, network, optimizer, seeds, batch_size)
     steps = len(images) // batch_size
-    longest = _CHUNK.get(layout.devices[0].platform, _CHUNK_ACCELERATOR)
+    lengths = chunk_lengths(steps, _CHUNK.get(layout.devices[0].platform, _CHUNK_ACCELERATOR))
+    started = time.perf_counter()
+    run = {
+        length: parallel.compile_train(
+            layout, network, optimizer, seeds, state, *on_devices, batch_size, length
+        )
+        for length in set(lengths)
+    }
+    compile_seconds = time.perf_counter() - started
     for epoch in range(1, epochs + 1):
         batches = np.asarray(epoch_batches(data_seed, epoch, len(images), batch_size))
         done = 0
-        for length in chunk_lengths(steps, longest):
+        for length in lengths:
             started = time.perf_counter()
-            state, on_device_losses = run(state, *on_devices, batches[done : done + length])
+            state, on_device_losses = run[length](state, *on_devices, batches[done : done + length])
             losses = parallel.gather(layout, on_device_losses)
             seconds = time.perf_counter() - started
             _check_finite(losses, seeds, epoch, done)
             done += length
-            yield Chunk(state, epoch, done, steps, losses, seconds)
+            yield Chunk(state, epoch, done, steps, losses, seconds, compile_seconds)
 
 
 def _check_finite(losses: np.ndarray, seeds: Sequence[int], epoch: int, done: int) -> None:

@@ -1,0 +1,1 @@
+"""Runs and measurements; the library is `mnist_jax`."""

@@ -1,0 +1,126 @@
+"""The command line: a flag for each field of `Config`, and errors in two lines."""
+
+import argparse
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from experiments import config as configs
+from experiments.config import Config
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        fail(message, "See python -m experiments.run --help.")
+
+
+def fail(message: str, hint: str) -> NoReturn:
+    """Two lines on stderr, and exit code 2."""
+    print(f"error: {message}\n{hint}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """A line that names the nearest right words."""
+    near = get_close_matches(word, words, n=2, cutoff=0.5)
+    return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(words)}."
+
+
+def parse(argv: Sequence[str]) -> tuple[str, Config, Path | None] | None:
+    """Read the command line.
+
+    Returns:
+        The config's name, the config with its changed fields, and the workdir if one was given;
+        None when `--list` asked for the ready configs, which are then printed.
+
+    Raises:
+        SystemExit: code 2 with an error of two lines; code 0 after `--help`.
+    """
+    parser, types_of_flags = _parser()
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    given, unknown = parser.parse_known_args(argv)
+    if given.list:
+        for name in configs.names():
+            print(f"{name:10} {configs.get(name)[1]}")
+        return None
+    if unknown:
+        word = unknown[0].split("=")[0]
+        long_flags = [flag for flag in flags if flag.startswith("--")]
+        fail(f"{word} is no flag of this command.", nearest(word, long_flags))
+    if given.config not in configs.names():
+        fail(f"--config {given.config} does not exist.", nearest(given.config, configs.names()))
+    config, _ = configs.get(given.config)
+    changes = {}
+    for name, kind in types_of_flags.items():
+        text = getattr(given, name)
+        if text is not None:
+            changes[name] = _value(name, text, kind)
+    try:
+        config = dataclasses.replace(config, **changes)
+    except ValueError as error:
+        fail(f"--{error}", "See python -m experiments.run --help.")
+    return given.config, config, given.workdir
+
+
+def _parser() -> tuple[_Parser, dict[str, Any]]:
+    parser = _Parser(
+        prog="python -m experiments.run",
+        description="Train a network, or an ensemble of them, and evaluate it on the test images.",
+        epilog="The defaults are those of Config; a ready config has its own, and a flag beats both.",
+        allow_abbrev=False,
+    )
+    names = ", ".join(configs.names())
+    parser.add_argument("--config", default="deep", metavar="NAME", help=f"{names} (default: deep)")
+    parser.add_argument("--list", action="store_true", help="show the ready configs and stop")
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        metavar="FOLDER",
+        help="where the results go; new or empty (default: runs/CONFIG-TIME)",
+    )
+    group = parser.add_argument_group("fields of the config")
+    types_of_flags = typing.get_type_hints(Config)
+    for option in dataclasses.fields(Config):
+        default = str(option.default).replace("%", "%%")
+        group.add_argument(
+            f"--{option.name.replace('_', '-')}",
+            dest=option.name,
+            metavar=_metavar(types_of_flags[option.name]),
+            help=f"{option.metadata['help']} (default: {default})",
+        )
+    return parser, types_of_flags
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """The types a value may have: (int, NoneType) for `int | None`."""
+    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+
+
+def _metavar(kind: Any) -> str:
+    first = _alternatives(kind)[0]
+    if typing.get_origin(first) is typing.Literal:
+        return "{" + ",".join(typing.get_args(first)) + "}"
+    return {int: "N", float: "X", str: "TEXT"}[first]
+
+
+def _value(name: str, text: str, kind: Any) -> Any:
+    """Turn a flag's text into its field's type."""
+    flag = f"--{name.replace('_', '-')}"
+    first, *others = _alternatives(kind)
+    if types.NoneType in others and text.lower() == "none":
+        return None
+    if typing.get_origin(first) is typing.Literal:
+        choices = typing.get_args(first)
+        if text not in choices:
+            fail(f"{flag} {text} does not exist.", nearest(text, choices))
+        return text
+    try:
+        return first(text)
+    except ValueError:
+        wanted = {int: "a whole number", float: "a number"}[first]
+        fail(f"{flag} takes {wanted}, not {text!r}.", "See python -m experiments.run --help.")

@@ -1,0 +1,86 @@
+"""What a run is made of: `Config`, and the ready ones in `experiments/configs/`."""
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, Literal
+
+from experiments import configs
+
+Network = Literal["simple", "deep", "layers"]
+Dataset = Literal["auto", "mnist", "fashion_mnist", "kmnist", "mnist5k"]
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run; every field is a flag of `python -m experiments.run`.
+
+    Raises:
+        ValueError: a value out of range, naming the field.
+    """
+
+    network: Network = _option("simple", "the CNN each member is")
+    members: int = _option(1, "networks trained side by side; together they are the ensemble")
+    seed: int = _option(0, "member i is made from seed + i")
+    data_seed: int = _option(0, "shuffles the training images, for all members alike")
+    dropout: float | None = _option(None, "probability of zero in dropout; None: the network's own")
+    conv_stddev: float | None = _option(
+        None, "initial standard deviation of deep's convolutions; None: 0.01"
+    )
+    epochs: int = _option(15, "passes over the training images")
+    batch_size: int = _option(100, "images a step")
+    optimizer: Literal["adam", "sgd"] = _option("adam", "adam (eps 1e-8) or sgd (momentum 0.9)")
+    learning_rate: float = _option(0.001, "the optimizer's, or the largest of the schedule")
+    schedule: Literal["constant", "cosine", "onecycle"] = _option(
+        "constant", "of the learning rate over the run"
+    )
+    weight_decay: float = _option(0.0, "decoupled; times the learning rate")
+    dataset: Dataset = _option("auto", "auto: mnist, or mnist5k where mnist cannot be had")
+    data_dir: str | None = _option(None, "folder of IDX files; None: MNIST_JAX_DATA, then TFDS")
+    validation: int | None = _option(
+        None, "training images kept for validation; None: 5,000 (mnist5k: 500)"
+    )
+    devices: int | None = _option(None, "how many to use; None: all (on a CPU: each core)")
+    data_parallel: int | None = _option(
+        None, "devices that share one member's batch; None: devices // members"
+    )
+
+    def __post_init__(self) -> None:
+        least = {"members": 1, "seed": 0, "data_seed": 0, "epochs": 1, "batch_size": 1}
+        least |= {"weight_decay": 0, "validation": 0, "devices": 1, "data_parallel": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= bound:
+                raise ValueError(f"{name} must be at least {bound}, not {value}.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}.")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), not {self.dropout}.")
+        if self.seed + self.members > 2**32 or self.data_seed >= 2**32:
+            raise ValueError("seed + members and data_seed must be below 2 ** 32.")
+
+    @property
+    def seeds(self) -> list[int]:
+        """One a member."""
+        return list(range(self.seed, self.seed + self.members))
+
+    @property
+    def network_options(self) -> dict[str, float]:
+        """The options of `models.create` that are set."""
+        options = {"dropout_rate": self.dropout, "conv_stddev": self.conv_stddev}
+        return {name: value for name, value in options.items() if value is not None}
+
+
+def names() -> list[str]:
+    """The ready configs' names."""
+    return [module.name for module in iter_modules(configs.__path__)]
+
+
+def get(name: str) -> tuple[Config, str]:
+    """A ready config and its line of description."""
+    module = import_module(f"experiments.configs.{name}")
+    return module.config, module.__doc__.strip()

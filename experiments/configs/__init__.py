@@ -1,0 +1,1 @@
+"""Ready configs, one a file; the file is named as the config is."""

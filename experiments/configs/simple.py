@@ -1,0 +1,5 @@
+"""Two convolutions and one dense layer (published: 98.85 %)."""
+
+from experiments.config import Config
+
+config = Config(network="simple")
