@@ -71,7 +71,7 @@ def _parser() -> tuple[_Parser, dict[str, Any]]:
     parser = _Parser(
         prog="python -m experiments.run",
         description="Train a network, or an ensemble of them, and evaluate it on the test images.",
-        epilog="The defaults are those of Config; a ready config has its own, and a flag beats both.",
+        epilog="The defaults are those of Config; a ready config has its own, and flags beat both.",
         allow_abbrev=False,
     )
     names = ", ".join(configs.names())

@@ -69,7 +69,7 @@ class Config:
         return list(range(self.seed, self.seed + self.members))
 
     @property
-    def network_options(self) -> dict[str, float]:
+    def network_options(self) -> dict[str, Any]:
         """The options of `models.create` that are set."""
         options = {"dropout_rate": self.dropout, "conv_stddev": self.conv_stddev}
         return {name: value for name, value in options.items() if value is not None}
@@ -83,4 +83,4 @@ def names() -> list[str]:
 def get(name: str) -> tuple[Config, str]:
     """A ready config and its line of description."""
     module = import_module(f"experiments.configs.{name}")
-    return module.config, module.__doc__.strip()
+    return module.config, (module.__doc__ or "").strip()

@@ -9,9 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mnist_jax.data import Dataset
-
 from experiments.config import Config
+from mnist_jax.data import Dataset
 from mnist_jax.parallel import Layout
 
 

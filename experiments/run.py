@@ -1,25 +1,21 @@
 """Train and evaluate: `python -m experiments.run --config deep`."""
 
-import contextlib
 import dataclasses
 import os
-import signal
 import sys
 import warnings
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 import jax
 import numpy as np
-from mnist_jax.data import Dataset
 
 from experiments import cli, records
 from experiments.config import Config
 from experiments.display import TrainingDisplay, draw
 from mnist_jax import data, ensemble, loop, metrics, models, parallel, training
+from mnist_jax.data import Dataset
 from mnist_jax.parallel import Layout
 
 INTERRUPTED = 130
@@ -85,7 +81,7 @@ def run(config: Config, dataset: Dataset, layout: Layout, workdir: Path) -> int:
         Checkpoints(workdir / "checkpoints") as checkpoints,
         SummaryWriter(str(workdir / "tensorboard")) as board,
         TrainingDisplay(config.epochs, config.batch_size * config.members) as display,
-        _interrupts() as interrupts,
+        loop.interrupts() as interrupted,
     ):
         checkpoints.save(0, parallel.gather(layout, state))
         try:
@@ -105,7 +101,7 @@ def run(config: Config, dataset: Dataset, layout: Layout, workdir: Path) -> int:
                 epoch_losses.append(chunk.losses)
                 seconds += chunk.seconds
                 images_seen += chunk.losses.size * config.batch_size
-                if chunk.steps_done < chunk.steps and not interrupts:
+                if chunk.steps_done < chunk.steps and not interrupted:
                     continue
                 state = parallel.gather(layout, chunk.state)
                 checkpoints.save(int(state.step[0]), state)
@@ -119,7 +115,8 @@ def run(config: Config, dataset: Dataset, layout: Layout, workdir: Path) -> int:
                 for tag, value in records.scalars(epoch):
                     board.add_scalar(tag, value, int(state.step[0]))
                 display.print(_epoch_line(epoch))
-                if interrupts:
+                if interrupted:
+                    display.print("Interrupted: what is trained is saved, and evaluated now.")
                     break
         except loop.NonFiniteLoss as error:
             print(f"error: {error}", file=sys.stderr)
@@ -139,7 +136,7 @@ def run(config: Config, dataset: Dataset, layout: Layout, workdir: Path) -> int:
     )
     records.write_json(workdir / "results.json", results)
     _print_results(results, logits, dataset)
-    return INTERRUPTED if interrupts else 0
+    return INTERRUPTED if interrupted else 0
 
 
 def _plan(config: Config) -> Layout:
@@ -178,7 +175,7 @@ def _scores(config: Config, split: str, logits: np.ndarray, labels: np.ndarray) 
 
 
 def _epoch_record(chunk: loop.Chunk, losses: np.ndarray) -> dict[str, Any]:
-    """A line of `metrics.jsonl`, but for the scores; `losses` are the epoch's, `[members, steps]`."""
+    """A line of `metrics.jsonl` without scores; `losses` are the epoch's `[members, steps]`."""
     return {
         "epoch": chunk.epoch,
         "steps": losses.shape[1],
@@ -208,26 +205,9 @@ def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset
     print(draw(dataset.test.images[digit]))
     print(
         f"Trained in {results['train_seconds']:.1f} s "
-        f"({results['images_per_second']:,.0f} images/s), compiled in {results['compile_seconds']:.1f} s."
+        f"({results['images_per_second']:,.0f} images/s), "
+        f"compiled in {results['compile_seconds']:.1f} s."
     )
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """A list that the first Ctrl-C puts an entry into; a second one interrupts at once."""
-    received: list[int] = []
-
-    def handle(signal_number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(signal_number)
-        print("\nInterrupted: saving and evaluating what is trained.", file=sys.stderr)
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _show_warning(
@@ -243,7 +223,7 @@ def _show_warning(
 
 def _use_compilation_cache() -> None:
     """Let the second start find the first one's compiled programs."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "mnist_jax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.typing import ArrayLike
 
 from mnist_jax import training
 from mnist_jax.training import TrainState
@@ -60,16 +61,16 @@ def train_epoch(
     return jax.vmap(one_member)(state, seeds)
 
 
-def sum_logits(logits: Array) -> Array:
+def sum_logits(logits: ArrayLike) -> Array:
     """The lab's rule: add the members' logits, `[members, n, classes]` to `[n, classes]`.
 
     Good for the class; as a distribution it is far too sure, since M members that agree sharpen
     each other M times. For probabilities take `mean_probability`.
     """
-    return jnp.sum(logits, axis=0)
+    return jnp.sum(jnp.asarray(logits), axis=0)
 
 
-def mean_probability(logits: Array) -> Array:
+def mean_probability(logits: ArrayLike) -> Array:
     """The members' mean probability, as log-probabilities `[n, classes]`.
 
     Source: Lakshminarayanan et al. 2017, section 2.4.
@@ -77,4 +78,5 @@ def mean_probability(logits: Array) -> Array:
     Args:
         logits: float `[members, n, classes]`.
     """
-    return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(logits.shape[0])
+    log_probs = jax.nn.log_softmax(jnp.asarray(logits))
+    return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(log_probs))

@@ -43,8 +43,9 @@ def conv2d(
 def _conv2d_forward(
     images: Array, kernel: Array, strides: Pair, padding: Padding
 ) -> tuple[Array, tuple[Array, Array, Array]]:
-    pads = lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], strides, padding)
-    columns = _patches(_pad(images, pads), kernel.shape[:2], strides)
+    kernel_size = (kernel.shape[0], kernel.shape[1])
+    pads = lax.padtype_to_pads(images.shape[1:3], kernel_size, strides, padding)
+    columns = _patches(_pad(images, pads), kernel_size, strides)
     # Kept for the kernel's gradient: making the columns again costs more than reading them.
     # `images` is kept for its shape alone; XLA drops the values.
     return _times_kernel(columns, kernel), (images, kernel, columns)
@@ -54,7 +55,7 @@ def _conv2d_backward(
     strides: Pair, padding: Padding, residuals: tuple[Array, Array, Array], grad: Array
 ) -> tuple[Array, Array]:
     images, kernel, columns = residuals
-    kernel_size = kernel.shape[:2]
+    kernel_size = (kernel.shape[0], kernel.shape[1])
     kernel_grad = jnp.tensordot(columns, grad, axes=((0, 1, 2), (0, 1, 2))).reshape(kernel.shape)
 
     # The images' gradient is a convolution of stride 1 of the spread-out output gradient with the
@@ -166,11 +167,12 @@ def dropout(values: Array, rate: float, key: Array) -> Array:
         rate: probability of zero, in [0, 1).
         key: a PRNG key.
     """
-    kept = _DROPOUT_LEVELS - round(rate * _DROPOUT_LEVELS)
+    kept = max(_DROPOUT_LEVELS - round(rate * _DROPOUT_LEVELS), 1)
     words = jax.random.bits(key, (-(-values.size // 4),), jnp.uint32)
     levels = lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[: values.size]
-    scaled = values * jnp.asarray(_DROPOUT_LEVELS / max(kept, 1), values.dtype)
-    return jnp.where(levels.reshape(values.shape) < kept, scaled, jnp.zeros((), values.dtype))
+    scaled = values * jnp.asarray(_DROPOUT_LEVELS / kept, values.dtype)
+    # `<= kept - 1`, since 256 is no uint8.
+    return jnp.where(levels.reshape(values.shape) <= kept - 1, scaled, jnp.zeros_like(values))
 
 
 class Dropout(nn.Module):

@@ -1,7 +1,11 @@
 """The training loop: a generator of chunks; whoever uses it decides what happens between them."""
 
+import contextlib
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -30,6 +34,31 @@ class Chunk(NamedTuple):
     losses: np.ndarray  # float32 [members, steps of this chunk]
     seconds: float
     compile_seconds: float  # of the whole training, before its first chunk
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Turn Ctrl-C into an entry of a list, to be looked at between chunks.
+
+    An exception in the middle of a chunk would lose the state, whose buffers are used up there. A
+    second Ctrl-C raises `KeyboardInterrupt` at once. In a thread other than the main one, which
+    Ctrl-C never reaches, the list stays empty.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def handle(signal_number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(signal_number)
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def chunk_lengths(steps: int, longest: int) -> list[int]:

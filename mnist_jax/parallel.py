@@ -199,7 +199,7 @@ def make_predict(layout: Layout, network: nn.Module) -> Callable[[Any, np.ndarra
 
     def on_device(params: Any, images: Array) -> Array:
         def one_member(params: Any) -> Array:
-            return network.apply({"params": params}, training.to_float(images), train=False)
+            return training.apply(network, params, training.to_float(images), train=False)
 
         return jax.vmap(one_member)(params)
 

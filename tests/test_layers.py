@@ -1,0 +1,141 @@
+"""Layers against XLA's own convolution and pooling, and against counting."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from mnist_jax import layers
+
+
+def reference(images, kernel, strides, padding):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=numbers)
+
+
+def draw(seed, *shapes):
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+CASES = [
+    ((9, 7), (kernel, kernel), (stride, stride), padding)
+    for kernel in range(1, 8)
+    for stride in (1, 2)
+    for padding in ("SAME", "VALID")
+] + [
+    ((28, 28), (3, 3), (1, 1), "SAME"),
+    ((8, 11), (2, 5), (2, 1), "SAME"),
+    ((8, 11), (5, 2), (1, 3), "VALID"),
+    ((5, 5), (1, 1), (3, 3), "SAME"),
+    ((10, 10), (2, 2), (4, 4), "VALID"),
+]
+
+
+@pytest.mark.parametrize(("size", "kernel_size", "strides", "padding"), CASES)
+def test_conv2d_and_its_gradients_are_lax_convs(size, kernel_size, strides, padding):
+    images, kernel = draw(0, (2, *size, 3), (*kernel_size, 3, 4))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def output_and_gradients(conv, images, kernel):
+        out, vjp = jax.vjp(lambda x, k: conv(x, k, strides, padding), images, kernel)
+        return out, *vjp(jnp.sin(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape))
+
+    ours = output_and_gradients(layers.conv2d, images, kernel)
+    theirs = output_and_gradients(reference, images, kernel)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shared_images", [True, False])
+def test_conv2d_under_vmap(shared_images):
+    images, kernels = draw(0, (3, 2, 6, 5, 2), (3, 3, 3, 2, 4))
+    images = images[0] if shared_images else images
+    axes = (None if shared_images else 0, 0)
+
+    def loss(conv):
+        return jax.vmap(jax.grad(lambda x, k: jnp.sum(jnp.sin(conv(x, k))), (0, 1)), axes)
+
+    ours = loss(lambda x, k: layers.conv2d(x, k, (1, 1), "SAME"))(images, kernels)
+    theirs = loss(lambda x, k: reference(x, k, (1, 1), "SAME"))(images, kernels)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_conv2d_in_bfloat16():
+    images, kernel = (x.astype(jnp.bfloat16) for x in draw(0, (2, 8, 8, 3), (3, 3, 3, 4)))
+    exact = reference(images.astype(jnp.float32), kernel.astype(jnp.float32), (1, 1), "SAME")
+    out, vjp = jax.vjp(lambda x, k: layers.conv2d(x, k, (1, 1), "SAME"), images, kernel)
+    assert out.dtype == jnp.bfloat16 and {g.dtype for g in vjp(out)} == {jnp.dtype(jnp.bfloat16)}
+    np.testing.assert_allclose(out.astype(jnp.float32), exact, rtol=2**-7, atol=0.05)
+
+
+def test_conv_module_is_linens_conv():
+    (images,) = draw(0, (2, 9, 9, 3))
+    ours = layers.Conv(5, (3, 3), strides=(2, 2), bias_init=nn.initializers.normal(1.0))
+    theirs = nn.Conv(5, (3, 3), strides=(2, 2))
+    variables = ours.init(jax.random.key(0), images)
+    wanted = theirs.apply(variables, images)
+    np.testing.assert_allclose(ours.apply(variables, images), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_conv_module_computes_in_its_dtype_with_float32_parameters():
+    (images,) = draw(0, (2, 9, 9, 3))
+    conv = layers.Conv(5, dtype=jnp.bfloat16)
+    out, variables = conv.init_with_output(jax.random.key(0), images)
+    assert out.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize(("size", "window"), [((8, 6), 2), ((7, 7), 2), ((5, 9), 2), ((7, 8), 3)])
+def test_max_pool_is_reduce_window(size, window):
+    (images,) = draw(0, (2, *size, 3))
+    shape = (1, window, window, 1)
+
+    def wanted(x):
+        return lax.reduce_window(x, -jnp.inf, lax.max, shape, shape, "SAME")
+
+    np.testing.assert_array_equal(layers.max_pool(images, window), wanted(images))
+    (weights,) = draw(1, wanted(images).shape)
+    ours = jax.grad(lambda x: jnp.sum(layers.max_pool(x, window) * weights))(images)
+    theirs = jax.grad(lambda x: jnp.sum(wanted(x) * weights))(images)
+    np.testing.assert_allclose(ours, theirs)  # no two pixels of these are alike
+
+
+def test_max_pool_shares_the_gradient_among_ties():
+    grad = jax.grad(lambda x: layers.max_pool(x).sum())(jnp.array([[[[2.0], [2.0]], [[1.0], [0]]]]))
+    np.testing.assert_allclose(grad[0, :, :, 0], [[0.5, 0.5], [0, 0]])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.5, 0.7, 0.99])
+def test_dropout_drops_its_rate_and_keeps_the_mean(rate):
+    n = 400_001  # not a multiple of 4
+    out = np.asarray(layers.dropout(jnp.ones(n), rate, jax.random.key(0)))
+    rounded = round(rate * 256) / 256
+    assert abs((out == 0).mean() - rounded) < 5 * np.sqrt(rounded * (1 - rounded) / n) + 1e-9
+    np.testing.assert_allclose(out[out > 0], 1 / (1 - rounded), rtol=1e-6)
+
+
+def test_dropout_draws_independently_along_every_axis():
+    out = np.asarray(layers.dropout(jnp.ones((256, 32, 32)), 0.5, jax.random.key(0))) > 0
+    for axis in range(3):
+        same = (np.roll(out, 1, axis) == out).mean()
+        assert abs(same - 0.5) < 5 * 0.5 / np.sqrt(out.size)
+
+
+def test_dropout_depends_on_its_key_alone():
+    x = jnp.ones(1000)
+    one, again, other = (layers.dropout(x, 0.5, jax.random.key(k)) for k in (0, 0, 1))
+    assert (one == again).all() and not (one == other).all()
+
+
+def test_dropout_module_acts_in_training_only():
+    x = jnp.ones((4, 8))
+    module = layers.Dropout(0.5)
+    np.testing.assert_array_equal(module.apply({}, x, False), x)
+    dropped = module.apply({}, x, True, rngs={"dropout": jax.random.key(0)})
+    assert set(np.unique(dropped)) == {0.0, 2.0}

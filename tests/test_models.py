@@ -1,0 +1,182 @@
+"""The networks against the lab's numbers and against an independent forward pass."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+
+from mnist_jax import layers, models
+
+COUNTS = {  # by hand, from the lab's shapes
+    "simple": 9 * 32 + 9 * 32 * 64 + 7 * 7 * 64 * 10 + 10,
+    "deep": 9 * 32
+    + 9 * 32 * 64
+    + 9 * 64 * 128
+    + (2048 * 625 + 625)
+    + (625 * 625 + 625)
+    + (625 * 10 + 10),
+    "layers": (9 * 32 + 32)
+    + (9 * 32 * 64 + 64)
+    + (9 * 64 * 128 + 128)
+    + (2048 * 2048 + 2048)
+    + (2048 * 10 + 10),
+}
+
+
+@functools.cache
+def init(name, **options):
+    network = models.create(name, **options)
+    variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    return network, variables["params"]
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_parameter_counts(name):
+    _, params = init(name)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == COUNTS[name]
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize(
+    ("name", "convs", "pools", "denses"),
+    [
+        ("simple", [(28, 32), (14, 64)], [14, 7], [10]),
+        ("deep", [(28, 32), (14, 64), (7, 128)], [14, 7, 4], [625, 625, 10]),
+        ("layers", [(28, 32), (14, 64), (7, 128)], [14, 7, 4], [2048, 10]),
+    ],
+)
+def test_layer_shapes(name, convs, pools, denses, monkeypatch):
+    pooled = []
+    module = __import__(f"mnist_jax.models.{name}", fromlist=["max_pool"])
+
+    def max_pool(x):
+        pooled.append(layers.max_pool(x).shape)
+        return layers.max_pool(x)
+
+    monkeypatch.setattr(module, "max_pool", max_pool)
+    network, params = init(name)
+    pooled.clear()
+    images = jnp.zeros((2, 28, 28, 1))
+    _, captured = network.apply({"params": params}, images, capture_intermediates=True)
+    outputs = {
+        layer: out["__call__"][0].shape
+        for layer, out in captured["intermediates"].items()
+        if layer != "__call__"
+    }
+    conv_shapes = [(2, size, size, features) for size, features in convs]
+    assert [outputs[f"Conv_{i}"] for i in range(len(convs))] == conv_shapes
+    assert [outputs[f"Dense_{i}"] for i in range(len(denses))] == [(2, n) for n in denses]
+    assert [shape[1:3] for shape in pooled] == [(size, size) for size in pools]
+
+
+def reference(params, images):
+    """The lab's order (convolve, relu, pool), by XLA's convolution and pooling."""
+    x = images
+    for i in range(sum(layer.startswith("Conv") for layer in params)):
+        conv = params[f"Conv_{i}"]
+        numbers = ("NHWC", "HWIO", "NHWC")
+        x = lax.conv_general_dilated(x, conv["kernel"], (1, 1), "SAME", dimension_numbers=numbers)
+        x = jax.nn.relu(x + conv.get("bias", 0.0))
+        x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "SAME")
+    x = x.reshape(len(x), -1)
+    last = sum(layer.startswith("Dense") for layer in params) - 1
+    for i in range(last + 1):
+        dense = params[f"Dense_{i}"]
+        x = x @ dense["kernel"] + dense["bias"]
+        x = x if i == last else jax.nn.relu(x)
+    return x
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_logits_and_all_gradients(name):
+    network, params = init(name)
+    # Random pixels and larger weights: no ties in pooling, and no gradient near zero.
+    params = jax.tree.map(lambda p: p * 5 if p.ndim == 4 else p, params)
+    images = jax.random.uniform(jax.random.key(1), (3, 28, 28, 1))
+    labels = jnp.array([3, 1, 4])
+
+    def loss(logits_of):
+        def of(params):
+            logits = logits_of(params)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return losses.mean(), logits
+
+        return of
+
+    def logits_and_gradients(logits_of):
+        return jax.jit(jax.grad(loss(lambda p: logits_of(p, images)), has_aux=True))(params)
+
+    ours, logits = logits_and_gradients(lambda p, x: network.apply({"params": p}, x))
+    theirs, wanted = logits_and_gradients(reference)
+    np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5)
+    for (path, a), b in zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
+        scale = float(jnp.abs(b).max())
+        assert scale > 0, path
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * scale, err_msg=str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "stddev"),
+    [("simple", {}, 0.01), ("deep", {}, 0.01), ("deep", {"conv_stddev": 1.0}, 1.0)],
+)
+def test_initial_values_of_the_first_labs(name, options, stddev):
+    _, params = init(name, **options)
+    kernel = np.asarray(params["Conv_1"]["kernel"])
+    assert abs(kernel.std() / stddev - 1) < 5 / np.sqrt(2 * kernel.size)
+    assert "bias" not in params["Conv_1"]
+    dense = np.asarray(params["Dense_0"]["kernel"])
+    bound = np.sqrt(6 / sum(dense.shape))  # Glorot and Bengio 2010, equation 16
+    assert np.abs(dense).max() <= bound and abs(dense.std() / (bound / np.sqrt(3)) - 1) < 0.02
+    biases = np.concatenate([v["bias"] for k, v in params.items() if k.startswith("Dense")])
+    assert abs(biases.std() - 1) < 5 / np.sqrt(2 * len(biases))
+
+
+def test_initial_values_of_layers():
+    _, params = init("layers")
+    assert all((layer["bias"] == 0).all() for layer in params.values())
+    kernel = np.asarray(params["Conv_1"]["kernel"])
+    bound = np.sqrt(6 / (9 * 32 + 9 * 64))
+    assert np.abs(kernel).max() <= bound and abs(kernel.std() / (bound / np.sqrt(3)) - 1) < 0.02
+
+
+@pytest.mark.parametrize(("name", "rate"), [("deep", 0.3), ("layers", 0.7)])
+def test_dropout_is_on_in_training_only(name, rate):
+    network, params = init(name)
+    assert network.dropout_rate == rate
+    images = jax.random.uniform(jax.random.key(1), (2, 28, 28, 1))
+
+    def apply(**options):
+        return network.apply({"params": params}, images, **options)
+
+    np.testing.assert_array_equal(apply(), apply(train=False))
+    one, two = (apply(train=True, rngs={"dropout": jax.random.key(k)}) for k in (0, 1))
+    assert not np.allclose(one, apply()) and not np.allclose(one, two)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_num_classes(name):
+    network = models.create(name, num_classes=3)
+    logits, _ = network.init_with_output(jax.random.key(0), jnp.zeros((2, 28, 28, 1)))
+    assert isinstance(network, nn.Module) and logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("dep",), {}, "'dep' is no network.*Did you mean 'deep'"),
+        (("deep", 1), {}, "num_classes must be at least 2, not 1"),
+        (("deep",), {"dropout_rate": 1.5}, "dropout_rate must be in .* not 1.5"),
+        (("deep",), {"dropout_rate": float("nan")}, "dropout_rate must be in .* not nan"),
+        (("deep",), {"conv_stddev": -1.0}, "conv_stddev must not be negative"),
+        (("simple",), {"dropout_rate": 0.5}, "'simple' has no option 'dropout_rate'"),
+        (("layers",), {"parent": 1.0}, "'layers' has no option 'parent'.*dropout_rate"),
+    ],
+)
+def test_wrong_arguments(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        models.create(*arguments, **options)
