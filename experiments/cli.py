@@ -63,7 +63,8 @@ def parse(argv: Sequence[str]) -> tuple[str, Config, Path | None] | None:
     try:
         config = dataclasses.replace(config, **changes)
     except ValueError as error:
-        fail(f"--{error}", "See python -m experiments.run --help.")
+        field, _, rest = str(error).partition(" ")
+        fail(f"--{field.replace('_', '-')} {rest}", "See python -m experiments.run --help.")
     return given.config, config, given.workdir
 
 

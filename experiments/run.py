@@ -34,11 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         layout = _plan(config)
         models.create(config.network, **config.network_options)
         dataset = data.load(config.dataset, config.data_dir, validation=config.validation)
-        if config.batch_size > len(dataset.train.labels):
-            raise ValueError(
-                f"--batch-size must be at most the {len(dataset.train.labels)} training images, "
-                f"not {config.batch_size}."
-            )
+        training.steps_per_epoch(len(dataset.train.labels), config.batch_size)
         workdir = workdir or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         records.create_workdir(workdir)
     except (ValueError, data.DataUnavailable) as error:
@@ -69,7 +65,7 @@ def run(config: Config, dataset: Dataset, layout: Layout, workdir: Path) -> int:
     )
     records.write_json(workdir / "config.json", dataclasses.asdict(config))
     network = models.create(config.network, len(dataset.class_names), **config.network_options)
-    steps = config.epochs * (len(dataset.train.labels) // config.batch_size)
+    steps = config.epochs * training.steps_per_epoch(len(dataset.train.labels), config.batch_size)
     optimizer = training.make_optimizer(
         config.learning_rate, steps, config.optimizer, config.schedule, config.weight_decay
     )

@@ -70,7 +70,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"labels must have at least 2 classes, not {len(self.classes_)}.")
         network = self._network()
         layout = parallel.plan(self.members)
-        steps = self.epochs * (len(pixels) // self.batch_size)
+        steps = self.epochs * training.steps_per_epoch(len(pixels), self.batch_size)
         optimizer = training.make_optimizer(self.learning_rate, steps)
         seeds = range(self.seed, self.seed + self.members)
         state = parallel.init(layout, network, optimizer, seeds, pixels.shape[1:])
@@ -120,7 +120,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """The likeliest class of each image, `[n]`, as the labels given to `fit`."""
-        return self.classes_[self.predict_proba(images).argmax(axis=1)]
+        best = self.predict_proba(images).argmax(axis=1)
+        return self.classes_[best]
 
     def _network(self) -> nn.Module:
         if isinstance(self.network, nn.Module):

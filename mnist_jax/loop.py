@@ -14,7 +14,7 @@ import optax
 
 from mnist_jax import parallel
 from mnist_jax.parallel import Layout
-from mnist_jax.training import TrainState, epoch_batches
+from mnist_jax.training import TrainState, epoch_batches, steps_per_epoch
 
 _CHUNK = {"cpu": 10}  # steps a dispatch: about a second of work
 _CHUNK_ACCELERATOR = 110
@@ -100,14 +100,10 @@ def train(
         ValueError: a batch size below 1 or above the number of images, epochs below 1.
         NonFiniteLoss: naming epoch, member and step. No chunk is yielded for it.
     """
-    if not 1 <= batch_size <= len(images):
-        raise ValueError(
-            f"batch_size must be from 1 to the {len(images)} training images, not {batch_size}."
-        )
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}.")
     on_devices = parallel.replicate(layout, images), parallel.replicate(layout, labels)
-    steps = len(images) // batch_size
+    steps = steps_per_epoch(len(images), batch_size)
     lengths = chunk_lengths(steps, _CHUNK.get(layout.devices[0].platform, _CHUNK_ACCELERATOR))
     started = time.perf_counter()
     run = {

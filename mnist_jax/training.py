@@ -42,7 +42,14 @@ def make_optimizer(
         schedule: `"constant"`, `"cosine"` (to 0) or `"onecycle"` (Smith and Topin 2018).
         weight_decay: times the learning rate, taken off the weights each step (Loshchilov and
             Hutter 2019).
+
+    Raises:
+        ValueError: an unknown name, a learning rate of 0 or below, a negative weight decay.
     """
+    if not 0 < learning_rate < float("inf"):
+        raise ValueError(f"learning_rate must be above 0, not {learning_rate}.")
+    if not 0 <= weight_decay < float("inf"):
+        raise ValueError(f"weight_decay must be at least 0, not {weight_decay}.")
     schedules: dict[str, Callable[[], optax.Schedule]] = {
         "constant": lambda: optax.constant_schedule(learning_rate),
         "cosine": lambda: optax.cosine_decay_schedule(learning_rate, total_steps),
@@ -52,6 +59,10 @@ def make_optimizer(
         "adam": lambda: optax.scale_by_adam(eps=1e-8),
         "sgd": lambda: optax.trace(decay=0.9, nesterov=True),
     }
+    if optimizer not in directions:
+        raise ValueError(f"optimizer must be one of {', '.join(directions)}, not {optimizer!r}.")
+    if schedule not in schedules:
+        raise ValueError(f"schedule must be one of {', '.join(schedules)}, not {schedule!r}.")
     return optax.chain(
         directions[optimizer](),
         optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
@@ -173,6 +184,17 @@ def train_epoch(
     return lax.scan(step, state, batches)
 
 
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """How many whole batches `n` images make.
+
+    Raises:
+        ValueError: `batch_size` below 1 or above `n`.
+    """
+    if not 1 <= batch_size <= n:
+        raise ValueError(f"batch_size must be from 1 to the {n} training images, not {batch_size}.")
+    return n // batch_size
+
+
 def epoch_batches(data_seed: int, epoch: int, n: int, batch_size: int) -> Array:
     """An epoch's shuffled batches, int32 `[n // batch_size, batch_size]`.
 
@@ -180,5 +202,5 @@ def epoch_batches(data_seed: int, epoch: int, n: int, batch_size: int) -> Array:
     Images beyond the last whole batch are left out, in each epoch others.
     """
     key = jax.random.fold_in(jax.random.key(data_seed), epoch)
-    steps = n // batch_size
+    steps = steps_per_epoch(n, batch_size)
     return jax.random.permutation(key, n)[: steps * batch_size].reshape(steps, batch_size)

@@ -1,0 +1,165 @@
+"""Members and devices: whatever the layout, the same networks come out."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnist_jax import ensemble, parallel, training
+from tests.tiny import Tiny, assert_close, member, problem, train
+
+train_once = functools.cache(train)
+
+
+@pytest.mark.parametrize("i", [0, 1, 2])
+def test_a_member_is_the_same_seed_trained_alone(i):
+    together, losses = train_once((3, 11, 4), dropout_rate=0.5)
+    alone, alone_losses = train(((3, 11, 4)[i],), dropout_rate=0.5)
+    assert_close(member(together, i), alone)
+    np.testing.assert_allclose(losses[i : i + 1], alone_losses, rtol=1e-4)
+
+
+def test_seeds_make_different_members():
+    together, _ = train_once((3, 11, 4), dropout_rate=0.5)
+    kernels = together.params["Dense_0"]["kernel"]
+    assert not np.allclose(kernels[0], kernels[1]) and not np.allclose(kernels[1], kernels[2])
+
+
+def test_the_same_seed_gives_the_same_bits():
+    one, losses = train((0, 1), devices=4, dropout_rate=0.5)
+    two, again = train((0, 1), devices=4, dropout_rate=0.5)
+    np.testing.assert_array_equal(losses, again)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("devices", [2, 3, 4])  # 10 images do not divide over 3 and 4
+def test_devices_that_share_a_batch(devices):
+    one, losses = train_once((5,))
+    shared, shared_losses = train((5,), devices=devices)
+    np.testing.assert_allclose(shared_losses, losses, rtol=1e-4)
+    assert_close(shared, one)
+
+
+def test_a_batch_smaller_than_its_devices():
+    assert_close(train((5,), devices=4, batch_size=2)[0], train((5,), batch_size=2)[0])
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_gradients_do_not_depend_on_the_devices(devices):
+    """One step of plain SGD without momentum's past moves the weights by the gradient."""
+    images, labels = problem(12)
+    network, optimizer = Tiny(), training.make_optimizer(1.0, 1, "sgd")
+    layout = parallel.plan(1, jax.local_devices()[:devices])
+    state = parallel.init(layout, network, optimizer, [0])
+    before = parallel.gather(layout, state.params)
+    on_devices = parallel.replicate(layout, images), parallel.replicate(layout, labels)
+    step = parallel.compile_train(layout, network, optimizer, [0], state, *on_devices, 12, 1)
+    state, _ = step(state, *on_devices, np.arange(12, dtype=np.int32)[None])
+    after = parallel.gather(layout, state.params)
+
+    def loss(params):
+        log_probs = jax.nn.log_softmax(
+            network.apply({"params": params}, training.to_float(jnp.asarray(images)))
+        )
+        return -log_probs[np.arange(12), labels].mean()
+
+    grads = jax.grad(loss)(jax.tree.map(lambda leaf: leaf[0], before))
+    moved = jax.tree.map(lambda a, b: (a - b)[0] / 1.9, before, after)  # Nesterov's 1 + 0.9
+    assert_close(moved, grads)
+
+
+@pytest.mark.parametrize(
+    ("members", "devices", "data"),
+    [(3, 2, 1), (5, 4, 1), (2, 4, 2), (3, 4, 2), (3, 4, 4), (3, 4, 1)],
+)
+def test_any_grid_of_devices(members, devices, data):
+    seeds = tuple(range(members))
+    wanted, losses = train_once(seeds)
+    state, ours = train(seeds, devices=devices, data=data)
+    np.testing.assert_allclose(ours, losses, rtol=1e-4)
+    assert_close(state, wanted)
+
+
+@pytest.mark.parametrize(
+    ("members", "devices", "data", "wanted"),
+    [
+        (1, 1, None, (1, 1, 1)),
+        (1, 4, None, (1, 4, 1)),
+        (2, 4, None, (2, 2, 1)),
+        (3, 4, None, (3, 1, 1)),
+        (7, 4, None, (4, 1, 2)),
+        (8, 4, None, (4, 1, 2)),
+        (9, 4, None, (3, 1, 3)),
+        (7, 4, 2, (2, 2, 4)),
+        (1, 3, 2, (1, 2, 1)),
+    ],
+)
+def test_plan(members, devices, data, wanted):
+    layout = parallel.plan(members, jax.local_devices()[:devices], data)
+    assert (layout.groups, layout.data, layout.slots) == wanted
+    assert len(layout.devices) == layout.groups * layout.data <= devices
+    assert layout.groups * layout.slots >= members
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0,), "members must be at least 1"),
+        ((1, None, 5), "data must be from 1 to the 4 devices"),
+        ((1, None, 0), "data must be from 1"),
+    ],
+)
+def test_plan_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        parallel.plan(*arguments)
+
+
+@pytest.mark.parametrize(("members", "data"), [(1, 4), (3, 1), (5, 1), (3, 2)])
+def test_place_and_gather_are_inverse(members, data):
+    layout = parallel.plan(members, data=data)
+    tree = {"a": np.arange(members * 6.0).reshape(members, 2, 3), "b": np.arange(members)}
+    assert_close(parallel.gather(layout, parallel.place(layout, tree)), tree, 0, 0)
+
+
+@pytest.mark.parametrize(("members", "data"), [(1, 4), (5, 1), (3, 2)])
+@pytest.mark.parametrize("n", [1, 100, 257])
+def test_predict_is_apply(members, data, n):
+    layout = parallel.plan(members, data=data)
+    network, optimizer = Tiny(dropout_rate=0.5), training.make_optimizer(0.01, 1)
+    seeds = np.arange(members, dtype=np.uint32)
+    params = ensemble.init_state(network, optimizer, seeds).params
+    images, _ = problem(n)
+    logits = parallel.make_predict(layout, network)(parallel.place(layout, params), images)
+    wanted = jax.vmap(
+        lambda p: network.apply({"params": p}, training.to_float(jnp.asarray(images)))
+    )(params)
+    np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_init_is_the_ensembles():
+    layout = parallel.plan(5)
+    network, optimizer = Tiny(), training.make_optimizer(0.01, 1)
+    state = parallel.gather(layout, parallel.init(layout, network, optimizer, range(5)))
+    seeds = np.arange(5, dtype=np.uint32)
+    assert_close(state, ensemble.init_state(network, optimizer, seeds))
+
+
+def test_use_cpu_cores_refuses_none():
+    with pytest.raises(ValueError, match="count must be at least 1, not 0"):
+        parallel.use_cpu_cores(0)
+
+
+def test_no_convolution_of_xlas_is_left_in_the_training_step():
+    """In a loop it would be ten times slower on a CPU."""
+    network, optimizer = Tiny(), training.make_optimizer(0.01, 1)
+    state = training.init_state(network, optimizer, np.uint32(0))
+    images, labels = problem(4)
+    batches, weights = np.zeros((2, 4), np.int32), np.full(4, 0.25, np.float32)
+    lowered = jax.jit(training.train_epoch, static_argnums=(0, 1)).lower(
+        network, optimizer, state, np.uint32(0), images, labels, batches, weights
+    )
+    text = lowered.as_text()
+    assert "stablehlo.while" in text and "convolution" not in text

@@ -1,0 +1,120 @@
+"""One member's training against Adam written by hand, and on problems with a known end."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mnist_jax import training
+from tests.tiny import Tiny, assert_close, problem
+
+
+def mean_weights(n):
+    return jnp.full(n, 1 / n)
+
+
+def test_three_steps_equal_adam_by_hand():
+    """Kingma and Ba 2015, algorithm 1, in float64 NumPy."""
+    network, optimizer = Tiny(), training.make_optimizer(0.001, 10)
+    state = training.init_state(network, optimizer, jnp.uint32(0))
+    images, labels = problem(16)
+
+    def loss(params):
+        log_probs = jax.nn.log_softmax(
+            network.apply({"params": params}, training.to_float(jnp.asarray(images)))
+        )
+        return -log_probs[jnp.arange(16), labels].mean()
+
+    leaves, treedef = jax.tree.flatten(state.params)
+    params = [np.asarray(leaf, np.float64) for leaf in leaves]
+    m, v = [0 * p for p in params], [0 * p for p in params]
+    for t in range(1, 4):
+        as_float32 = treedef.unflatten([jnp.asarray(p, jnp.float32) for p in params])
+        wanted_loss, grads = jax.value_and_grad(loss)(as_float32)
+        for i, g in enumerate(np.asarray(g, np.float64) for g in jax.tree.leaves(grads)):
+            m[i] = 0.9 * m[i] + 0.1 * g
+            v[i] = 0.999 * v[i] + 0.001 * g**2
+            m_hat, v_hat = m[i] / (1 - 0.9**t), v[i] / (1 - 0.999**t)
+            params[i] = params[i] - 0.001 * m_hat / (np.sqrt(v_hat) + 1e-8)
+        state, ours = training.train_step(
+            network, optimizer, state, jnp.uint32(0), images, labels, mean_weights(16)
+        )
+        np.testing.assert_allclose(ours, wanted_loss, rtol=1e-5)
+    assert_close(state.params, treedef.unflatten(params), rtol=1e-4, atol=2e-6)
+    assert state.step == 3
+
+
+def test_an_overfitted_batch_has_no_loss_left():
+    network, optimizer = Tiny(), training.make_optimizer(0.01, 500)
+    state = training.init_state(network, optimizer, jnp.uint32(0))
+    images, labels = problem(16)
+    batches = jnp.tile(jnp.arange(16), (500, 1))
+    _, losses = jax.jit(training.train_epoch, static_argnums=(0, 1))(
+        network, optimizer, state, jnp.uint32(0), images, labels, batches, mean_weights(16)
+    )
+    assert losses[0] > 1.5 and losses[-1] < 1e-3
+
+
+def test_a_step_on_weighted_images_is_a_step_on_the_images_with_weight():
+    network, optimizer = Tiny(), training.make_optimizer(0.01, 10)
+    state = training.init_state(network, optimizer, jnp.uint32(0))
+    images, labels = problem(8)
+    step = [network, optimizer, state, jnp.uint32(0)]
+    weights = jnp.array([0.2] * 5 + [0.0] * 3)
+    one, loss = training.train_step(*step, images, labels, weights)
+    other, wanted = training.train_step(*step, images[:5], labels[:5], mean_weights(5))
+    np.testing.assert_allclose(loss, wanted, rtol=1e-6)
+    assert_close(one.params, other.params)
+
+
+def test_dropout_differs_by_seed_step_and_shard():
+    keys = [
+        training.dropout_key(jnp.uint32(seed), jnp.int32(step), shard)
+        for seed in (0, 1)
+        for step in (0, 1)
+        for shard in (0, 1)
+    ]
+    assert len({tuple(np.asarray(jax.random.key_data(key)).tolist()) for key in keys}) == 8
+
+
+def test_to_float():
+    np.testing.assert_allclose(training.to_float(jnp.array([0, 51, 255], jnp.uint8)), [0, 0.2, 1])
+    np.testing.assert_allclose(training.to_float(jnp.array([0.0, 0.7])), [0, 0.7])
+
+
+def test_epoch_batches_are_a_permutation_of_seed_and_epoch():
+    one = np.asarray(training.epoch_batches(0, 1, 53, 10))
+    assert one.shape == (5, 10) and len(set(one.ravel())) == 50 and one.max() < 53
+    np.testing.assert_array_equal(one, training.epoch_batches(0, 1, 53, 10))
+    for seed, epoch in ((0, 2), (1, 1), (1, 0)):
+        assert not np.array_equal(one, training.epoch_batches(seed, epoch, 53, 10))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "middle", "last"),
+    [("constant", 0.1, 0.1, 0.1), ("cosine", 0.1, 0.05, 0.0), ("onecycle", 0.004, None, 0.0)],
+)
+def test_schedules(schedule, first, middle, last):
+    optimizer = training.make_optimizer(0.1, 100, "sgd", schedule)
+    params = jnp.zeros(())
+    state = optimizer.init(params)
+    # Momentum builds up along a constant gradient; a fresh state's direction is 1 + 0.9.
+    sizes = []
+    for step in range(101):
+        updates, state = optimizer.update(jnp.ones(()), state, params)
+        velocity = 1 + 0.9 * (1 - 0.9 ** (step + 1)) / 0.1
+        sizes.append(-float(updates) / velocity)
+    np.testing.assert_allclose(sizes[0], first, rtol=1e-4)
+    np.testing.assert_allclose(sizes[100], last, rtol=1e-4, atol=1e-5)
+    assert max(sizes) <= 0.1 * 1.0001
+    if middle is not None:
+        np.testing.assert_allclose(sizes[50], middle, rtol=1e-4)
+
+
+def test_weight_decay_is_decoupled():
+    params = jnp.array([2.0, -4.0])
+    for name in ("adam", "sgd"):
+        optimizer = training.make_optimizer(0.1, 10, name, weight_decay=0.5)
+        updates, _ = optimizer.update(jnp.zeros(2), optimizer.init(params), params)
+        np.testing.assert_allclose(optax.apply_updates(params, updates), [1.9, -3.8], rtol=1e-6)
