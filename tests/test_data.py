@@ -253,6 +253,7 @@ def server(folder, tmp_path, monkeypatch):
         }
         monkeypatch.setattr(data, "_url_infos", lambda name: url_infos)
         monkeypatch.delenv("MNIST_JAX_DATA", raising=False)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield folder
         running.shutdown()
 
