@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from mnist_jax import training
-from mnist_jax.training import TrainState
+from mnist_jax.training import Share, TrainState
 
 
 def init_state(
@@ -31,11 +31,7 @@ def train_epoch(
     optimizer: optax.GradientTransformation,
     state: TrainState,
     seeds: Array,
-    images: Array,
-    labels: Array,
-    batches: Array,
-    weights: Array,
-    shard: Array | int = 0,
+    share: Share,
     sum_over_shards: Callable[[Any], Any] = lambda tree: tree,
 ) -> tuple[TrainState, Array]:
     """`training.train_epoch` for all members, on the same batches.
@@ -45,18 +41,7 @@ def train_epoch(
     """
 
     def one_member(state: TrainState, seed: Array) -> tuple[TrainState, Array]:
-        return training.train_epoch(
-            network,
-            optimizer,
-            state,
-            seed,
-            images,
-            labels,
-            batches,
-            weights,
-            shard,
-            sum_over_shards,
-        )
+        return training.train_epoch(network, optimizer, state, seed, share, sum_over_shards)
 
     return jax.vmap(one_member)(state, seeds)
 

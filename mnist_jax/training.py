@@ -26,6 +26,16 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
 
 
+class Share(NamedTuple):
+    """What one device sees of an epoch, or of a part of one."""
+
+    images: Array  # uint8 or float32 [n, 28, 28, 1], the whole training set
+    labels: Array  # int32 [n]
+    batches: Array  # int32 [steps, batch], which images each step takes here
+    weights: Array  # float32 [batch], of the images of each batch in its loss
+    shard: Array | int = 0  # which of the devices that share each batch this is
+
+
 def make_optimizer(
     learning_rate: float,
     total_steps: int,
@@ -149,39 +159,30 @@ def train_epoch(
     optimizer: optax.GradientTransformation,
     state: TrainState,
     seed: Array,
-    images: Array,
-    labels: Array,
-    batches: Array,
-    weights: Array,
-    shard: Array | int = 0,
+    share: Share,
     sum_over_shards: Callable[[Any], Any] = lambda tree: tree,
 ) -> tuple[TrainState, Array]:
     """A scan of `train_step` over the batches of an epoch, or of a part of one.
-
-    Args:
-        images: uint8 or float32 `[n, 28, 28, 1]`, the whole training set.
-        labels: int32 `[n]`.
-        batches: int32 `[steps, batch]`, which images each step takes.
-        weights: float32 `[batch]`.
 
     Returns:
         The new state and each step's loss, float32 `[steps]`.
     """
 
     def step(state: TrainState, batch: Array) -> tuple[TrainState, Array]:
+        images, labels = share.images[batch], share.labels[batch]
         return train_step(
             network,
             optimizer,
             state,
             seed,
-            images[batch],
-            labels[batch],
-            weights,
-            shard,
+            images,
+            labels,
+            share.weights,
+            share.shard,
             sum_over_shards,
         )
 
-    return lax.scan(step, state, batches)
+    return lax.scan(step, state, share.batches)
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:

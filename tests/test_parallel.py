@@ -159,7 +159,7 @@ def test_no_convolution_of_xlas_is_left_in_the_training_step():
     images, labels = problem(4)
     batches, weights = np.zeros((2, 4), np.int32), np.full(4, 0.25, np.float32)
     lowered = jax.jit(training.train_epoch, static_argnums=(0, 1)).lower(
-        network, optimizer, state, np.uint32(0), images, labels, batches, weights
+        network, optimizer, state, np.uint32(0), training.Share(images, labels, batches, weights)
     )
     text = lowered.as_text()
     assert "stablehlo.while" in text and "convolution" not in text

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from mnist_jax import training
+from mnist_jax.training import Share
 from tests.tiny import Tiny, assert_close, problem
 
 
@@ -51,7 +52,7 @@ def test_an_overfitted_batch_has_no_loss_left():
     images, labels = problem(16)
     batches = jnp.tile(jnp.arange(16), (500, 1))
     _, losses = jax.jit(training.train_epoch, static_argnums=(0, 1))(
-        network, optimizer, state, jnp.uint32(0), images, labels, batches, mean_weights(16)
+        network, optimizer, state, jnp.uint32(0), Share(images, labels, batches, mean_weights(16))
     )
     assert losses[0] > 1.5 and losses[-1] < 1e-3
 
