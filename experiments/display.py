@@ -26,7 +26,7 @@ class TrainingDisplay:
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:,.0f} images/s"),
+            TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=self._console,
@@ -34,7 +34,7 @@ class TrainingDisplay:
             disable=not self._console.is_terminal,
         )
         self._task = self._progress.add_task(
-            "", total=None, epoch=1, epochs=epochs, loss=float("nan"), speed=0.0
+            "", total=None, epoch=1, epochs=epochs, status="compiling"
         )
 
     def __enter__(self) -> "TrainingDisplay":
@@ -61,8 +61,7 @@ class TrainingDisplay:
             total=total,
             completed=self._steps_done,
             epoch=chunk.epoch,
-            loss=loss,
-            speed=speed,
+            status=f"loss {loss:.4f}  {speed:,.0f} images/s",
         )
         now = time.perf_counter()
         if not self._console.is_terminal and now - self._last_line > _SECONDS_BETWEEN_LINES:
