@@ -10,11 +10,12 @@ class Layers(nn.Module):
     """conv 32, 64, 128, each with bias, relu, 2x2 pooling and dropout; dense 2048, num_classes.
 
     Maps float32 `[n, 28, 28, 1]` in [0, 1] to logits `[n, num_classes]`. With `train` an rng named
-    `"dropout"` is needed. The dropout rate is 0.7: the lab passes its keep probability as the rate.
+    `"dropout"` is needed. The lab's code passes its keep probability, 0.7, as the rate of dropout;
+    that does not reach its published accuracy, and keeping 0.7 is what its text asks for.
     """
 
     num_classes: int = 10
-    dropout_rate: float = 0.7
+    dropout_rate: float = 0.3
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
