@@ -14,9 +14,11 @@ from experiments import config as configs
 from experiments.config import Config
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are two lines."""
+
     def error(self, message: str) -> NoReturn:
-        fail(message, "See python -m experiments.run --help.")
+        fail(message, f"See {self.prog} --help.")
 
 
 def fail(message: str, hint: str) -> NoReturn:
@@ -68,8 +70,8 @@ def parse(argv: Sequence[str]) -> tuple[str, Config, Path | None] | None:
     return given.config, config, given.workdir
 
 
-def _parser() -> tuple[_Parser, dict[str, Any]]:
-    parser = _Parser(
+def _parser() -> tuple[Parser, dict[str, Any]]:
+    parser = Parser(
         prog="python -m experiments.run",
         description="Train a network, or an ensemble of them, and evaluate it on the test images.",
         epilog="The defaults are those of Config; a ready config has its own, and flags beat both.",

@@ -13,11 +13,11 @@ _SIDE = 28
 _BOX = 20
 _CENTRE = 14.0  # where MNIST's centres of mass are, in pixel indices, to half a pixel
 _LEAST_SIDE = 4
-_WORKING_SIDE = 400  # larger pictures are reduced to find the digit
+_LARGEST_SIDE = 4000
+_WORKING_SIDE = 400  # larger pictures are reduced to this
 _FAINTEST = 0.03  # contrast of a digit with its background; black to white is 1
 _NOISE_LEVELS = 5.0  # a digit stands out of the noise by so many standard deviations
-_EDGE = 0.25
-_FILTER = Image.Resampling.HAMMING
+_EDGE = 0.3  # a stroke ends where it has so much of its full contrast
 _LEAST_STROKE = 2.0  # pixels of the box; MNIST's strokes are 2 to 4 wide
 
 Box = tuple[float, float, float, float]  # top, bottom, left, right, as parts of height and width
@@ -68,8 +68,10 @@ def _pillow_values(image: Image.Image) -> np.ndarray:
         return _values(np.asarray(image.getchannel("L")))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-    elif image.mode not in ("1", "L"):
-        image = image.convert("RGB")
+    elif image.mode != "L":
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    if max(image.size) > _LARGEST_SIDE and min(image.size) > _WORKING_SIDE:  # to save memory
+        image = image.reduce(-(-max(image.size) // _LARGEST_SIDE))
     return _values(np.asarray(image))
 
 
@@ -130,8 +132,8 @@ def _reduce(grey: np.ndarray) -> np.ndarray:
     return _resize(grey, size, Image.Resampling.BOX)
 
 
-def _resize(grey: np.ndarray, size: tuple[int, int], filter: Image.Resampling) -> np.ndarray:
-    return np.asarray(Image.fromarray(np.ascontiguousarray(grey, np.float32)).resize(size, filter))
+def _resize(grey: np.ndarray, size: tuple[int, int], method: Image.Resampling) -> np.ndarray:
+    return np.asarray(Image.fromarray(np.ascontiguousarray(grey, np.float32)).resize(size, method))
 
 
 def _find(grey: np.ndarray) -> tuple[np.ndarray, Box]:
@@ -146,13 +148,12 @@ def _find(grey: np.ndarray) -> tuple[np.ndarray, Box]:
     # Cubes, since a little ink against much noise is what must win.
     if (smooth**3).sum() < 0:
         difference, smooth = -difference, -smooth
-    noise = float(np.quantile(np.abs(smooth), 0.25)) / 0.3186
-    peak = smooth.max()
+    noise, peak = _spread(smooth), smooth.max()
     if peak < max(_FAINTEST, _NOISE_LEVELS * noise):
         raise ValueError("image is blank: nothing stands out of its background.")
     core = np.maximum(difference[smooth > peak / 2], 0)
     ink = (core**2).sum() / core.sum()
-    mask = _main_parts(smooth > max(_EDGE * ink, 3 * noise))
+    mask = _main_parts(smooth > max(_EDGE * min(ink, peak), 3 * noise))
     height, width = mask.shape
     top, bottom, left, right = _box(mask)
     reach = 1 + max(mask.shape) // 100  # the soft edge of a stroke lies beyond the mask
@@ -224,7 +225,7 @@ def _box(digit: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _cut(picture: np.ndarray, box: Box, margin: float) -> np.ndarray:
-    """The part of a picture in a box and, where there is more, `margin` of its longer side around."""
+    """A picture's part in a box and `margin` of the box's longer side around it."""
     height, width = picture.shape
     top, bottom, left, right = box[0] * height, box[1] * height, box[2] * width, box[3] * width
     more = margin * max(bottom - top, right - left)
@@ -251,7 +252,7 @@ def _scale(ink: np.ndarray) -> np.ndarray:
     height, width = ink.shape
     scale = _BOX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.clip(_resize(ink, size, _FILTER), 0, 1)
+    return np.clip(_resize(ink, size, Image.Resampling.HAMMING), 0, 1)
 
 
 def _place(ink: np.ndarray) -> np.ndarray:
