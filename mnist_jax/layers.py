@@ -153,6 +153,16 @@ def max_pool(images: Array, window: int = 2) -> Array:
     return images.reshape(squares).max(axis=(2, 4))
 
 
+class MaxPool(nn.Module):
+    """`max_pool` as a module, which shows it to whoever looks at a network layer by layer."""
+
+    window: int = 2
+
+    @nn.compact
+    def __call__(self, images: Array) -> Array:
+        return max_pool(images, self.window)
+
+
 def dropout(values: Array, rate: float, key: Array) -> Array:
     """Set each value to zero with probability `rate`, and scale the others to keep the mean.
 

@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
-from mnist_jax.layers import Conv, Dropout, max_pool
+from mnist_jax.layers import Conv, Dropout, MaxPool
 
 
 class Layers(nn.Module):
@@ -21,7 +21,7 @@ class Layers(nn.Module):
     def __call__(self, images: Array, train: bool = False) -> Array:
         x = images
         for features in (32, 64, 128):
-            x = nn.relu(max_pool(Conv(features)(x)))  # as pooling after relu, on a quarter
+            x = nn.relu(MaxPool()(Conv(features)(x)))  # as pooling after relu, on a quarter
             x = Dropout(self.dropout_rate)(x, train)
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(nn.Dense(2048, kernel_init=nn.initializers.glorot_uniform())(x))
