@@ -7,11 +7,26 @@ import types
 import typing
 from collections.abc import Sequence
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
+
+from etils import epath
 
 from experiments import config as configs
+from experiments import records
 from experiments.config import Config
+
+
+class Command(NamedTuple):
+    """What the command line of `experiments.run` asks for."""
+
+    name: str
+    config: Config
+    workdir: epath.Path | None
+    resume: bool
+    force: bool
+    coordinator: str | None  # "auto": JAX finds it
+    num_processes: int | None
+    process_id: int | None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,11 +46,10 @@ def nearest(word: str, words: Sequence[str]) -> str:
     return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(words)}."
 
 
-def parse(argv: Sequence[str]) -> tuple[str, Config, Path | None] | None:
+def parse(argv: Sequence[str]) -> Command | None:
     """Read the command line.
 
     Returns:
-        The config's name, the config with its changed fields, and the workdir if one was given;
         None when `--list` asked for the ready configs, which are then printed.
 
     Raises:
@@ -52,20 +66,56 @@ def parse(argv: Sequence[str]) -> tuple[str, Config, Path | None] | None:
         word = unknown[0].split("=")[0]
         long_flags = [flag for flag in flags if flag.startswith("--")]
         fail(f"{word} is no flag of this command.", nearest(word, long_flags))
-    if given.config not in configs.names():
-        fail(f"--config {given.config} does not exist.", nearest(given.config, configs.names()))
-    config, _ = configs.get(given.config)
+    name = given.config or "deep"
+    if name not in configs.names():
+        fail(f"--config {name} does not exist.", nearest(name, configs.names()))
+    config, _ = configs.get(name)
+    stored = _stored(given) if given.resume else None
+    if stored and given.config is None:
+        config = stored
     changes = {}
-    for name, kind in types_of_flags.items():
-        text = getattr(given, name)
+    for field, kind in types_of_flags.items():
+        text = getattr(given, field)
         if text is not None:
-            changes[name] = _value(name, text, kind)
+            changes[field] = _value(field, text, kind)
     try:
         config = dataclasses.replace(config, **changes)
     except ValueError as error:
         field, _, rest = str(error).partition(" ")
         fail(f"--{field.replace('_', '-')} {rest}", "See python -m experiments.run --help.")
-    return given.config, config, given.workdir
+    if stored:
+        _check_changes(stored, config, given.force)
+    return Command(
+        name,
+        config,
+        given.resume or given.workdir,
+        given.resume is not None,
+        given.force,
+        given.coordinator,
+        given.num_processes,
+        given.process_id,
+    )
+
+
+def _stored(given: argparse.Namespace) -> Config:
+    if given.workdir is not None:
+        fail("--resume and --workdir exclude each other.", "A run goes on in its own folder.")
+    try:
+        return records.read_config(given.resume)
+    except ValueError as error:
+        fail(f"--resume {error}", "Give the folder of an earlier run.")
+
+
+def _check_changes(stored: Config, config: Config, force: bool) -> None:
+    for option in dataclasses.fields(Config):
+        was, now = getattr(stored, option.name), getattr(config, option.name)
+        on_resume = option.metadata["on_resume"]
+        if was == now or on_resume == "free" or (on_resume == "forced" and force):
+            continue
+        hint = "Add --force to go on with the new value."
+        if on_resume == "never":
+            hint = "The saved state has no use for another; start a new run."
+        fail(f"--{option.name.replace('_', '-')} was {was} and is now {now}.", hint)
 
 
 def _parser() -> tuple[_Parser, dict[str, Any]]:
@@ -76,14 +126,31 @@ def _parser() -> tuple[_Parser, dict[str, Any]]:
         allow_abbrev=False,
     )
     names = ", ".join(configs.names())
-    parser.add_argument("--config", default="deep", metavar="NAME", help=f"{names} (default: deep)")
+    parser.add_argument("--config", metavar="NAME", help=f"{names} (default: deep)")
     parser.add_argument("--list", action="store_true", help="show the ready configs and stop")
     parser.add_argument(
         "--workdir",
-        type=Path,
+        type=epath.Path,
         metavar="FOLDER",
         help="where the results go; new or empty (default: runs/CONFIG-TIME)",
     )
+    parser.add_argument(
+        "--resume",
+        type=epath.Path,
+        metavar="FOLDER",
+        help="go on with the run in this folder, with its config; --epochs may be raised",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="with --resume: go on with changed fields or data"
+    )
+    several = parser.add_argument_group("several processes, each started with the same flags")
+    several.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="of process 0; auto: JAX finds it and the two below (Cloud TPU, Slurm)",
+    )
+    several.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
+    several.add_argument("--process-id", type=int, metavar="N", help="which this one is, from 0")
     group = parser.add_argument_group("fields of the config")
     types_of_flags = typing.get_type_hints(Config)
     for option in dataclasses.fields(Config):
@@ -119,6 +186,8 @@ def _value(name: str, text: str, kind: Any) -> Any:
         choices = typing.get_args(first)
         if text not in choices:
             fail(f"{flag} {text} does not exist.", nearest(text, choices))
+        return text
+    if first is int and str in others and not text.lstrip("+-").isdigit():
         return text
     try:
         return first(text)

