@@ -61,7 +61,9 @@ class Config:
     validation: int | None = _option(
         None, "training images kept for validation; None: 5,000 (mnist5k: 500)"
     )
-    devices: int | None = _option(None, "how many to use; None: all (on a CPU: each core)", "free")
+    devices: int | None = _option(
+        None, "how many to use, of each process; None: all (on a CPU: each core)", "free"
+    )
     data_parallel: int | None = _option(
         None, "devices that share one member's batch; None: devices // members", "free"
     )

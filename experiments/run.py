@@ -82,7 +82,7 @@ def _connect(command: Command) -> None:
 def _prepare(command: Command) -> Run:
     """Check everything that can be wrong; the workdir is made last."""
     config = command.config
-    kinds = stacks.create(config, stacks.first_devices(config.devices))
+    kinds = stacks.create(config, config.devices)
     dataset = data.load(config.dataset, config.data_dir, validation=config.validation)
     steps = training.steps_per_epoch(len(dataset.train.labels), config.batch_size)
     optimizer = stacks.make_optimizer(config, config.epochs * steps)

@@ -1,6 +1,6 @@
 """A config's members as stacks, one a network: what `run` trains and the other commands restore."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -25,12 +25,16 @@ class Stack(NamedTuple):
     predict: Callable[[Params, np.ndarray], np.ndarray]
 
 
-def create(config: Config, devices: Sequence[jax.Device]) -> dict[str, Stack]:
+def create(config: Config, device_count: int | None) -> dict[str, Stack]:
     """Each network's stack, by the network's name.
+
+    Args:
+        device_count: how many devices of each process to use; None for all.
 
     Raises:
         ValueError: an option that a network does not have, or devices that do not suit.
     """
+    devices = parallel.first_devices(device_count)
     kinds = {}
     for name, seeds in config.kinds:
         network = models.create(name, len(config.class_names), **config.network_options)
@@ -58,15 +62,3 @@ def shapes(
         )
         for name, stack in stacks.items()
     }
-
-
-def first_devices(count: int | None) -> list[jax.Device]:
-    """The first `count` devices, or all.
-
-    Raises:
-        ValueError: there are fewer.
-    """
-    devices = jax.devices()
-    if count is not None and count > len(devices):
-        raise ValueError(f"--devices must be at most {len(devices)}, not {count}.")
-    return devices[:count]

@@ -46,7 +46,7 @@ def load(workdir: epath.PathLike) -> Trained:
     """
     workdir = epath.Path(workdir)
     config = records.read_config(workdir)
-    kinds = stacks.create(config, jax.devices())
+    kinds = stacks.create(config, device_count=None)
     optimizer = stacks.make_optimizer(config, total_steps=1)  # for its state's structure
     folder = workdir / "checkpoints"
     saved = None

@@ -87,6 +87,21 @@ def agree(value: int) -> int:
     return int(multihost_utils.process_allgather(np.int32(value)).max())
 
 
+def first_devices(count: int | None = None) -> list[jax.Device]:
+    """The first `count` devices of each process, or all; process by process.
+
+    Raises:
+        ValueError: `count` below 1, or a process has fewer.
+    """
+    by_process: dict[int, list[jax.Device]] = {}
+    for device in jax.devices():
+        by_process.setdefault(device.process_index, []).append(device)
+    fewest = min(len(devices) for devices in by_process.values())
+    if count is not None and not 1 <= count <= fewest:
+        raise ValueError(f"devices must be from 1 to the {fewest} there are, not {count}.")
+    return [device for i in sorted(by_process) for device in by_process[i][:count]]
+
+
 @dataclass(frozen=True)
 class Layout:
     """Which device trains which members on which part of a batch; made by `plan`."""
@@ -109,7 +124,7 @@ def plan(
 
     Args:
         members: how many.
-        devices: default all, those of other processes too.
+        devices: as `first_devices` gives them; default all.
         data: how many devices share one batch; by default as many as there are for each member.
             Some devices stay idle where their number is no multiple of it.
 
@@ -119,8 +134,7 @@ def plan(
     """
     if members < 1:
         raise ValueError(f"members must be at least 1, not {members}.")
-    devices = tuple(jax.devices() if devices is None else devices)
-    devices = tuple(sorted(devices, key=lambda device: device.process_index))
+    devices = tuple(first_devices() if devices is None else devices)
     several = devices[0].process_index != devices[-1].process_index
     if data is None:
         data = max(1, len(devices) // members)
@@ -246,7 +260,9 @@ def compile_train(
     spread_seeds = place(layout, np.asarray(seeds, np.uint32))
     shards = _pmap(layout, lambda x: x)(_shards(layout))
     batches = np.zeros((steps, batch_size), np.int32)
-    compiled = mapped.lower(state, spread_seeds, shards, images, labels, batches).compile()
+    compiled = mapped
+    if jax.process_count() == 1:  # else pmap cannot compile ahead, and the first call does it
+        compiled = mapped.lower(state, spread_seeds, shards, images, labels, batches).compile()
 
     def train(
         state: TrainState, images: Array, labels: Array, batches: np.ndarray

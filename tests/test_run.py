@@ -174,7 +174,7 @@ def test_an_interrupt_saves_and_evaluates(digits, tmp_path):
         (["--dataset", "minst"], "--dataset minst does not exist", "mnist"),
         (["--network", "deeep"], "--network deeep does not exist", "deep"),
         (["surplus"], "surplus is no flag", "There are"),
-        (["--devices", "99"], "--devices must be at most", "--help"),
+        (["--devices", "99"], "devices must be from 1 to the", "--help"),
         (["--data-parallel", "99"], "data must be from 1 to the", "--help"),
         (["--config", "simple", "--dropout", "0.5"], "'simple' has no option", "--help"),
         (["--data-dir", "/nowhere"], "/nowhere is no folder", "--help"),
