@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from experiments import configs
 from mnist_jax import data, models
 
-Network = Literal["simple", "deep", "layers"]
+Network = Literal["simple", "deep", "layers", "fast"]
 Dataset = Literal["auto", "mnist", "fashion_mnist", "kmnist", "mnist5k"]
 
 
@@ -47,12 +47,14 @@ class Config:
     epochs: int = _option(15, "passes over the training images", "free")
     batch_size: int = _option(100, "images a step")
     optimizer: Literal["adam", "sgd"] = _option(
-        "adam", "adam (eps 1e-8) or sgd (momentum 0.9)", "never"
+        "adam", "adam (eps 1e-8) or sgd (Nesterov)", "never"
     )
     learning_rate: float = _option(0.001, "the optimizer's, or the largest of the schedule")
     schedule: Literal["constant", "cosine", "onecycle"] = _option(
         "constant", "of the learning rate over the run"
     )
+    beta1: float = _option(0.9, "adam's decay of the mean gradient; sgd's momentum")
+    beta2: float = _option(0.999, "adam's decay of the mean squared gradient")
     weight_decay: float = _option(0.0, "decoupled; times the learning rate")
     dataset: Dataset = _option("auto", "auto: mnist, or mnist5k where mnist cannot be had")
     data_dir: str | None = _option(
@@ -83,6 +85,9 @@ class Config:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}.")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout}.")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}.")
         for name, count in self._counts().items():
             if count < 1:
                 raise ValueError(f"members must be at least 1, not {self.members}.")

@@ -47,7 +47,13 @@ def create(config: Config, device_count: int | None) -> dict[str, Stack]:
 def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransformation:
     """The optimizer of all members; `total_steps` are those of the whole run."""
     return training.make_optimizer(
-        config.learning_rate, total_steps, config.optimizer, config.schedule, config.weight_decay
+        config.learning_rate,
+        total_steps,
+        config.optimizer,
+        config.schedule,
+        config.weight_decay,
+        config.beta1,
+        config.beta2,
     )
 
 

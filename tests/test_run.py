@@ -16,7 +16,7 @@ from experiments.config import Config
 from mnist_jax import parallel
 from tests.test_data import FILES, idx
 
-NAMES = ["class", "deep", "ensemble", "layers", "simple"]
+NAMES = ["class", "deep", "ensemble", "fast", "layers", "simple"]
 
 
 @pytest.fixture(scope="module")
@@ -255,10 +255,11 @@ def test_the_configs_are_the_labs():
         "class": "deep",
         "layers": "layers",
         "ensemble": "layers",
+        "fast": "fast",
     }
     assert config.get("ensemble")[0].seeds == list(range(7))
     assert config.get("class")[0].network_options == {"conv_stddev": 1.0}
-    for name in NAMES:
+    for name in ("class", "deep", "ensemble", "layers", "simple"):
         lab = config.get(name)[0]
         assert (lab.epochs, lab.batch_size, lab.learning_rate) == (15, 100, 0.001)
         assert (lab.optimizer, lab.schedule, lab.weight_decay) == ("adam", "constant", 0)
