@@ -66,7 +66,7 @@ def parse(argv: Sequence[str]) -> Command | None:
         word = unknown[0].split("=")[0]
         long_flags = [flag for flag in flags if flag.startswith("--")]
         fail(f"{word} is no flag of this command.", nearest(word, long_flags))
-    name = given.config or "deep"
+    name = "deep" if given.config is None else given.config
     if name not in configs.names():
         fail(f"--config {name} does not exist.", nearest(name, configs.names()))
     config, _ = configs.get(name)

@@ -140,6 +140,34 @@ def _dataset(name: str, train: Split, kept: int, test: Split, source: str) -> Da
     return Dataset(name, train, validation, test, CLASS_NAMES[name], source)
 
 
+def check(images: np.ndarray, labels: np.ndarray | None = None, num_classes: int = 10) -> None:
+    """See that arrays are what training and prediction take.
+
+    Raises:
+        TypeError: images other than uint8 or float32, labels that are no integers.
+        ValueError: images other than `[n, height, width, channels]`, none, or floats outside
+            [0, 1]; labels other than `[n]`, or outside 0 to `num_classes - 1`.
+    """
+    images = np.asarray(images)
+    if images.dtype not in (np.uint8, np.float32):
+        raise TypeError(f"images must be uint8 or float32, not {images.dtype}.")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images must be [n, height, width, channels], not {images.shape}.")
+    if images.dtype == np.float32 and not (images.min() >= 0 and images.max() <= 1):  # or NaN
+        raise ValueError(f"images must be in [0, 1], not {images.min():g} to {images.max():g}.")
+    if labels is None:
+        return
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, not {labels.dtype}.")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"labels must be [{len(images)}], one an image, not {labels.shape}.")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"labels must be 0 to {num_classes - 1}, not {labels.min()} to {labels.max()}."
+        )
+
+
 def fingerprint(dataset: Dataset) -> str:
     """SHA-256 of all images and labels, in hexadecimal: the same split has the same one."""
     digest = hashlib.sha256()

@@ -12,7 +12,7 @@ import flax.linen as nn
 import numpy as np
 import optax
 
-from mnist_jax import parallel
+from mnist_jax import data, parallel
 from mnist_jax.parallel import Layout
 from mnist_jax.training import TrainState, epoch_batches, steps_per_epoch
 
@@ -111,11 +111,15 @@ def train(
             on from the end of one of its own chunks ends with the bits it would have had.
 
     Raises:
-        ValueError: a batch size below 1 or above the number of images, epochs below 1.
+        TypeError, ValueError: images or labels that `data.check` refuses, a batch size below 1 or
+            above the number of images, epochs below 1, another number of seeds than members.
         NonFiniteLoss: naming epoch, member and step. No chunk is yielded for it.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}.")
+    if len(seeds) != layout.members:
+        raise ValueError(f"seeds must be {layout.members}, one a member, not {len(seeds)}.")
+    data.check(images, labels, getattr(network, "num_classes", 2**31))
     on_devices = parallel.replicate(layout, images), parallel.replicate(layout, labels)
     steps = steps_per_epoch(len(images), batch_size)
     epochs_done, steps_done = done

@@ -22,7 +22,7 @@ import optax
 from jax import Array, lax
 from jax.experimental import multihost_utils
 
-from mnist_jax import ensemble, training
+from mnist_jax import data, ensemble, training
 from mnist_jax.training import Share, TrainState
 
 _AXIS = "devices"
@@ -277,7 +277,8 @@ def make_predict(layout: Layout, network: nn.Module) -> Callable[[Any, np.ndarra
 
     Returns:
         A function of a state's params and images (uint8 or float `[n, 28, 28, 1]`) on the host; it
-        gives logits, float32 `[members, n, classes]`, on the host.
+        gives logits, float32 `[members, n, classes]`, on the host. It raises what `data.check`
+        does.
     """
 
     def on_device(params: Any, images: Array) -> Array:
@@ -297,6 +298,7 @@ def make_predict(layout: Layout, network: nn.Module) -> Callable[[Any, np.ndarra
         return by_member[: layout.members]
 
     def predict(params: Any, images: np.ndarray) -> np.ndarray:
+        data.check(images)
         chunk = batch * layout.data
         filled = np.pad(images, ((0, -len(images) % chunk), (0, 0), (0, 0), (0, 0)))
         chunks = range(0, len(filled), chunk)

@@ -151,51 +151,6 @@ def test_an_interrupt_saves_and_evaluates(digits, tmp_path):
     assert 0 < results["epochs"] < 100000
 
 
-@pytest.mark.parametrize(
-    ("argv", "message", "hint"),
-    [
-        (["--config", "dep"], "--config dep does not exist", "deep"),
-        (["--config", "zzz"], "--config zzz does not exist", "class, deep, ensemble"),
-        (["--epoch", "3"], "--epoch is no flag", "--epochs"),
-        (["--epochs", "three"], "--epochs takes a whole number, not 'three'", "--help"),
-        (["--epochs", "1.5"], "--epochs takes a whole number, not '1.5'", "--help"),
-        (["--epochs", "none"], "--epochs takes a whole number, not 'none'", "--help"),
-        (["--epochs"], "argument --epochs: expected one argument", "--help"),
-        (["--epochs", "0"], "--epochs must be at least 1, not 0", "--help"),
-        (["--epochs", "-1"], "--epochs must be at least 1, not -1", "--help"),
-        (["--members", "0"], "--members must be at least 1, not 0", "--help"),
-        (["--batch-size", "0"], "--batch-size must be at least 1, not 0", "--help"),
-        (["--seed", "-1"], "--seed must be at least 0, not -1", "--help"),
-        (["--learning-rate", "0"], "--learning-rate must be above 0", "--help"),
-        (["--learning-rate", "nan"], "--learning-rate must be above 0", "--help"),
-        (["--dropout", "1.5"], "--dropout must be in [0, 1), not 1.5", "--help"),
-        (["--devices", "0"], "--devices must be at least 1", "--help"),
-        (["--optimizer", "adamm"], "--optimizer adamm does not exist", "adam"),
-        (["--dataset", "minst"], "--dataset minst does not exist", "mnist"),
-        (["--network", "deeep"], "--network deeep does not exist", "deep"),
-        (["surplus"], "surplus is no flag", "There are"),
-        (["--devices", "99"], "devices must be from 1 to the", "--help"),
-        (["--data-parallel", "99"], "data must be from 1 to the", "--help"),
-        (["--config", "simple", "--dropout", "0.5"], "'simple' has no option", "--help"),
-        (["--data-dir", "/nowhere"], "/nowhere is no folder", "--help"),
-        (
-            ["--dataset", "mnist5k", "--batch-size", "4001"],
-            "batch_size must be from 1 to",
-            "--help",
-        ),
-        (["--dataset", "mnist5k", "--validation", "4500"], "validation must be from 0", "--help"),
-    ],
-)
-def test_a_mistake_is_two_lines_and_code_2(argv, message, hint, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as exit_:
-        run.main(argv)
-    error = capsys.readouterr().err
-    assert exit_.value.code == 2 and len(error.splitlines()) == 2, error
-    assert message in error.splitlines()[0] and hint in error.splitlines()[1]
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("kind", ["full", "file", "below_a_file"])
 def test_a_workdir_in_use_is_left_alone(digits, tmp_path, capsys, kind):
     (tmp_path / "file").write_text("mine")
