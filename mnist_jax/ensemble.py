@@ -65,3 +65,18 @@ def mean_probability(logits: ArrayLike) -> Array:
     """
     log_probs = jax.nn.log_softmax(jnp.asarray(logits))
     return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(log_probs))
+
+
+def majority_vote(logits: ArrayLike) -> Array:
+    """Each member votes for its class, `[members, n, classes]` to log-probabilities `[n, classes]`.
+
+    A class's probability is (votes + mean probability) / (members + 1): the members' mean
+    probability is one more vote, divided among the classes. It decides between classes of equally
+    many votes and never against more votes.
+
+    Args:
+        logits: float `[members, n, classes]`.
+    """
+    logits = jnp.asarray(logits)
+    votes = jnp.sum(jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1]), axis=0)
+    return jnp.logaddexp(jnp.log(votes), mean_probability(logits)) - jnp.log(len(logits) + 1)
