@@ -97,7 +97,7 @@ class Reliability(NamedTuple):
 
     confidence: Array  # float32 [..., bins], mean of the bin's images; NaN in an empty bin
     accuracy: Array  # float32 [..., bins]; NaN in an empty bin
-    count: Array  # int32 [..., bins]
+    images: Array  # int32 [..., bins], how many
 
 
 @partial(jax.jit, static_argnames=("bins", "equal_mass"))
@@ -207,7 +207,7 @@ def max_calibration_error(
 
 def _gaps(curve: Reliability) -> tuple[Array, Array]:
     gap = jnp.abs(curve.accuracy - curve.confidence)
-    return jnp.where(curve.count > 0, gap, 0.0), curve.count
+    return jnp.where(curve.images > 0, gap, 0.0), curve.images
 
 
 @jax.jit

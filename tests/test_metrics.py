@@ -74,7 +74,7 @@ def test_calibration_by_hand():
     logits = binary([0.5, 0.5, 0.6, 0.8, 0.9, 0.9])
     labels = np.array([0, 1, 1, 0, 0, 1])
     curve = metrics.reliability(logits, labels, bins=4)
-    np.testing.assert_array_equal(curve.count, [0, 2, 1, 3])
+    np.testing.assert_array_equal(curve.images, [0, 2, 1, 3])
     np.testing.assert_allclose(curve.accuracy, [np.nan, 0.5, 0, 2 / 3], rtol=1e-6)
     np.testing.assert_allclose(curve.confidence, [np.nan, 0.5, 0.6, 2.6 / 3], rtol=1e-6)
     expected = (2 * 0 + 1 * 0.6 + 3 * 0.2) / 6
@@ -88,7 +88,7 @@ def test_equal_mass_calibration_by_hand():
     confidences = np.array([0.6, 0.7, 0.8, 0.8, 0.8, 0.9])
     labels = np.array([0, 1, 1, 0, 0, 0])
     curve = metrics.reliability(binary(confidences), labels, bins=3, equal_mass=True)
-    np.testing.assert_array_equal(curve.count, [2, 2, 2])
+    np.testing.assert_array_equal(curve.images, [2, 2, 2])
     np.testing.assert_allclose(curve.confidence, [0.65, 0.8, 0.85], rtol=1e-6)
     np.testing.assert_allclose(curve.accuracy, [0.5, 2 / 3, 5 / 6], rtol=1e-6)
     gaps = np.array([0.15, 0.8 - 2 / 3, 0.85 - 5 / 6])
@@ -105,9 +105,9 @@ def test_calibration_of_each_member_and_against_numpy(predictions, equal_mass):
     logits, labels = predictions
     bins = 7
     curve = metrics.reliability(logits, labels, bins, equal_mass)
-    assert curve.count.shape == (3, bins) and (curve.count.sum(axis=1) == 50).all()
+    assert curve.images.shape == (3, bins) and (curve.images.sum(axis=1) == 50).all()
     if equal_mass:
-        assert set(np.unique(curve.count)) == {7, 8}
+        assert set(np.unique(curve.images)) == {7, 8}
     for i in range(3):
         probabilities = softmax(logits[i])
         confidences, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
