@@ -1,12 +1,11 @@
 """Train and evaluate: `python -m experiments.run --config deep`."""
 
 import dataclasses
-import os
 import sys
 import warnings
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,8 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     if parsed is None:
         return 0
     name, config, workdir = parsed
-    warnings.showwarning = _show_warning
-    _use_compilation_cache()
+    warnings.showwarning = cli.show_warning
+    cli.use_compilation_cache()
     try:
         parallel.use_cpu_cores(config.devices)
         layout = _plan(config)
@@ -204,25 +203,6 @@ def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset
         f"({results['images_per_second']:,.0f} images/s), "
         f"compiled in {results['compile_seconds']:.1f} s."
     )
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    print(f"warning: {message}", file=sys.stderr)
-
-
-def _use_compilation_cache() -> None:
-    """Let the second start find the first one's compiled programs."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(cache / "mnist_jax" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Combining members, against NumPy."""
 
 import numpy as np
+import pytest
 
 from mnist_jax import ensemble
 
@@ -57,3 +58,13 @@ def test_majority_vote_is_the_most_frequent_class():
         votes == votes.max(axis=1, keepdims=True), ensemble.mean_probability(logits), -np.inf
     )
     np.testing.assert_array_equal(best[tied], mean[tied].argmax(axis=1))
+
+
+@pytest.mark.parametrize(
+    "rule", [ensemble.sum_logits, ensemble.mean_probability, ensemble.majority_vote]
+)
+def test_weights_leave_members_out_or_count_them_twice(rule):
+    logits = np.random.default_rng(0).normal(0, 3, (4, 20, 5)).astype(np.float32)
+    some = rule(logits[[0, 2, 2]])
+    np.testing.assert_allclose(rule(logits, weights=[1, 0, 2, 0]), some, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(rule(logits, weights=np.ones(4)), rule(logits))
