@@ -7,17 +7,28 @@ noise, directions and places are drawn for each image from the seed.
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 
-MAX_STRENGTH = 5
-# What each strength from 0, which changes nothing, to 5 means.
-DEGREES = (0, 15, 30, 45, 60, 90)
-BLUR_PIXELS = (0, 0.5, 1, 1.5, 2, 2.5)  # standard deviation of the Gaussian
-NOISE = (0, 0.1, 0.2, 0.3, 0.4, 0.5)  # standard deviation, where white is 1
-TRANSLATION_PIXELS = (0, 2, 4, 6, 8, 10)
-CONTRAST = (1, 0.7, 0.5, 0.3, 0.2, 0.1)  # what is left of it
-OCCLUSION_PIXELS = (0, 4, 7, 10, 13, 16)  # side of the square
+# What each strength, from 0, which changes nothing, to 5 means.
+AMOUNTS: dict[str, tuple[float, ...]] = {
+    "rotation": (0, 15, 30, 45, 60, 90),
+    "blur": (0, 0.5, 1, 1.5, 2, 2.5),
+    "noise": (0, 0.1, 0.2, 0.3, 0.4, 0.5),
+    "translation": (0, 2, 4, 6, 8, 10),
+    "contrast": (1, 0.7, 0.5, 0.3, 0.2, 0.1),
+    "occlusion": (0, 4, 7, 10, 13, 16),
+}
+UNITS = {
+    "rotation": "degrees",
+    "blur": "pixels, standard deviation",
+    "noise": "standard deviation, white is 1",
+    "translation": "pixels",
+    "contrast": "part that is left",
+    "occlusion": "pixels, side of the square",
+}
+NAMES = tuple(AMOUNTS)
 
 
 def apply(name: str, images: np.ndarray, strength: int, seed: int = 0) -> np.ndarray:
@@ -26,16 +37,15 @@ def apply(name: str, images: np.ndarray, strength: int, seed: int = 0) -> np.nda
     Args:
         name: one of `NAMES`.
 
-            - `"rotation"`: counter-clockwise about the centre by `DEGREES`, bilinear.
-            - `"blur"`: with a Gaussian of `BLUR_PIXELS`.
-            - `"noise"`: Gaussian of `NOISE`, added to each pixel and clipped to 0 to 255.
-            - `"translation"`: by `TRANSLATION_PIXELS` up, down, left or right.
-            - `"contrast"`: each image's pixels pulled towards its mean, `CONTRAST` left.
-            - `"occlusion"`: a black square of `OCCLUSION_PIXELS`, its centre in the middle 12 x 12
-              pixels, where digits are.
+            - `"rotation"`: counter-clockwise about the centre, bilinear.
+            - `"blur"`: with a Gaussian.
+            - `"noise"`: Gaussian, added to each pixel and clipped to 0 to 255.
+            - `"translation"`: up, down, left or right.
+            - `"contrast"`: each image's pixels pulled towards its mean.
+            - `"occlusion"`: a black square, its centre in the middle 12 x 12 pixels.
 
         images: uint8 `[n, 28, 28, 1]`; what moves in from outside is black.
-        strength: 0, which changes nothing, to 5.
+        strength: 0, which changes nothing, to 5; `AMOUNTS` has what they mean, in `UNITS`.
         seed: of what is drawn; the same at each strength, so that an image's noise only grows.
 
     Returns:
@@ -44,7 +54,7 @@ def apply(name: str, images: np.ndarray, strength: int, seed: int = 0) -> np.nda
     Raises:
         ValueError: an unknown name, images of another shape or type, a strength out of range.
     """
-    if name not in _SHIFTS:
+    if name not in NAMES:
         near = get_close_matches(name, NAMES, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"name {name!r} is no shift; there are {', '.join(NAMES)}.{hint}")
@@ -52,21 +62,21 @@ def apply(name: str, images: np.ndarray, strength: int, seed: int = 0) -> np.nda
         raise ValueError(
             f"images must be uint8 [n, 28, 28, 1], not {images.dtype} {list(images.shape)}."
         )
-    if strength not in range(MAX_STRENGTH + 1):
+    if strength not in range(len(AMOUNTS[name])):
         raise ValueError(f"strength must be a whole number from 0 to 5, not {strength}.")
-    return _SHIFTS[name](images, strength, np.random.default_rng(seed))
+    return _SHIFTS[name](images, AMOUNTS[name][strength], np.random.default_rng(seed))
 
 
 def _to_uint8(images: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(images), 0, 255).astype(np.uint8)
 
 
-def _rotation(images: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def _rotation(images: np.ndarray, degrees: float, rng: np.random.Generator) -> np.ndarray:
     from scipy import ndimage
 
     rotated = ndimage.rotate(
         images,
-        DEGREES[strength],
+        degrees,
         axes=(2, 1),
         reshape=False,
         order=1,
@@ -76,22 +86,20 @@ def _rotation(images: np.ndarray, strength: int, rng: np.random.Generator) -> np
     return _to_uint8(rotated)
 
 
-def _blur(images: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def _blur(images: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
     from scipy import ndimage
 
-    sigma = BLUR_PIXELS[strength]
     return _to_uint8(
         ndimage.gaussian_filter(images, (0, sigma, sigma, 0), output=np.float32, mode="constant")
     )
 
 
-def _noise(images: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def _noise(images: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
     noise = rng.standard_normal(images.shape, np.float32)
-    return _to_uint8(images + 255 * NOISE[strength] * noise)
+    return _to_uint8(images + 255 * sigma * noise)
 
 
-def _translation(images: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
-    pixels = TRANSLATION_PIXELS[strength]
+def _translation(images: np.ndarray, pixels: int, rng: np.random.Generator) -> np.ndarray:
     padded = np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
     directions = rng.integers(4, size=len(images))
     moved = np.empty_like(images)
@@ -102,20 +110,19 @@ def _translation(images: np.ndarray, strength: int, rng: np.random.Generator) ->
     return moved
 
 
-def _contrast(images: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def _contrast(images: np.ndarray, left: float, rng: np.random.Generator) -> np.ndarray:
     means = images.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float32)
-    return _to_uint8(means + CONTRAST[strength] * (images - means))
+    return _to_uint8(means + left * (images - means))
 
 
-def _occlusion(images: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
-    side = OCCLUSION_PIXELS[strength]
+def _occlusion(images: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
     first = rng.integers(8, 20, size=(2, len(images), 1)) - side // 2  # rows, columns
     inside = (np.arange(28) >= first) & (np.arange(28) < first + side)
     square = inside[0][:, :, None] & inside[1][:, None, :]
     return np.where(square[..., None], np.uint8(0), images)
 
 
-_SHIFTS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
+_SHIFTS: dict[str, Callable[[np.ndarray, Any, np.random.Generator], np.ndarray]] = {
     "rotation": _rotation,
     "blur": _blur,
     "noise": _noise,
@@ -123,4 +130,3 @@ _SHIFTS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]]
     "contrast": _contrast,
     "occlusion": _occlusion,
 }
-NAMES = tuple(_SHIFTS)
