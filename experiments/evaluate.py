@@ -163,10 +163,13 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
     if len(rows) > 1:
         rows |= {rule.replace("_", " "): row for rule, row in results["rules"].items()}
     name = results["dataset"]["name"]
-    yield _predictions(f"{name}: {results['test_size']:,} test images", rows)
+    title = f"{name}: {results['test_size']:,} test images"
+    yield _predictions(f"{title}; accuracy also after refusing the least certain", rows)
     if results["validation_size"]:
-        title = f"Temperature T from {results['validation_size']:,} validation images"
-        yield _calibration(f"{title}: test images before → after scaling", rows)
+        title = (
+            f"Before → after scaling by T, from {results['validation_size']:,} validation images"
+        )
+        yield _calibration(title, rows)
     if len(names) > 1:
         yield _sizes(results)
         yield _diversity(results["diversity"])
@@ -177,15 +180,22 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+    )
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right")
     return table
 
 
 def _predictions(title: str, rows: dict[str, Any]) -> Table:
-    refused = [f"{percent} % refused" for percent in evaluation.REFUSED_PERCENT]
-    table = _table(title, "", "accuracy %", *refused, "NLL", "Brier", "AURC %")
+    refused = [f"refuse\n{percent} %" for percent in evaluation.REFUSED_PERCENT]
+    table = _table(title, "", "accuracy\n%", *refused, "NLL", "Brier", "AURC %")
     for name, row in rows.items():
         scores = row["before"]
         accuracies = ["accuracy"]
@@ -201,31 +211,35 @@ def _predictions(title: str, rows: dict[str, Any]) -> Table:
 
 
 def _calibration(title: str, rows: dict[str, Any]) -> Table:
-    table = _table(title, "", "T", "NLL", "ECE %", "adaptive ECE %", "largest error %")
+    table = _table(title, "", "T", "NLL", "ECE %", "adaptive ECE %")
     for name, row in rows.items():
         before, after = row["before"], row["after"]
-        pairs = [(_number(before["nll"]), _number(after["nll"]))]
-        for metric in ("ece", "adaptive_ece", "max_calibration_error"):
-            pairs.append((_percent(before[metric]), _percent(after[metric])))
-        table.add_row(name, f"{row['temperature']:.3f}", *(f"{a} → {b}" for a, b in pairs))
+        table.add_row(
+            name,
+            f"{row['temperature']:.3f}",
+            f"{_number(before['nll'])} → {_number(after['nll'])}",
+            f"{_percent(before['ece'])} → {_percent(after['ece'])}",
+            f"{_percent(before['adaptive_ece'])} → {_percent(after['adaptive_ece'])}",
+        )
     return table
 
 
 def _sizes(results: dict[str, Any]) -> Table:
-    title = "Ensembles of some of the members, mean ± standard deviation over subsets"
-    columns = ["accuracy %", "NLL", "ECE %", "sum logits, %", "vote, %"]
-    table = _table(title, "members", "subsets", *columns)
+    table = _table(
+        "Ensembles of some of the members: mean ± standard deviation over subsets",
+        *("members", "subsets", "accuracy %", "NLL", "ECE %", "sum logits %", "vote %"),
+    )
     for row in results["sizes"]:
         mean = row["mean_probability"]
         some = "" if row["subsets"] == row["of"] else f" of {row['of']:,}"
         table.add_row(
             str(row["size"]),
             f"{row['subsets']}{some}",
-            _spread(mean["accuracy"], _percent),
-            _spread(mean["nll"], _number),
-            _spread(mean["ece"], _percent),
-            _spread(row["sum_logits"]["accuracy"], _percent),
-            _spread(row["majority_vote"]["accuracy"], _percent),
+            _spread(mean["accuracy"]),
+            _number(mean["nll"]["mean"]),
+            _percent(mean["ece"]["mean"]),
+            _spread(row["sum_logits"]["accuracy"]),
+            _spread(row["majority_vote"]["accuracy"]),
         )
     return table
 
@@ -286,8 +300,8 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _spread(value: dict[str, float], text: Any) -> str:
-    return f"{text(value['mean'])} ± {text(value['std'])}"
+def _spread(accuracy: dict[str, float]) -> str:
+    return f"{_percent(accuracy['mean'])} ± {_percent(accuracy['std'])}"
 
 
 if __name__ == "__main__":

@@ -70,7 +70,11 @@ def mean_probability(logits: ArrayLike, weights: ArrayLike | None = None) -> Arr
     """
     log_probs = jax.nn.log_softmax(jnp.asarray(logits))
     weights = _weights(log_probs, weights)
-    return jax.nn.logsumexp(log_probs, axis=0, b=weights) - jnp.log(jnp.sum(weights))
+    taking_part = jnp.where(weights[:, None, None] > 0, log_probs, -jnp.inf)
+    # logsumexp by hand: as a matrix product its sum is several times faster on a CPU.
+    largest = jnp.max(taking_part, axis=0, initial=jnp.finfo(jnp.float32).min)
+    total = jnp.tensordot(weights, jnp.exp(taking_part - largest), axes=1, precision="highest")
+    return largest + jnp.log(total / jnp.sum(weights))
 
 
 def majority_vote(logits: ArrayLike, weights: ArrayLike | None = None) -> Array:
@@ -92,10 +96,8 @@ def majority_vote(logits: ArrayLike, weights: ArrayLike | None = None) -> Array:
 
 
 def _weights(logits: Array, weights: ArrayLike | None) -> Array:
-    """float32 `[members, 1, 1]`."""
-    ones = jnp.ones(len(logits))
-    return (ones if weights is None else jnp.asarray(weights, jnp.float32))[:, None, None]
+    return jnp.ones(len(logits)) if weights is None else jnp.asarray(weights, jnp.float32)
 
 
 def _weighted_sum(values: Array, weights: ArrayLike | None) -> Array:
-    return jnp.sum(_weights(values, weights) * values, axis=0)
+    return jnp.sum(_weights(values, weights)[:, None, None] * values, axis=0)
