@@ -1,14 +1,17 @@
-"""The command line: a flag for each field of `Config`, and errors in two lines."""
+"""The command line: a flag for each field of `Config`, and what all commands share."""
 
 import argparse
 import dataclasses
+import os
 import sys
 import types
 import typing
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple, NoReturn
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TextIO
 
+import jax
 from etils import epath
 
 from experiments import config as configs
@@ -29,9 +32,25 @@ class Command(NamedTuple):
     process_id: int | None
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Flags in full only, and mistakes in two lines."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> NoReturn:
-        fail(message, "See python -m experiments.run --help.")
+        """Two lines on stderr, and exit code 2."""
+        fail(message, f"See {self.prog} --help.")
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Read the command line; a word too many is an error that names the nearest flag."""
+        given, unknown = self.parse_known_args(argv)
+        if unknown:
+            word = unknown[0].split("=")[0]
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            long_flags = [flag for flag in flags if flag.startswith("--")]
+            fail(f"{word} is no flag of this command.", nearest(word, long_flags))
+        return given
 
 
 def fail(message: str, hint: str) -> NoReturn:
@@ -46,6 +65,26 @@ def nearest(word: str, words: Sequence[str]) -> str:
     return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(words)}."
 
 
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """In place of `warnings.showwarning`: one line on stderr."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def use_compilation_cache() -> None:
+    """Let the second start find the first one's compiled programs."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(cache / "mnist_jax" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
 def parse(argv: Sequence[str]) -> Command | None:
     """Read the command line.
 
@@ -56,16 +95,11 @@ def parse(argv: Sequence[str]) -> Command | None:
         SystemExit: code 2 with an error of two lines; code 0 after `--help`.
     """
     parser, types_of_flags = _parser()
-    flags = [flag for action in parser._actions for flag in action.option_strings]
-    given, unknown = parser.parse_known_args(argv)
+    given = parser.parse(argv)
     if given.list:
         for name in configs.names():
             print(f"{name:10} {configs.get(name)[1]}")
         return None
-    if unknown:
-        word = unknown[0].split("=")[0]
-        long_flags = [flag for flag in flags if flag.startswith("--")]
-        fail(f"{word} is no flag of this command.", nearest(word, long_flags))
     name = "deep" if given.config is None else given.config
     if name not in configs.names():
         fail(f"--config {name} does not exist.", nearest(name, configs.names()))
@@ -118,12 +152,11 @@ def _check_changes(stored: Config, config: Config, force: bool) -> None:
         fail(f"--{option.name.replace('_', '-')} was {was} and is now {now}.", hint)
 
 
-def _parser() -> tuple[_Parser, dict[str, Any]]:
-    parser = _Parser(
+def _parser() -> tuple[Parser, dict[str, Any]]:
+    parser = Parser(
         prog="python -m experiments.run",
         description="Train a network, or an ensemble of them, and evaluate it on the test images.",
         epilog="The defaults are those of Config; a ready config has its own, and flags beat both.",
-        allow_abbrev=False,
     )
     names = ", ".join(configs.names())
     parser.add_argument("--config", metavar="NAME", help=f"{names} (default: deep)")

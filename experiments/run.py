@@ -8,8 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -50,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     command = cli.parse(sys.argv[1:] if argv is None else argv)
     if command is None:
         return 0
-    warnings.showwarning = _show_warning
-    _use_compilation_cache()
+    warnings.showwarning = cli.show_warning
+    cli.use_compilation_cache()
     try:
         parallel.use_cpu_cores(command.config.devices)
         _connect(command)
@@ -366,25 +365,6 @@ def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset
 
 def _print_error(message: str, hint: str) -> None:
     print(f"error: {message}\n{hint}", file=sys.stderr, flush=True)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    print(f"warning: {message}", file=sys.stderr)
-
-
-def _use_compilation_cache() -> None:
-    """Let the second start find the first one's compiled programs."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(cache / "mnist_jax" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 if __name__ == "__main__":

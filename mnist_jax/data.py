@@ -16,7 +16,7 @@ import os
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from os import PathLike
@@ -178,17 +178,29 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def find_idx_files(folder: str | PathLike[str]) -> dict[str, Path]:
-    """The paths of a folder's four IDX files, by their names without `.gz`.
+def load_test(folder: str | PathLike[str]) -> Split:
+    """The test split alone of a folder of IDX files; the training files need not be there.
+
+    Raises:
+        DataError: a missing or damaged file.
+    """
+    files = find_idx_files(folder, _TEST)
+    return read_split(*(files[f] for f in _TEST))
+
+
+def find_idx_files(
+    folder: str | PathLike[str], names: Sequence[str] = (*_TRAIN, *_TEST)
+) -> dict[str, Path]:
+    """The paths of a folder's four IDX files, or of some, by their names without `.gz`.
 
     Raises:
         DataError: the folder or one of the files is missing.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; it should hold {_TRAIN[0]} and its three like.")
+        raise DataError(f"{folder} is no folder; it should hold {', '.join(names)}.")
     files = {}
-    for file in (*_TRAIN, *_TEST):
+    for file in names:
         candidates = [folder / file, folder / f"{file}.gz"]
         found = [path for path in candidates if path.is_file()]
         if not found:

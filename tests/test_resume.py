@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import run, trained
+from experiments import cli, run, trained
 from mnist_jax import parallel
 from tests.test_run import digits  # noqa: F401 (a fixture)
 
@@ -34,7 +34,7 @@ def environment(tmp_path_factory):
 def this_process(monkeypatch):
     """The tests have started JAX already, and keep no cache of compiled programs."""
     monkeypatch.setattr(parallel, "use_cpu_cores", lambda count: None)
-    monkeypatch.setattr(run, "_use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def half(digits, tmp_path_factory):  # noqa: F811
     flags += ["--batch-size", 100]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel, "use_cpu_cores", lambda count: None)
-        patch.setattr(run, "_use_compilation_cache", lambda: None)
+        patch.setattr(cli, "use_compilation_cache", lambda: None)
         assert run.main([*map(str, flags), "--epochs", "1", "--workdir", str(workdir)]) == 0
     return workdir
 

@@ -36,7 +36,7 @@ def digits(tmp_path_factory) -> Path:
 def this_process(monkeypatch):
     """The tests have started JAX already, and keep no cache of compiled programs."""
     monkeypatch.setattr(parallel, "use_cpu_cores", lambda count: None)
-    monkeypatch.setattr(run, "_use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
 
 
 def small(digits, *flags):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import run
+from experiments import cli, run
 from mnist_jax import data, loop, models, parallel, training
 from mnist_jax.classifier import Classifier
 from tests.tiny import Tiny, problem
@@ -14,7 +14,7 @@ from tests.tiny import Tiny, problem
 def this_process(monkeypatch):
     """The tests have started JAX already, and keep no cache of compiled programs."""
     monkeypatch.setattr(parallel, "use_cpu_cores", lambda count: None)
-    monkeypatch.setattr(run, "_use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
 
 
 @pytest.mark.parametrize(
