@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import cli, evaluate, records
+from experiments import cli, evaluate, records, stacks
 from experiments.config import Config
-from mnist_jax import data, ensemble, models, parallel, shifts, training
+from mnist_jax import data, parallel, shifts
 from mnist_jax.checkpoints import Checkpoints
 from tests.test_data import FILES, idx
 
@@ -45,13 +44,12 @@ def clothes(tmp_path_factory):
 
 def workdir_of(folder, config):
     """What `run` leaves, without its training."""
-    network, optimizer = models.create(config.network), training.make_optimizer(0.001, 1)
-    seeds = np.array(config.seeds, np.uint32)
-    like = jax.eval_shape(partial(ensemble.init_state, network, optimizer), seeds)
+    optimizer = stacks.make_optimizer(config, total_steps=1)
+    like = stacks.shapes(stacks.create(config, device_count=None), optimizer)
     rng = np.random.default_rng(0)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), like)
-        checkpoints.save(0, state)
+        checkpoints.save(0, state, {})
     records.write_json(folder / "config.json", dataclasses.asdict(config))
     return folder
 
