@@ -1,6 +1,7 @@
 """Evaluate trained members on test data: `python -m experiments.evaluate WORKDIR`."""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from mnist_jax.data import Dataset
 INTERRUPTED = 130
 _HINT = "See python -m experiments.evaluate --help."
 _PIPE_WIDTH = 120
+_SCORES = ("error_probability", "entropy", "mutual_information")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,21 +34,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         loaded = trained.load(given.workdir)
         dataset = _load_dataset(loaded, given.dataset, given.data_dir)
+        if not os.access(given.workdir, os.W_OK):
+            raise ValueError(f"{path} cannot be written.")
         results = evaluate(loaded, dataset, given.shift, given.unfamiliar)
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = _PIPE_WIDTH
-        for table in tables(results):
-            console.print(table)
         records.write_json(path, results)
     except (ValueError, data.DataUnavailable) as error:
         message, _, hint = str(error).partition("\n")
         cli.fail(message, hint or _HINT)
-    except OSError as error:
-        cli.fail(f"{path} cannot be written: {error.strerror}.", _HINT)
     except KeyboardInterrupt:
         print("Interrupted; nothing was written.", file=sys.stderr)
         return INTERRUPTED
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    for table in tables(results):
+        console.print(table)
     print(f"All of it, and the curves for plots, are in {path}.")
     return 0
 
@@ -135,8 +137,10 @@ def evaluate(
         "unfamiliar": None,
         "shifts": {},
     }
-    for member, row in zip(loaded.members, results["members"], strict=True):
-        row |= {"network": member.network_name, "seed": member.seed}
+    results["members"] = [
+        {"network": member.network_name, "seed": member.seed, **row}
+        for member, row in zip(loaded.members, results["members"], strict=True)
+    ]
     if unfamiliar is not None:
         results["unfamiliar"] = {"source": unfamiliar_dir, "size": len(unfamiliar)}
         results["unfamiliar"] |= evaluation.detection(logits, predict("unfamiliar", unfamiliar))
@@ -259,24 +263,20 @@ def _diversity(diversity: dict[str, Any]) -> Table:
 def _detection(names: list[str], unfamiliar: dict[str, Any]) -> Table:
     share = _percent(unfamiliar["share"])
     title = f"{unfamiliar['size']:,} unfamiliar images ({share} % of all): AUROC % / AUPR %"
-    scores = ["error_probability", "entropy", "mutual_information"]
-    titles = ["1 - largest probability", "entropy", "mutual information"]
-    table = _table(title, "told apart by", *titles)
+    table = _table(title, "told apart by", *(name.replace("_", " ") for name in _SCORES))
     rows = dict(zip(names, unfamiliar["members"], strict=True))
     if len(rows) > 1:
         rows["ensemble"] = unfamiliar["ensemble"]
     for name, by in rows.items():
-        cells = [by.get(score) for score in scores]
-        table.add_row(
-            name,
-            *(f"{_percent(c['auroc'])} / {_percent(c['aupr'])}" if c else "" for c in cells),
-        )
+        areas = [by.get(score, {"auroc": None, "aupr": None}) for score in _SCORES]
+        cells = [f"{_percent(area['auroc'])} / {_percent(area['aupr'])}" for area in areas]
+        table.add_row(name, *cells)
     return table
 
 
 def _shift(title: str, strengths: list[dict[str, Any]]) -> Table:
-    columns = ["members' accuracy %", "accuracy %", "NLL", "ECE %", "disagreement %"]
-    table = _table(f"{title}: ensemble by mean probability", "", *columns)
+    columns = ["a member's\naccuracy %", "ensemble's\naccuracy %", "NLL", "ECE %", "disagree %"]
+    table = _table(title, "", *columns)
     for row in strengths:
         members = np.mean([member["before"]["accuracy"] for member in row["members"]])
         together = row["rules"]["mean_probability"]

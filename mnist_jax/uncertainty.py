@@ -84,8 +84,8 @@ def disagreement(logits: ArrayLike) -> Array:
     logits = jnp.asarray(logits)
     members, _, classes = logits.shape
     votes = jnp.sum(jax.nn.one_hot(jnp.argmax(logits, axis=-1), classes), axis=0)
-    agreeing = jnp.sum(votes * (votes - 1), axis=-1)  # ordered pairs
-    return 1 - jnp.mean(agreeing) / (members * (members - 1))
+    differing = members**2 - jnp.sum(votes**2, axis=-1)  # ordered pairs
+    return jnp.mean(differing) / (members * (members - 1))
 
 
 @jax.jit

@@ -80,3 +80,4 @@ def test_diversity_of_one_member_and_of_members_without_errors():
     three = np.stack([right, turned, turned])
     assert uncertainty.error_correlation(three, labels) == pytest.approx(1)
     assert uncertainty.disagreement(three) == pytest.approx(4 / 9)
+    assert uncertainty.disagreement(np.stack([right] * 7)) == 0
