@@ -111,7 +111,9 @@ def linen_params(weights: Weights) -> dict[str, dict[str, np.ndarray]]:
     return params
 
 
-def fastest(run: Callable[[int], T], batches: tuple[int, ...] = (100, 250, 1000)) -> Callable[[], T]:
+def fastest(
+    run: Callable[[int], T], batches: tuple[int, ...] = (100, 250, 1000)
+) -> Callable[[], T]:
     """Bind the batch size that takes least time, after one run of each to compile."""
     seconds = {}
     for batch in batches:

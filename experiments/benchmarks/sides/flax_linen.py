@@ -69,7 +69,9 @@ class FlaxLinen:
     ) -> Callable[[int], None]:
         x, model = to_float(images), CNN(network, network.dropout)
         keys = [jax.random.key(seed) for seed in range(members)]
-        states = [create_state(model, model.init(key, x[:1], train=False)["params"]) for key in keys]
+        states = [
+            create_state(model, model.init(key, x[:1], train=False)["params"]) for key in keys
+        ]
         batches = shuffled(len(labels))
 
         def run(steps: int) -> None:

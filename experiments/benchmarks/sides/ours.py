@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.sides import linen_params
@@ -27,7 +28,7 @@ class MnistJax:
         layout = parallel.plan(members=1)
         module, optimizer = _module(network, 0.0), training.make_optimizer(LEARNING_RATE, _STEPS)
         params = linen_params(weights)
-        state = training.TrainState(np.int32(0), params, optimizer.init(params))
+        state = training.TrainState(jnp.int32(0), params, optimizer.init(params))
         state = parallel.place(layout, _stack(state))
         data = parallel.replicate(layout, images), parallel.replicate(layout, labels)
         batches = np.arange(len(labels), dtype=np.int32).reshape(-1, BATCH)
@@ -74,8 +75,9 @@ class MnistJax:
 
 def _module(network: Network, dropout: float | None = None) -> nn.Module:
     name = next(name for name, other in NETWORKS.items() if other == network)
-    options = {"dropout_rate": dropout} if network.dropout and dropout is not None else {}
-    return models.create(name, **options)
+    if dropout is None or not network.dropout:
+        return models.create(name)
+    return models.create(name, dropout_rate=dropout)
 
 
 def _stack(tree: Any) -> Any:
