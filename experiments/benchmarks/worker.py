@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -177,9 +176,12 @@ def main(name: str, workload_name: str, data: str) -> None:
     def describe() -> dict[str, Any]:
         return {
             "peak_memory_mib": round(peak_memory() / 2**20),
-            "versions": {package: version(package) for package in SIDES[name].packages},
+            "versions": {
+                package: sys.modules[package].__version__ for package in SIDES[name].packages
+            },
         }
 
+    requests: dict[str, Callable[..., dict[str, Any]]]
     requests = {"prepare": prepare, "check": check, "run": work, "describe": describe}
     for line in sys.stdin:
         request = json.loads(line)

@@ -48,7 +48,7 @@ class Entry:
 
     title: str
     make: str  # module:class
-    packages: tuple[str, ...]  # what must be installed; the first gives the version
+    packages: tuple[str, ...]  # what must be installed, by the names they are imported by
     options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class Entry:
 OURS = "ours"
 _TENSORFLOW = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
 SIDES = {
-    OURS: Entry("mnist_jax", "ours:MnistJax", ("jax",)),
+    OURS: Entry("mnist_jax", "ours:MnistJax", ("jax", "flax")),
     "torch": Entry("PyTorch, eager", "pytorch:PyTorch", ("torch",)),
     "torch_compile": Entry(
         "PyTorch, torch.compile", "pytorch:PyTorch", ("torch",), {"compiled": True}
@@ -82,7 +82,9 @@ SIDES = {
         {"jit_compile": True},
         {"KERAS_BACKEND": "jax"},
     ),
-    "flax": Entry("Flax linen, nn.Conv, one jitted call a step", "flax_linen:FlaxLinen", ("flax",)),
+    "flax": Entry(
+        "Flax linen, nn.Conv, one jitted call a step", "flax_linen:FlaxLinen", ("flax", "jax")
+    ),
 }
 PEERS = tuple(name for name in SIDES if name != OURS)
 
