@@ -86,11 +86,12 @@ def environment(layouts: dict[str, Layout]) -> dict[str, Any]:
         },
         "versions": {name: version(name) for name in packages}
         | {"python": platform.python_version()},
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
     }
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
+    """The commit of this code; None outside a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
