@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
-from mnist_jax.layers import Conv, Dropout, max_pool
+from mnist_jax.layers import Conv, Dense, Dropout, max_pool
 
 
 class Deep(nn.Module):
@@ -33,8 +33,8 @@ class Deep(nn.Module):
         return _dense(self.num_classes)(x)
 
 
-def _dense(features: int) -> nn.Dense:
-    return nn.Dense(
+def _dense(features: int) -> Dense:
+    return Dense(
         features,
         kernel_init=nn.initializers.glorot_uniform(),
         bias_init=nn.initializers.normal(1.0),

@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
-from mnist_jax.layers import Conv, max_pool
+from mnist_jax.layers import Conv, Dense, max_pool
 
 _MEAN, _STD = 0.1307, 0.3081  # of MNIST's training pixels
 
@@ -27,5 +27,5 @@ class Fast(nn.Module):
             x = Conv(features, (size, size), padding="VALID", kernel_init=kernel_init)(x)
             x = nn.relu(max_pool(x))  # the same as pooling after relu, on a quarter of the values
         x = x.reshape(x.shape[0], -1)
-        x = nn.relu(nn.Dense(256, kernel_init=kernel_init)(x))
-        return nn.Dense(self.num_classes, kernel_init=kernel_init)(x)
+        x = nn.relu(Dense(256, kernel_init=kernel_init)(x))
+        return Dense(self.num_classes, kernel_init=kernel_init)(x)

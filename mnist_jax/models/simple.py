@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
-from mnist_jax.layers import Conv, max_pool
+from mnist_jax.layers import Conv, Dense, max_pool
 
 
 class Simple(nn.Module):
@@ -21,7 +21,7 @@ class Simple(nn.Module):
             x = Conv(features, use_bias=False, kernel_init=nn.initializers.normal(0.01))(x)
             x = nn.relu(max_pool(x))  # the same as pooling after relu, on a quarter of the values
         x = x.reshape(x.shape[0], -1)
-        return nn.Dense(
+        return Dense(
             self.num_classes,
             kernel_init=nn.initializers.glorot_uniform(),
             bias_init=nn.initializers.normal(1.0),
