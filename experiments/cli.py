@@ -1,24 +1,56 @@
-"""The command line: a flag for each field of `Config`, and errors in two lines."""
+"""The command line: a flag for each field of `Config`, and what all commands share."""
 
 import argparse
 import dataclasses
+import os
 import sys
 import types
 import typing
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn, TextIO
+
+import jax
+from etils import epath
 
 from experiments import config as configs
+from experiments import records
 from experiments.config import Config
 
 
+class Command(NamedTuple):
+    """What the command line of `experiments.run` asks for."""
+
+    name: str
+    config: Config
+    workdir: epath.Path | None
+    resume: bool
+    force: bool
+    coordinator: str | None  # "auto": JAX finds it
+    num_processes: int | None
+    process_id: int | None
+
+
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are two lines."""
+    """Flags in full only, and mistakes in two lines."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
+        """Two lines on stderr, and exit code 2."""
         fail(message, f"See {self.prog} --help.")
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Read the command line; a word too many is an error that names the nearest flag."""
+        given, unknown = self.parse_known_args(argv)
+        if unknown:
+            word = unknown[0].split("=")[0]
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            long_flags = [flag for flag in flags if flag.startswith("--")]
+            fail(f"{word} is no flag of this command.", nearest(word, long_flags))
+        return given
 
 
 def fail(message: str, hint: str) -> NoReturn:
@@ -33,41 +65,91 @@ def nearest(word: str, words: Sequence[str]) -> str:
     return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(words)}."
 
 
-def parse(argv: Sequence[str]) -> tuple[str, Config, Path | None] | None:
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """In place of `warnings.showwarning`: one line on stderr."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def use_compilation_cache() -> None:
+    """Let the second start find the first one's compiled programs."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(cache / "mnist_jax" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def parse(argv: Sequence[str]) -> Command | None:
     """Read the command line.
 
     Returns:
-        The config's name, the config with its changed fields, and the workdir if one was given;
         None when `--list` asked for the ready configs, which are then printed.
 
     Raises:
         SystemExit: code 2 with an error of two lines; code 0 after `--help`.
     """
     parser, types_of_flags = _parser()
-    flags = [flag for action in parser._actions for flag in action.option_strings]
-    given, unknown = parser.parse_known_args(argv)
+    given = parser.parse(argv)
     if given.list:
         for name in configs.names():
             print(f"{name:10} {configs.get(name)[1]}")
         return None
-    if unknown:
-        word = unknown[0].split("=")[0]
-        long_flags = [flag for flag in flags if flag.startswith("--")]
-        fail(f"{word} is no flag of this command.", nearest(word, long_flags))
-    if given.config not in configs.names():
-        fail(f"--config {given.config} does not exist.", nearest(given.config, configs.names()))
-    config, _ = configs.get(given.config)
+    name = "deep" if given.config is None else given.config
+    if name not in configs.names():
+        fail(f"--config {name} does not exist.", nearest(name, configs.names()))
+    config, _ = configs.get(name)
+    stored = _stored(given) if given.resume else None
+    if stored and given.config is None:
+        config = stored
     changes = {}
-    for name, kind in types_of_flags.items():
-        text = getattr(given, name)
+    for field, kind in types_of_flags.items():
+        text = getattr(given, field)
         if text is not None:
-            changes[name] = _value(name, text, kind)
+            changes[field] = _value(field, text, kind)
     try:
         config = dataclasses.replace(config, **changes)
     except ValueError as error:
         field, _, rest = str(error).partition(" ")
         fail(f"--{field.replace('_', '-')} {rest}", "See python -m experiments.run --help.")
-    return given.config, config, given.workdir
+    if stored:
+        _check_changes(stored, config, given.force)
+    return Command(
+        name,
+        config,
+        given.resume or given.workdir,
+        given.resume is not None,
+        given.force,
+        given.coordinator,
+        given.num_processes,
+        given.process_id,
+    )
+
+
+def _stored(given: argparse.Namespace) -> Config:
+    if given.workdir is not None:
+        fail("--resume and --workdir exclude each other.", "A run goes on in its own folder.")
+    try:
+        return records.read_config(given.resume)
+    except ValueError as error:
+        fail(f"--resume {error}", "Give the folder of an earlier run.")
+
+
+def _check_changes(stored: Config, config: Config, force: bool) -> None:
+    for option in dataclasses.fields(Config):
+        was, now = getattr(stored, option.name), getattr(config, option.name)
+        on_resume = option.metadata["on_resume"]
+        if was == now or on_resume == "free" or (on_resume == "forced" and force):
+            continue
+        hint = "Add --force to go on with the new value."
+        if on_resume == "never":
+            hint = "The saved state has no use for another; start a new run."
+        fail(f"--{option.name.replace('_', '-')} was {was} and is now {now}.", hint)
 
 
 def _parser() -> tuple[Parser, dict[str, Any]]:
@@ -75,17 +157,33 @@ def _parser() -> tuple[Parser, dict[str, Any]]:
         prog="python -m experiments.run",
         description="Train a network, or an ensemble of them, and evaluate it on the test images.",
         epilog="The defaults are those of Config; a ready config has its own, and flags beat both.",
-        allow_abbrev=False,
     )
     names = ", ".join(configs.names())
-    parser.add_argument("--config", default="deep", metavar="NAME", help=f"{names} (default: deep)")
+    parser.add_argument("--config", metavar="NAME", help=f"{names} (default: deep)")
     parser.add_argument("--list", action="store_true", help="show the ready configs and stop")
     parser.add_argument(
         "--workdir",
-        type=Path,
+        type=epath.Path,
         metavar="FOLDER",
         help="where the results go; new or empty (default: runs/CONFIG-TIME)",
     )
+    parser.add_argument(
+        "--resume",
+        type=epath.Path,
+        metavar="FOLDER",
+        help="go on with the run in this folder, with its config; --epochs may be raised",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="with --resume: go on with changed fields or data"
+    )
+    several = parser.add_argument_group("several processes, each started with the same flags")
+    several.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="of process 0; auto: JAX finds it and the two below (Cloud TPU, Slurm)",
+    )
+    several.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
+    several.add_argument("--process-id", type=int, metavar="N", help="which this one is, from 0")
     group = parser.add_argument_group("fields of the config")
     types_of_flags = typing.get_type_hints(Config)
     for option in dataclasses.fields(Config):
@@ -121,6 +219,8 @@ def _value(name: str, text: str, kind: Any) -> Any:
         choices = typing.get_args(first)
         if text not in choices:
             fail(f"{flag} {text} does not exist.", nearest(text, choices))
+        return text
+    if first is int and str in others and not text.lstrip("+-").isdigit():
         return text
     try:
         return first(text)

@@ -3,16 +3,27 @@
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from experiments import configs
+from mnist_jax import data, models
 
-Network = Literal["simple", "deep", "layers"]
+Network = Literal["simple", "deep", "layers", "fast"]
 Dataset = Literal["auto", "mnist", "fashion_mnist", "kmnist", "mnist5k"]
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+OnResume = Literal["forced", "free", "never"]  # how a field may change when a run goes on
+
+
+def _option(default: Any, text: str, on_resume: OnResume = "forced") -> Any:
+    return field(default=default, metadata={"help": text, "on_resume": on_resume})
+
+
+class Kind(NamedTuple):
+    """The members that are one network; they are trained as one stack."""
+
+    network: str
+    seeds: list[int]
 
 
 @dataclass(frozen=True)
@@ -23,34 +34,48 @@ class Config:
         ValueError: a value out of range, naming the field.
     """
 
-    network: Network = _option("simple", "the CNN each member is")
-    members: int = _option(1, "networks trained side by side; together they are the ensemble")
+    network: Network = _option("simple", "the CNN each member is", "never")
+    members: int | str = _option(
+        1, "networks trained side by side; or NETWORK:N,NETWORK:N to mix them", "never"
+    )
     seed: int = _option(0, "member i is made from seed + i")
     data_seed: int = _option(0, "shuffles the training images, for all members alike")
     dropout: float | None = _option(None, "probability of zero in dropout; None: the network's own")
     conv_stddev: float | None = _option(
         None, "initial standard deviation of deep's convolutions; None: 0.01"
     )
-    epochs: int = _option(15, "passes over the training images")
+    epochs: int = _option(15, "passes over the training images", "free")
     batch_size: int = _option(100, "images a step")
-    optimizer: Literal["adam", "sgd"] = _option("adam", "adam (eps 1e-8) or sgd (momentum 0.9)")
+    optimizer: Literal["adam", "sgd"] = _option(
+        "adam", "adam (eps 1e-8) or sgd (Nesterov)", "never"
+    )
     learning_rate: float = _option(0.001, "the optimizer's, or the largest of the schedule")
     schedule: Literal["constant", "cosine", "onecycle"] = _option(
         "constant", "of the learning rate over the run"
     )
+    beta1: float = _option(0.9, "adam's decay of the mean gradient; sgd's momentum")
+    beta2: float = _option(0.999, "adam's decay of the mean squared gradient")
     weight_decay: float = _option(0.0, "decoupled; times the learning rate")
     dataset: Dataset = _option("auto", "auto: mnist, or mnist5k where mnist cannot be had")
-    data_dir: str | None = _option(None, "folder of IDX files; None: MNIST_JAX_DATA, then TFDS")
+    data_dir: str | None = _option(
+        None, "folder of IDX files; None: MNIST_JAX_DATA, then TFDS", "free"
+    )
     validation: int | None = _option(
         None, "training images kept for validation; None: 5,000 (mnist5k: 500)"
     )
-    devices: int | None = _option(None, "how many to use; None: all (on a CPU: each core)")
+    devices: int | None = _option(
+        None, "how many to use, of each process; None: all (on a CPU: each core)", "free"
+    )
     data_parallel: int | None = _option(
-        None, "devices that share one member's batch; None: devices // members"
+        None, "devices that share one member's batch; None: devices // members", "free"
+    )
+
+    save_seconds: float = _option(
+        60.0, "longest time between checkpoints; each epoch ends with one too", "free"
     )
 
     def __post_init__(self) -> None:
-        least = {"members": 1, "seed": 0, "data_seed": 0, "epochs": 1, "batch_size": 1}
+        least = {"save_seconds": 0, "seed": 0, "data_seed": 0, "epochs": 1, "batch_size": 1}
         least |= {"weight_decay": 0, "validation": 0, "devices": 1, "data_parallel": 1}
         for name, bound in least.items():
             value = getattr(self, name)
@@ -60,13 +85,48 @@ class Config:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}.")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout}.")
-        if self.seed + self.members > 2**32 or self.data_seed >= 2**32:
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}.")
+        for name, count in self._counts().items():
+            if count < 1:
+                raise ValueError(f"members must be at least 1, not {self.members}.")
+            if name not in models.NAMES:
+                raise ValueError(f"members has {name!r}; there are {', '.join(models.NAMES)}.")
+        if self.seeds[-1] >= 2**32 or self.data_seed >= 2**32:
             raise ValueError("seed + members and data_seed must be below 2 ** 32.")
+
+    def _counts(self) -> dict[str, int]:
+        if isinstance(self.members, int):
+            return {self.network: self.members}
+        try:
+            counts = [(name, int(n)) for name, n in (s.split(":") for s in self.members.split(","))]
+        except ValueError:
+            raise ValueError(
+                f"members must be a whole number, or like simple:2,deep:3, not {self.members!r}."
+            ) from None
+        if len(dict(counts)) < len(counts):
+            raise ValueError(f"members must have each network once, not {self.members!r}.")
+        return dict(counts)
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The members by network; seeds count on from one kind to the next."""
+        first, kinds = self.seed, []
+        for network, count in self._counts().items():
+            kinds.append(Kind(network, list(range(first, first + count))))
+            first += count
+        return kinds
 
     @property
     def seeds(self) -> list[int]:
         """One a member."""
-        return list(range(self.seed, self.seed + self.members))
+        return [seed for kind in self.kinds for seed in kind.seeds]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the data set."""
+        return data.CLASS_NAMES["mnist" if self.dataset == "auto" else self.dataset]
 
     @property
     def network_options(self) -> dict[str, Any]:

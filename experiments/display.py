@@ -16,11 +16,12 @@ _SHADES = " ░▒▓█"
 class TrainingDisplay:
     """A context manager; `update` it with each chunk, `print` lines above the bar."""
 
-    def __init__(self, epochs: int, images_per_step: int) -> None:
+    def __init__(self, epochs: int, images_per_step: int, steps_done: int = 0) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
         self._epochs = epochs
         self._images_per_step = images_per_step
-        self._steps_done = 0
+        self._steps_done = steps_done
+        self._images = 0
         self._seconds = 0.0
         self._last_line = time.perf_counter()
         self._progress = Progress(
@@ -52,8 +53,9 @@ class TrainingDisplay:
     def update(self, chunk: Chunk) -> None:
         """Show a chunk's loss (its mean over members and steps), the speed and the time left."""
         self._steps_done += chunk.losses.shape[1]
+        self._images += chunk.losses.shape[1] * self._images_per_step
         self._seconds += chunk.seconds
-        speed = self._steps_done * self._images_per_step / self._seconds
+        speed = self._images / self._seconds
         loss = float(chunk.losses.mean())
         total = self._epochs * chunk.steps
         self._progress.update(

@@ -16,7 +16,7 @@ from jax import lax
 from experiments import cli
 from experiments import config as configs
 from mnist_jax import models
-from mnist_jax.layers import Conv, Dropout, MaxPool
+from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
 
 _EPILOG = """\
 examples:
@@ -42,32 +42,23 @@ class Layer:
     size: str  # how the output's size comes about
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = _parser().parse_args(argv)
-    title, members, network = _chosen(arguments)
-    layers = look(network)
-    parameters = sum(layer.parameters for layer in layers)
-    multiply_adds = sum(layer.multiply_adds for layer in layers)
-    if arguments.json:
-        totals = {"members": members, "parameters": parameters, "multiply_adds": multiply_adds}
-        print(json.dumps(totals | {"layers": [asdict(layer) for layer in layers]}, indent=2))
+    given = _parser().parse(sys.argv[1:] if argv is None else argv)
+    reports = [_report(*kind) for kind in _chosen(given)]
+    if given.json:
+        print(json.dumps(reports, indent=2))
         return 0
-    print(title)
-    _print_table(layers, parameters, multiply_adds)
-    if members > 1:
-        print(
-            f"{members} members: {members * parameters:,} parameters, "
-            f"{members * multiply_adds:,} multiply-adds"
-        )
+    for report in reports:
+        _print_table(report)
     return 0
 
 
 def look(network: nn.Module, image_shape: tuple[int, int, int] = (28, 28, 1)) -> list[Layer]:
     """The layers of a network with weights, pools and dropouts, in the order they are called in.
 
-    The network is called, on shapes alone, and its own modules are watched: `layers.Conv`,
-    `layers.MaxPool`, `layers.Dropout` and `nn.Dense`.
+    The network is called, on shapes alone, and its modules of `layers` are watched: `Conv`,
+    `MaxPool`, `Dropout` and `Dense`.
     """
     layers: list[Layer] = []
 
@@ -127,23 +118,36 @@ _SIZES: dict[type[nn.Module], Callable[[Any, tuple[int, ...]], str]] = {
     Conv: _conv_size,
     MaxPool: _pool_size,
     Dropout: lambda module, shape: f"training: 0 with probability {module.rate}",
-    nn.Dense: lambda module, shape: f"{shape[-1]} inputs, {module.features} outputs",
+    Dense: lambda module, shape: f"{shape[-1]} inputs, {module.features} outputs",
 }
 
 
-def _chosen(arguments: argparse.Namespace) -> tuple[str, int, nn.Module]:
-    """A title, the number of members, and the network that `--network` or `--config` names."""
-    if arguments.network is not None:
-        if arguments.network not in models.NAMES:
-            near = cli.nearest(arguments.network, models.NAMES)
-            cli.fail(f"--network {arguments.network} does not exist.", near)
-        return f"network {arguments.network}", 1, models.create(arguments.network)
-    if arguments.config not in configs.names():
-        near = cli.nearest(arguments.config, configs.names())
-        cli.fail(f"--config {arguments.config} does not exist.", near)
-    config, description = configs.get(arguments.config)
-    title = f"{arguments.config}: {config.members} x network {config.network}. {description}"
-    return title, config.members, models.create(config.network, **config.network_options)
+def _chosen(given: argparse.Namespace) -> list[tuple[str, int, nn.Module]]:
+    """Name, number of members and network of each kind that `--network` or `--config` names."""
+    if given.network is not None:
+        if given.network not in models.NAMES:
+            near = cli.nearest(given.network, models.NAMES)
+            cli.fail(f"--network {given.network} does not exist.", near)
+        return [(given.network, 1, models.create(given.network))]
+    name = given.config or "deep"
+    if name not in configs.names():
+        cli.fail(f"--config {name} does not exist.", cli.nearest(name, configs.names()))
+    config, _ = configs.get(name)
+    return [
+        (kind.network, len(kind.seeds), models.create(kind.network, **config.network_options))
+        for kind in config.kinds
+    ]
+
+
+def _report(name: str, members: int, network: nn.Module) -> dict[str, Any]:
+    layers = look(network)
+    return {
+        "network": name,
+        "members": members,
+        "parameters": sum(layer.parameters for layer in layers),
+        "multiply_adds": sum(layer.multiply_adds for layer in layers),
+        "layers": [asdict(layer) for layer in layers],
+    }
 
 
 def _parser() -> cli.Parser:
@@ -152,17 +156,16 @@ def _parser() -> cli.Parser:
         description="Show a network layer by layer: shapes, parameters and multiply-adds.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     which = parser.add_mutually_exclusive_group()
     names = ", ".join(configs.names())
-    which.add_argument("--config", default="deep", metavar="NAME", help=f"{names} (default: deep)")
+    which.add_argument("--config", metavar="NAME", help=f"{names} (default: deep)")
     which.add_argument("--network", metavar="NAME", help=", ".join(models.NAMES))
     parser.add_argument("--json", action="store_true", help="print one JSON object, not a table")
     return parser
 
 
-def _print_table(layers: Sequence[Layer], parameters: int, multiply_adds: int) -> None:
+def _print_table(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -174,11 +177,13 @@ def _print_table(layers: Sequence[Layer], parameters: int, multiply_adds: int) -
     for heading in ("output", "parameters", "multiply-adds"):
         table.add_column(heading, justify="right")
     table.add_column("size")
-    for layer in layers:
-        shape = " x ".join(map(str, layer.output_shape))
-        counts = (f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
-        table.add_row(layer.name, shape, *counts, layer.size)
-    table.add_row("total", "", f"{parameters:,}", f"{multiply_adds:,}", "for one image")
+    for layer in report["layers"]:
+        shape = " x ".join(map(str, layer["output_shape"]))
+        counts = (f"{layer['parameters']:,}", f"{layer['multiply_adds']:,}")
+        table.add_row(layer["name"], shape, *counts, layer["size"])
+    counts = (f"{report['parameters']:,}", f"{report['multiply_adds']:,}")
+    table.add_row("total", "", *counts, "of one member, for one image")
+    console.print(f"{report['members']} x {report['network']}")
     console.print(table)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
+from etils import epath
 from PIL import Image, UnidentifiedImageError
 
 from experiments import cli
@@ -25,36 +26,36 @@ examples:
   python -m experiments.predict runs/deep - < seven.png
   python -m experiments.predict runs/deep --json photo.jpg t10k-images-idx3-ubyte.gz
 
-A picture shows one digit, dark on light or light on dark, on a background that reaches its border.
-The digit is found, scaled and centred as MNIST's were; a picture like MNIST's is taken as it is. For
-networks trained on other than digits, pictures must be 28 x 28, light on black.
+A picture shows one digit, dark on light or light on dark, on a background that reaches its
+border. The digit is found, scaled and centred as MNIST's were; a picture like MNIST's is taken as
+it is. For networks trained on other than digits, pictures must be 28 x 28, light on black.
 
-The probability is the members' mean. The uncertainty is the entropy of that mean, in nats (0: sure);
-the mutual information is the part of it that comes from the members' disagreement.
+The probability is the members' mean. The uncertainty is the entropy of that mean, in nats (0:
+sure); the mutual information is the part of it that comes from the members' disagreement.
 
 exit codes: 0; 1 where a picture cannot be read (the others are answered); 2 for a wrong command.
 """
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    given = _parser().parse(sys.argv[1:] if argv is None else argv)
     # These take a second to import, which a mistyped command should not have to wait for.
     from experiments import trained
     from mnist_jax import parallel
 
+    cli.use_compilation_cache()
     parallel.use_cpu_cores()
     try:
-        ensemble = trained.load(arguments.workdir)
+        loaded = trained.load(given.workdir)
     except ValueError as error:
         cli.fail(str(error), "WORKDIR is a folder that python -m experiments.run has made.")
-    prepare = _prepare_digit if ensemble.config.dataset in _DIGITS else _as_it_is
-    names, images, failed = _read_all(arguments.images, prepare)
+    prepare = _prepare_digit if loaded.config.dataset in _DIGITS else _as_it_is
+    names, images, failed = _read_all(given.images, prepare)
     if images:
-        logits = ensemble.predict(np.stack(images))
-        rows = _describe(names, logits, ensemble.class_names)
+        rows = _describe(names, loaded.predict(np.stack(images)), loaded.config.class_names)
         try:
-            _print_json(rows) if arguments.json else _print_table(rows)
+            _print_json(rows) if given.json else _print_table(rows)
             sys.stdout.flush()
         except BrokenPipeError:  # `| head` has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,9 +68,10 @@ def _parser() -> cli.Parser:
         description="Classify pictures with the network, or the ensemble, that a workdir holds.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="made by experiments.run")
+    parser.add_argument(
+        "workdir", type=epath.Path, metavar="WORKDIR", help="made by experiments.run"
+    )
     parser.add_argument(
         "images",
         nargs="+",
@@ -190,31 +192,21 @@ def _describe(
     names: Sequence[str], logits: np.ndarray, class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """What is printed of each picture; logits are `[members, n, classes]`."""
-    from mnist_jax import ensemble
+    from mnist_jax import ensemble, uncertainty
 
     probabilities = np.exp(ensemble.mean_probability(logits))
-    entropy, mutual_information = _uncertainty(logits)
+    parts = uncertainty.decompose(logits)
     return [
         {
             "image": name,
             "class": class_names[probabilities[i].argmax()],
             "probability": round(float(probabilities[i].max()), 6),
-            "entropy": round(float(entropy[i]), 6),
-            "mutual_information": round(float(mutual_information[i]), 6),
+            "entropy": round(float(parts.total[i]), 6),
+            "mutual_information": round(float(parts.epistemic[i]), 6),
             "votes": [class_names[best] for best in logits[:, i].argmax(axis=1)],
         }
         for i, name in enumerate(names)
     ]
-
-
-def _uncertainty(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Entropy of the mean probability, and mutual information of class and member; `[n]`, nats."""
-    from scipy.special import entr, softmax
-
-    probabilities = softmax(logits.astype(np.float64), axis=-1)
-    total = entr(probabilities.mean(axis=0)).sum(axis=-1)
-    aleatoric = entr(probabilities).sum(axis=-1).mean(axis=0)
-    return total, np.maximum(total - aleatoric, 0)
 
 
 def _print_json(rows: Sequence[dict[str, Any]]) -> None:

@@ -4,59 +4,94 @@ import dataclasses
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from experiments.config import Config
 from mnist_jax.data import Dataset
 from mnist_jax.parallel import Layout
 
 
-def create_workdir(workdir: Path) -> None:
-    """Make the folder, or take an empty one.
+def open_workdir(workdir: epath.Path, config: Config, resume: bool) -> None:
+    """Make the folder, or take an empty one, and write the config into it.
+
+    With `resume` the folder is one that has a config already, and that stays as it is.
 
     Raises:
-        ValueError: it exists and is not an empty folder, or it cannot be made.
+        ValueError: it exists and is not an empty folder, or it cannot be made or written to.
     """
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise ValueError(f"--workdir {workdir} exists and is not an empty folder; choose another.")
+    used = workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir()))
+    if resume:
+        config = read_config(workdir)
+    elif used:
+        raise ValueError(
+            f"--workdir {workdir} exists and is not an empty folder.\n"
+            "Choose another, or go on with the run in it by --resume."
+        )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "config.json", dataclasses.asdict(config))
     except OSError as error:
-        raise ValueError(f"--workdir {workdir} cannot be made: {error.strerror}.") from error
+        raise ValueError(f"--workdir {workdir} cannot be written: {error.strerror}.") from error
 
 
-def write_json(path: Path, content: Any) -> None:
+def read_config(workdir: epath.Path) -> Config:
+    """The config of a workdir.
+
+    Raises:
+        ValueError: the folder is none that `experiments.run` has made.
+    """
+    try:
+        return Config(**json.loads((workdir / "config.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{workdir} is no workdir of experiments.run: {error}.") from None
+
+
+def write_json(path: epath.Path, content: Any) -> None:
     """Write indented JSON."""
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    _write(path, json.dumps(content, indent=2) + "\n")
 
 
-def append_json_line(path: Path, content: Any) -> None:
-    """Add a line of JSON."""
-    with path.open("a") as file:
-        file.write(json.dumps(content) + "\n")
+def write_json_lines(path: epath.Path, contents: Iterable[Any]) -> None:
+    """Write a line of JSON each."""
+    _write(path, "".join(json.dumps(content) + "\n" for content in contents))
 
 
-def environment(layout: Layout) -> dict[str, Any]:
+def _write(path: epath.Path, text: str) -> None:
+    """Write all of it or nothing, whenever the process ends."""
+    unfinished = path.parent / f"{path.name}.tmp"
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+def environment(layouts: dict[str, Layout]) -> dict[str, Any]:
     """Devices, versions and the commit, for `results.json`."""
+    devices = {device for layout in layouts.values() for device in layout.devices}
+    device = min(devices, key=lambda device: device.id)
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "devices": {
-            "kind": layout.devices[0].device_kind,
-            "platform": layout.devices[0].platform,
-            "count": len(layout.devices),
-            "member_groups": layout.groups,
-            "data_parallel": layout.data,
+            "kind": device.device_kind,
+            "platform": device.platform,
+            "count": len(devices),
+            "processes": len({device.process_index for device in devices}),
+            "layouts": {
+                name: {"member_groups": layout.groups, "data_parallel": layout.data}
+                for name, layout in layouts.items()
+            },
         },
         "versions": {name: version(name) for name in packages}
         | {"python": platform.python_version()},
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
     }
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
+    """The commit of this code; None outside a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -82,5 +117,5 @@ def scalars(epoch: dict[str, Any]) -> Iterator[tuple[str, float]]:
         yield metric, value
     for member in epoch.get("members", []) if len(epoch["member_costs"]) > 1 else []:
         for metric, value in member.items():
-            if metric != "seed":
+            if metric not in ("seed", "network"):
                 yield f"seed_{member['seed']}/{metric}", value

@@ -2,152 +2,300 @@
 
 import dataclasses
 import os
+import signal
 import sys
+import time
 import warnings
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
+from etils import epath
 
-from experiments import cli, records
+from experiments import cli, progress, records, stacks
+from experiments.cli import Command
 from experiments.config import Config
 from experiments.display import TrainingDisplay, draw
-from mnist_jax import data, ensemble, loop, metrics, models, parallel, training
+from experiments.progress import Progress
+from experiments.stacks import Stack
+from mnist_jax import data, ensemble, loop, metrics, parallel, training
 from mnist_jax.data import Dataset
-from mnist_jax.parallel import Layout
+from mnist_jax.loop import Chunk
+from mnist_jax.training import TrainState
 
-INTERRUPTED = 130
+FAILED = 1
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+_HELP = "See python -m experiments.run --help."
+
+
+class Run(NamedTuple):
+    """What stays the same during a run."""
+
+    config: Config
+    kinds: dict[str, Stack]
+    optimizer: optax.GradientTransformation
+    dataset: Dataset
+    fingerprint: str  # the data set's
+    steps_per_epoch: int
+    workdir: epath.Path
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    parsed = cli.parse(sys.argv[1:] if argv is None else argv)
-    if parsed is None:
+    """Run the command line; returns the exit code, see `train_and_evaluate`."""
+    command = cli.parse(sys.argv[1:] if argv is None else argv)
+    if command is None:
         return 0
-    name, config, workdir = parsed
-    warnings.showwarning = _show_warning
-    _use_compilation_cache()
+    warnings.showwarning = cli.show_warning
+    cli.use_compilation_cache()
     try:
-        parallel.use_cpu_cores(config.devices)
-        layout = _plan(config)
-        models.create(config.network, **config.network_options)
-        dataset = data.load(config.dataset, config.data_dir, validation=config.validation)
-        training.steps_per_epoch(len(dataset.train.labels), config.batch_size)
-        workdir = workdir or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-        records.create_workdir(workdir)
-    except (ValueError, data.DataUnavailable) as error:
+        parallel.use_cpu_cores(command.config.devices)
+        _connect(command)
+        run = _prepare(command)
+    except (ValueError, RuntimeError, data.DataUnavailable) as error:
         message, _, hint = str(error).partition("\n")
-        cli.fail(message, hint or "See python -m experiments.run --help.")
+        cli.fail(message, hint or _HELP)
     except KeyboardInterrupt:
         print("Interrupted before training began; nothing was written.", file=sys.stderr)
         return INTERRUPTED
-    return run(config, dataset, layout, workdir)
+    return train_and_evaluate(run, command.force)
 
 
-def run(config: Config, dataset: Dataset, layout: Layout, workdir: Path) -> int:
-    """Train, evaluate, and write everything into the workdir, an empty folder.
+def _connect(command: Command) -> None:
+    """Join the other processes where there are some; only the first one prints."""
+    if command.coordinator is None:
+        if command.num_processes is not None or command.process_id is not None:
+            raise ValueError("--num-processes and --process-id need --coordinator.")
+        return
+    if command.workdir is None:
+        raise ValueError("--workdir is needed with --coordinator: one folder for all processes.")
+    coordinator = None if command.coordinator == "auto" else command.coordinator
+    parallel.connect(coordinator, command.num_processes, command.process_id)
+    if not parallel.is_lead():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+
+
+def _prepare(command: Command) -> Run:
+    """Check everything that can be wrong; the workdir is made last."""
+    config = command.config
+    kinds = stacks.create(config, config.devices)
+    dataset = data.load(config.dataset, config.data_dir, validation=config.validation)
+    steps = training.steps_per_epoch(len(dataset.train.labels), config.batch_size)
+    optimizer = stacks.make_optimizer(config, config.epochs * steps)
+    workdir = command.workdir
+    if workdir is None:
+        workdir = epath.Path("runs") / f"{command.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    problem = None
+    if parallel.is_lead():
+        try:
+            records.open_workdir(workdir, config, command.resume)
+        except ValueError as error:
+            problem = error
+    if parallel.agree(problem is not None):
+        raise problem or ValueError("Process 0 cannot use the workdir, and says why.")
+    return Run(config, kinds, optimizer, dataset, data.fingerprint(dataset), steps, workdir)
+
+
+def train_and_evaluate(run: Run, force: bool = False) -> int:
+    """Train, or go on training, evaluate, and write everything into the workdir.
+
+    Args:
+        force: go on although the data set is not the one the run began with.
 
     Returns:
-        0, or 130 after an interrupt (what was trained is saved and evaluated), or 1 when the loss
-        became NaN or infinite (the workdir keeps the state after the last whole epoch).
+        0; 1 when the loss became NaN or infinite, nothing more can be written or another process
+        was lost (the workdir keeps the last good state); 130 after SIGINT (what was trained is
+        saved and evaluated); 143 after SIGTERM (it is saved). A second signal ends the process at
+        once.
     """
     # These take a second to import, which a mistyped command should not have to wait for.
     from tensorboardX import SummaryWriter
 
     from mnist_jax.checkpoints import Checkpoints
 
-    print(
-        f"{config.members} x {config.network} on {len(dataset.train.labels):,} images of "
-        f"{dataset.name} ({dataset.source}), {_devices_line(layout)}; into {workdir}",
-        flush=True,
-    )
-    records.write_json(workdir / "config.json", dataclasses.asdict(config))
-    network = models.create(config.network, len(dataset.class_names), **config.network_options)
-    steps = config.epochs * training.steps_per_epoch(len(dataset.train.labels), config.batch_size)
-    optimizer = training.make_optimizer(
-        config.learning_rate, steps, config.optimizer, config.schedule, config.weight_decay
-    )
-    predict = parallel.make_predict(layout, network)
-    state = parallel.init(layout, network, optimizer, config.seeds)
-    epoch_losses: list[np.ndarray] = []
-    seconds = images_seen = 0.0
-    with (
-        Checkpoints(workdir / "checkpoints") as checkpoints,
-        SummaryWriter(str(workdir / "tensorboard")) as board,
-        TrainingDisplay(config.epochs, config.batch_size * config.members) as display,
-        loop.interrupts() as interrupted,
-    ):
-        checkpoints.save(0, parallel.gather(layout, state))
-        try:
-            for chunk in loop.train(
-                layout,
-                network,
-                optimizer,
-                state,
-                config.seeds,
-                dataset.train.images,
-                dataset.train.labels,
-                batch_size=config.batch_size,
-                epochs=config.epochs,
-                data_seed=config.data_seed,
-            ):
-                display.update(chunk)
-                epoch_losses.append(chunk.losses)
-                seconds += chunk.seconds
-                images_seen += chunk.losses.size * config.batch_size
-                if chunk.steps_done < chunk.steps and not interrupted:
-                    continue
-                state = parallel.gather(layout, chunk.state)
-                checkpoints.save(int(state.step[0]), state)
-                losses = np.concatenate(epoch_losses, axis=1)
-                epoch = _epoch_record(chunk, losses)
-                if len(dataset.validation.labels):
-                    logits = predict(chunk.state.params, dataset.validation.images)
-                    epoch |= _scores(config, "validation", logits, dataset.validation.labels)
-                epoch_losses.clear()
-                records.append_json_line(workdir / "metrics.jsonl", epoch)
-                for tag, value in records.scalars(epoch):
-                    board.add_scalar(tag, value, int(state.step[0]))
-                display.print(_epoch_line(epoch))
-                if interrupted:
-                    display.print("Interrupted: what is trained is saved, and evaluated now.")
-                    break
-        except loop.NonFiniteLoss as error:
-            print(f"error: {error}", file=sys.stderr)
-            print(f"The last good state is in {workdir / 'checkpoints'}.", file=sys.stderr)
-            return 1
-    logits = predict(chunk.state.params, dataset.test.images)
-    results = (
-        records.describe(config, dataset)
-        | _scores(config, "test", logits, dataset.test.labels)
-        | {
-            "epochs": chunk.epoch - 1 + chunk.steps_done / chunk.steps,
-            "train_seconds": round(seconds, 3),
-            "compile_seconds": round(chunk.compile_seconds, 3),
-            "images_per_second": round(images_seen / seconds, 1),
+    folder = run.workdir / "checkpoints"
+    board_options = {"write_to_disk": parallel.is_lead()}
+    print(_first_line(run), flush=True)
+    try:
+        with (
+            loop.interrupts(second=lambda number: os._exit(128 + number)) as signals,
+            Checkpoints(folder) as checkpoints,
+            SummaryWriter(str(run.workdir / "tensorboard"), **board_options) as board,
+        ):
+            states, before = _begin(run, checkpoints, force)
+            states, now, compile_seconds, stop = _train(
+                run, states, before, checkpoints, board, signals
+            )
+            if stop == signal.SIGTERM:
+                print(f"Terminated: what is trained is saved. Go on with --resume {run.workdir}")
+                return TERMINATED
+            if stop:
+                print("Interrupted: what is trained is saved, and evaluated now.", flush=True)
+            _evaluate(run, states, now, compile_seconds)
+            return INTERRUPTED if stop else 0
+    except loop.NonFiniteLoss as error:
+        _print_error(f"{error}", f"The last good state is in {folder}.")
+    except OSError as error:
+        _print_error(f"{error}", f"Go on with --resume {run.workdir}, once that is mended.")
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).partition("\n")[0]
+        _print_error(f"another process was lost: {reason}", f"Go on with --resume {run.workdir}")
+        os._exit(FAILED)  # a usual end would wait for the lost one
+    return FAILED
+
+
+def _begin(run: Run, checkpoints: Any, force: bool) -> tuple[dict[str, TrainState], Progress]:
+    """The states on the devices, and the progress, to go on from: saved ones or new ones."""
+    saved = checkpoints.restore(stacks.shapes(run.kinds, run.optimizer))
+    if saved is None:
+        states = {
+            name: parallel.init(stack.layout, stack.network, run.optimizer, stack.seeds)
+            for name, stack in run.kinds.items()
         }
-        | records.environment(layout)
+        before = progress.start(len(run.config.seeds))
+        _save(run, checkpoints, states, before)
+        return states, before
+    before = Progress(**saved.details["progress"])
+    if before.epochs + (before.steps > 0) > run.config.epochs:
+        cli.fail(f"--epochs must be at least {before.epochs}, which are done already.", _HELP)
+    if saved.details["fingerprint"] != run.fingerprint and not force:
+        cli.fail(
+            f"{run.dataset.name} ({run.dataset.source}) is not the data the run began with.",
+            "Add --force to go on with other data.",
+        )
+    print(f"Going on after epoch {before.epochs}, step {before.steps} of the next.", flush=True)
+    if parallel.is_lead():
+        records.write_json(run.workdir / "config.json", dataclasses.asdict(run.config))
+    _write_metrics(run, before)
+    states = {
+        name: parallel.place(stack.layout, saved.state[name]) for name, stack in run.kinds.items()
+    }
+    return states, before
+
+
+def _train(
+    run: Run,
+    states: dict[str, TrainState],
+    now: Progress,
+    checkpoints: Any,
+    board: Any,
+    signals: Sequence[int],
+) -> tuple[dict[str, TrainState], Progress, float, int]:
+    """Train to the end or to a signal.
+
+    Returns:
+        The states, the progress, seconds of compilation, and the signal or 0.
+    """
+    compile_seconds, stop = 0.0, 0
+    saved_at = time.monotonic()
+    images_per_step = run.config.batch_size * len(run.config.seeds)
+    steps_done = now.epochs * run.steps_per_epoch + now.steps
+    with TrainingDisplay(run.config.epochs, images_per_step, steps_done) as display:
+        for chunk in _chunks(run, states, now):
+            states, compile_seconds = chunk.state, chunk.compile_seconds
+            now = progress.advance(now, chunk, run.config.batch_size)
+            display.update(chunk)
+            stop = parallel.agree(signals[0] if signals else 0)
+            due = parallel.agree(time.monotonic() - saved_at >= run.config.save_seconds)
+            if chunk.steps_done == chunk.steps:
+                now = progress.end_epoch(now, _validate(run, states))
+                _write_metrics(run, now)
+                for tag, value in records.scalars(now.history[-1]):
+                    board.add_scalar(tag, value, now.epochs * chunk.steps)
+                display.print(_epoch_line(now.history[-1]))
+            elif not (stop or due):
+                continue
+            _save(run, checkpoints, states, now)
+            saved_at = time.monotonic()
+            if stop:
+                break
+    return states, now, compile_seconds, stop
+
+
+def _chunks(run: Run, states: dict[str, TrainState], now: Progress) -> Iterator[Chunk]:
+    """Train all networks side by side; a chunk's state is `{network: state}`, its losses are all
+    members', `[members, steps]`."""
+    by_network = [
+        loop.train(
+            stack.layout,
+            stack.network,
+            run.optimizer,
+            states[name],
+            stack.seeds,
+            *run.dataset.train,
+            batch_size=run.config.batch_size,
+            epochs=run.config.epochs,
+            data_seed=run.config.data_seed,
+            done=(now.epochs, now.steps),
+        )
+        for name, stack in run.kinds.items()
+    ]
+    for chunks in zip(*by_network, strict=True):
+        yield chunks[0]._replace(
+            state=dict(zip(run.kinds, (chunk.state for chunk in chunks), strict=True)),
+            losses=np.concatenate([chunk.losses for chunk in chunks]),
+            seconds=sum(chunk.seconds for chunk in chunks),
+            compile_seconds=sum(chunk.compile_seconds for chunk in chunks),
+        )
+
+
+def _save(run: Run, checkpoints: Any, states: dict[str, TrainState], now: Progress) -> None:
+    """Save everything that going on needs; an epoch's end may be the best so far."""
+    gathered = {
+        name: parallel.gather(stack.layout, states[name]) for name, stack in run.kinds.items()
+    }
+    details = {
+        "config": dataclasses.asdict(run.config),
+        "fingerprint": run.fingerprint,
+        "progress": now._asdict(),
+    }
+    step = now.epochs * run.steps_per_epoch + now.steps
+    checkpoints.save(step, gathered, details, best=progress.is_best(now))
+
+
+def _predict(run: Run, states: dict[str, TrainState], images: np.ndarray) -> np.ndarray:
+    """All members' logits, float32 `[members, n, classes]`."""
+    return np.concatenate(
+        [stack.predict(states[name].params, images) for name, stack in run.kinds.items()]
     )
-    records.write_json(workdir / "results.json", results)
-    _print_results(results, logits, dataset)
-    return INTERRUPTED if interrupted else 0
 
 
-def _plan(config: Config) -> Layout:
-    devices = jax.local_devices()
-    if config.devices is not None and config.devices > len(devices):
-        raise ValueError(f"--devices must be at most {len(devices)}, not {config.devices}.")
-    return parallel.plan(config.members, devices[: config.devices], config.data_parallel)
+def _validate(run: Run, states: dict[str, TrainState]) -> dict[str, Any]:
+    images, labels = run.dataset.validation
+    if not len(labels):
+        return {}
+    return _scores(run.config, "validation", _predict(run, states, images), labels)
 
 
-def _devices_line(layout: Layout) -> str:
-    count = len(layout.devices)
-    devices = f"{count} {layout.devices[0].device_kind} device{'s' if count > 1 else ''}"
-    if layout.groups == 1:
-        return devices if count == 1 else f"{devices} sharing each batch"
-    return f"{devices}, {layout.data} a member" if layout.data > 1 else f"{devices} sharing members"
+def _evaluate(
+    run: Run, states: dict[str, TrainState], now: Progress, compile_seconds: float
+) -> None:
+    """Write and print the results on the test images."""
+    logits = _predict(run, states, run.dataset.test.images)
+    results = (
+        records.describe(run.config, run.dataset)
+        | _scores(run.config, "test", logits, run.dataset.test.labels)
+        | {
+            "epochs": now.epochs + now.steps / run.steps_per_epoch,
+            "train_seconds": round(now.train_seconds, 3),
+            "compile_seconds": round(compile_seconds, 3),
+            "images_per_second": round(now.images / now.train_seconds, 1),
+        }
+        | records.environment({name: stack.layout for name, stack in run.kinds.items()})
+    )
+    if parallel.is_lead():
+        records.write_json(run.workdir / "results.json", results)
+    _print_results(results, logits, run.dataset)
+
+
+def _write_metrics(run: Run, now: Progress) -> None:
+    if parallel.is_lead():
+        records.write_json_lines(run.workdir / "metrics.jsonl", now.history)
 
 
 def _scores(config: Config, split: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -157,27 +305,36 @@ def _scores(config: Config, split: str, logits: np.ndarray, labels: np.ndarray) 
     mean probability.
     """
     accuracies, nlls = metrics.accuracy(logits, labels), metrics.nll(logits, labels)
+    networks = [kind.network for kind in config.kinds for _ in kind.seeds]
+    members = [
+        {
+            "seed": seed,
+            "network": network,
+            f"{split}_accuracy": float(accuracy),
+            f"{split}_nll": float(nll),
+        }
+        for seed, network, accuracy, nll in zip(
+            config.seeds, networks, accuracies, nlls, strict=True
+        )
+    ]
     together = {
         f"{split}_accuracy": float(metrics.accuracy(ensemble.sum_logits(logits), labels)),
         f"{split}_nll": float(metrics.nll(ensemble.mean_probability(logits), labels)),
     }
-    return {
-        "members": [
-            {"seed": seed, f"{split}_accuracy": float(accuracy), f"{split}_nll": float(nll)}
-            for seed, accuracy, nll in zip(config.seeds, accuracies, nlls, strict=True)
-        ],
-        "ensemble": together,
-    }
+    return {"members": members, "ensemble": together}
 
 
-def _epoch_record(chunk: loop.Chunk, losses: np.ndarray) -> dict[str, Any]:
-    """A line of `metrics.jsonl` without scores; `losses` are the epoch's `[members, steps]`."""
-    return {
-        "epoch": chunk.epoch,
-        "steps": losses.shape[1],
-        "cost": float(losses.mean()),
-        "member_costs": losses.mean(axis=1).tolist(),
-    }
+def _first_line(run: Run) -> str:
+    members = " + ".join(f"{len(stack.seeds)} x {name}" for name, stack in run.kinds.items())
+    layouts = [stack.layout for stack in run.kinds.values()]
+    count = len({device for layout in layouts for device in layout.devices})
+    devices = f"{count} {layouts[0].devices[0].device_kind} device{'s' if count > 1 else ''}"
+    if len(layouts) == 1 and layouts[0].data > 1:
+        devices += f", {layouts[0].data} a member"
+    return (
+        f"{members} on {len(run.dataset.train.labels):,} images of {run.dataset.name} "
+        f"({run.dataset.source}), {devices}; into {run.workdir}"
+    )
 
 
 def _epoch_line(epoch: dict[str, Any]) -> str:
@@ -206,23 +363,8 @@ def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset
     )
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    print(f"warning: {message}", file=sys.stderr)
-
-
-def _use_compilation_cache() -> None:
-    """Let the second start find the first one's compiled programs."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(cache / "mnist_jax" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+def _print_error(message: str, hint: str) -> None:
+    print(f"error: {message}\n{hint}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

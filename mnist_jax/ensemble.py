@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from mnist_jax import training
@@ -43,25 +43,72 @@ def train_epoch(
     def one_member(state: TrainState, seed: Array) -> tuple[TrainState, Array]:
         return training.train_epoch(network, optimizer, state, seed, share, sum_over_shards)
 
-    return jax.vmap(one_member)(state, seeds)
+    return map_members(one_member, state, seeds)
 
 
-def sum_logits(logits: ArrayLike) -> Array:
+def map_members(function: Callable[..., Any], *stacked: Any) -> Any:
+    """`function` of each member's part of stacked trees; its results stacked.
+
+    On a GPU or TPU this is `vmap`. On a CPU the members take turns, which gives the same results
+    sooner: the working set of one member is as much as a core's caches hold.
+    """
+    if jax.default_backend() == "cpu":
+        return lax.map(lambda member: function(*member), stacked)
+    return jax.vmap(function)(*stacked)
+
+
+def sum_logits(logits: ArrayLike, weights: ArrayLike | None = None) -> Array:
     """The lab's rule: add the members' logits, `[members, n, classes]` to `[n, classes]`.
 
     Good for the class; as a distribution it is far too sure, since M members that agree sharpen
     each other M times. For probabilities take `mean_probability`.
+
+    Args:
+        logits: float `[members, n, classes]`.
+        weights: `[members]`, at least 0; 0 leaves a member out. Default 1 each.
     """
-    return jnp.sum(jnp.asarray(logits), axis=0)
+    return _weighted_sum(jnp.asarray(logits), weights)
 
 
-def mean_probability(logits: ArrayLike) -> Array:
+def mean_probability(logits: ArrayLike, weights: ArrayLike | None = None) -> Array:
     """The members' mean probability, as log-probabilities `[n, classes]`.
 
     Source: Lakshminarayanan et al. 2017, section 2.4.
 
     Args:
         logits: float `[members, n, classes]`.
+        weights: `[members]`, at least 0; 0 leaves a member out. Default 1 each.
     """
     log_probs = jax.nn.log_softmax(jnp.asarray(logits))
-    return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(log_probs))
+    weights = _weights(log_probs, weights)
+    taking_part = jnp.where(weights[:, None, None] > 0, log_probs, -jnp.inf)
+    # logsumexp by hand: as a matrix product its sum is several times faster on a CPU.
+    largest = jnp.max(taking_part, axis=0, initial=jnp.finfo(jnp.float32).min)
+    total = jnp.tensordot(weights, jnp.exp(taking_part - largest), axes=1, precision="highest")
+    return largest + jnp.log(total / jnp.sum(weights))
+
+
+def majority_vote(logits: ArrayLike, weights: ArrayLike | None = None) -> Array:
+    """Each member votes for its class, `[members, n, classes]` to log-probabilities `[n, classes]`.
+
+    A class's probability is (votes + mean probability) / (members + 1): the members' mean
+    probability is one more vote, divided among the classes. It decides between classes of equally
+    many votes and never against more votes.
+
+    Args:
+        logits: float `[members, n, classes]`.
+        weights: `[members]`, how many votes each has; 0 leaves a member out. Default 1 each.
+    """
+    logits = jnp.asarray(logits)
+    votes = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+    members = jnp.sum(_weights(logits, weights))
+    counted = jnp.log(_weighted_sum(votes, weights))
+    return jnp.logaddexp(counted, mean_probability(logits, weights)) - jnp.log(members + 1)
+
+
+def _weights(logits: Array, weights: ArrayLike | None) -> Array:
+    return jnp.ones(len(logits)) if weights is None else jnp.asarray(weights, jnp.float32)
+
+
+def _weighted_sum(values: Array, weights: ArrayLike | None) -> Array:
+    return jnp.sum(_weights(values, weights)[:, None, None] * values, axis=0)

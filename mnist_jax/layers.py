@@ -2,12 +2,14 @@
 
 `lax.conv` is not used: inside a loop XLA's CPU backend runs it ten times slower than it should
 (jax-ml/jax#12868), and under `vmap` with one kernel a member it becomes a grouped convolution, slow
-on every backend. A convolution here is shifted slices, concatenated, times one matrix.
+on every backend. A convolution here is shifted slices, concatenated, times one matrix; on a CPU for
+a few images at a time, so that the slices stay in the cache. The gradients are written out, since
+those that JAX derives copy and transpose much that need not be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -17,9 +19,9 @@ from jax import Array, lax
 
 Padding = Literal["SAME", "VALID"]
 Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
 
 _DROPOUT_LEVELS = 256
+_CACHE_BYTES = 5 * 2**18  # of columns: 1.25 MiB, about a core's second-level cache
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -37,73 +39,139 @@ def conv2d(
     Returns:
         `[n, out_height, out_width, features]` of the images' dtype.
     """
-    return _conv2d_forward(images, kernel, strides, padding)[0]
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+
+    def block(_: None, images: Array) -> tuple[None, Array]:
+        columns = _columns(images, kernel.shape, strides, padding)
+        return None, jnp.tensordot(columns, matrix, axes=1)
+
+    return _scan_blocks(block, None, _block_size(images, kernel), images)[1]
 
 
 def _conv2d_forward(
     images: Array, kernel: Array, strides: Pair, padding: Padding
-) -> tuple[Array, tuple[Array, Array, Array]]:
-    kernel_size = (kernel.shape[0], kernel.shape[1])
-    pads = lax.padtype_to_pads(images.shape[1:3], kernel_size, strides, padding)
-    columns = _patches(_pad(images, pads), kernel_size, strides)
-    # Kept for the kernel's gradient: making the columns again costs more than reading them.
-    # `images` is kept for its shape alone; XLA drops the values.
-    return _times_kernel(columns, kernel), (images, kernel, columns)
+) -> tuple[Array, tuple[Array, Array]]:
+    return conv2d(images, kernel, strides, padding), (images, kernel)
 
 
 def _conv2d_backward(
-    strides: Pair, padding: Padding, residuals: tuple[Array, Array, Array], grad: Array
+    strides: Pair, padding: Padding, residuals: tuple[Array, Array], grad: Array
 ) -> tuple[Array, Array]:
-    images, kernel, columns = residuals
-    kernel_size = (kernel.shape[0], kernel.shape[1])
-    kernel_grad = jnp.tensordot(columns, grad, axes=((0, 1, 2), (0, 1, 2))).reshape(kernel.shape)
+    images, kernel = residuals
+    matrix = kernel.reshape(-1, kernel.shape[-1])
 
-    # The images' gradient is a convolution of stride 1 of the spread-out output gradient with the
-    # kernel turned by 180 degrees.
-    pads = lax.padtype_to_pads(images.shape[1:3], kernel_size, strides, padding)
-    low = [size - 1 - pad for size, (pad, _) in zip(kernel_size, pads, strict=True)]
-    spread = [(out - 1) * stride + 1 for out, stride in zip(grad.shape[1:3], strides, strict=True)]
-    high = [
-        images.shape[1 + axis] - spread[axis] - low[axis] + kernel_size[axis] - 1 for axis in (0, 1)
-    ]
-    padded = _pad(grad, tuple(zip(low, high, strict=True)), spacing=strides)
-    turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-    return _times_kernel(_patches(padded, kernel_size, (1, 1)), turned), kernel_grad
+    def block(total: Array, images: Array, grad: Array) -> tuple[Array, Array]:
+        columns = _columns(images, kernel.shape, strides, padding)
+        columns_grad = jnp.tensordot(grad, matrix.T, axes=1)
+        images_grad = _columns_transposed(
+            columns_grad, images.shape, kernel.shape, strides, padding
+        )
+        return total + _sum_of_outer_products(columns, grad), images_grad
+
+    start = jnp.zeros_like(matrix)
+    kernel_grad, images_grad = _scan_blocks(block, start, _block_size(images, kernel), images, grad)
+    return images_grad, kernel_grad.reshape(kernel.shape)
 
 
 conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 
 
-def _pad(images: Array, pads: Sequence[Pair], spacing: Pair = (1, 1)) -> Array:
-    """Pad height and width with zeros; `spacing` 2 also puts one zero between neighbours."""
-    (top, bottom), (left, right) = pads
-    config = [(0, 0, 0), (top, bottom, spacing[0] - 1), (left, right, spacing[1] - 1), (0, 0, 0)]
-    return lax.pad(images, jnp.zeros((), images.dtype), config)
+def _block_size(images: Array, kernel: Array) -> int:
+    """How many images' columns are made at a time; it divides the number of images."""
+    n, height, width, _ = images.shape
+    column = kernel[..., 0].size
+    if jax.default_backend() != "cpu" or column < 2 * kernel.shape[-1]:
+        return n  # a loop costs a copy of its output, too much where the columns are no larger
+    fitting = _CACHE_BYTES // (height * width * column * images.dtype.itemsize)
+    return max(size for size in range(1, max(1, fitting) + 1) if n % size == 0)
 
 
-def _patches(images: Array, kernel_size: Pair, strides: Pair) -> Array:
-    """The pixels below each kernel position side by side: `[n, out, out, kernel * kernel * c]`."""
-    n, height, width, channels = images.shape
+def _scan_blocks(
+    function: Callable[..., tuple[Any, Array]], start: Any, size: int, *arrays: Array
+) -> tuple[Any, Array]:
+    """`lax.scan` over blocks of the arrays' leading axis; what it gives is put together again."""
+    n = len(arrays[0])
+    if size == n:
+        return function(start, *arrays)
+    blocks = [array.reshape(n // size, size, *array.shape[1:]) for array in arrays]
+    last, out = lax.scan(lambda carry, block: function(carry, *block), start, blocks)
+    return last, out.reshape(n, *out.shape[2:])
+
+
+def _columns(images: Array, kernel: Sequence[int], strides: Pair, padding: Padding) -> Array:
+    """The pixels below each kernel position side by side: `[n, out, out, kernel * kernel * c]`.
+
+    `kernel` is the kernel's shape.
+    """
+    pads = lax.padtype_to_pads(images.shape[1:3], kernel[:2], strides, padding)
+    padded = jnp.pad(images, ((0, 0), *pads, (0, 0)))
     down, across = (
-        (size - kernel) // stride + 1
-        for size, kernel, stride in zip((height, width), kernel_size, strides, strict=True)
+        (side - size) // stride + 1
+        for side, size, stride in zip(padded.shape[1:3], kernel[:2], strides, strict=True)
     )
     shifted = [
-        lax.slice(
-            images,
-            (0, i, j, 0),
-            (n, i + (down - 1) * strides[0] + 1, j + (across - 1) * strides[1] + 1, channels),
-            (1, *strides, 1),
-        )
-        for i in range(kernel_size[0])
-        for j in range(kernel_size[1])
+        padded[
+            :,
+            i : i + (down - 1) * strides[0] + 1 : strides[0],
+            j : j + (across - 1) * strides[1] + 1 : strides[1],
+        ]
+        for i in range(kernel[0])
+        for j in range(kernel[1])
     ]
     return jnp.concatenate(shifted, axis=-1)
 
 
-def _times_kernel(columns: Array, kernel: Array) -> Array:
-    rows = columns.reshape(-1, columns.shape[-1])
-    return (rows @ kernel.reshape(-1, kernel.shape[-1])).reshape(*columns.shape[:-1], -1)
+def _columns_transposed(
+    columns: Array, shape: Sequence[int], kernel: Sequence[int], strides: Pair, padding: Padding
+) -> Array:
+    """The transpose of `_columns`: each value is added to the pixel of `shape` it comes from."""
+    n, down, across, _ = columns.shape
+    columns = columns.reshape(n, down, across, *kernel[:3])
+    (top, _), (left, _) = lax.padtype_to_pads(shape[1:3], kernel[:2], strides, padding)
+
+    def spread(side: int, out: int, stride: int, start: int) -> tuple[int, int, int]:
+        return start, side - start - (out - 1) * stride - 1, stride - 1
+
+    zero = jnp.zeros((), columns.dtype)
+    placed = [
+        lax.pad(
+            columns[:, :, :, i, j],
+            zero,
+            [
+                (0, 0, 0),
+                spread(shape[1], down, strides[0], i - top),
+                spread(shape[2], across, strides[1], j - left),
+                (0, 0, 0),
+            ],
+        )
+        for i in range(kernel[0])
+        for j in range(kernel[1])
+    ]
+    return sum(placed[1:], placed[0])
+
+
+def _sum_of_outer_products(a: Array, b: Array) -> Array:
+    """`a.T @ b` of `[..., a]` and `[..., b]`, in the order that transposes less in memory."""
+    a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
+    return a.T @ b if a.size <= b.size + a.shape[1] * b.shape[1] else (b.T @ a).T
+
+
+@jax.custom_vjp
+def matmul(inputs: Array, kernel: Array) -> Array:
+    """`inputs @ kernel`, `[n, in]` times `[in, out]`.
+
+    Its gradient is what JAX's own is, without a transposed copy of the kernel's gradient, which
+    costs more than the product.
+    """
+    return inputs @ kernel
+
+
+def _matmul_backward(residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    inputs, kernel = residuals
+    return (kernel @ grad.T).T, _sum_of_outer_products(inputs, grad)
+
+
+matmul.defvjp(lambda inputs, kernel: (inputs @ kernel, (inputs, kernel)), _matmul_backward)
 
 
 class Conv(nn.Module):
@@ -135,6 +203,25 @@ class Conv(nn.Module):
         return out
 
 
+class Dense(nn.Module):
+    """`inputs @ kernel + bias`, `[n, in]` to `[n, features]`.
+
+    Parameters: `kernel` `[in, features]` and `bias` `[features]`, float32.
+    """
+
+    features: int
+    kernel_init: Initializer = nn.initializers.glorot_uniform()
+    bias_init: Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        shape = (inputs.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        return matmul(inputs, kernel) + bias
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool(images: Array, window: int = 2) -> Array:
     """Maximum over non-overlapping squares, `"SAME"` padding.
 
@@ -146,11 +233,41 @@ def max_pool(images: Array, window: int = 2) -> Array:
         `[n, ceil(height / window), ceil(width / window), channels]`. Where pixels tie for the
         maximum, each gets an equal part of the gradient.
     """
-    pads = lax.padtype_to_pads(images.shape[1:3], (window, window), (window, window), "SAME")
-    images = jnp.pad(images, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
+    return _squares(images, window).max(axis=(2, 4))
+
+
+def _pool_pads(images: Array, window: int) -> Sequence[Pair]:
+    return lax.padtype_to_pads(images.shape[1:3], (window, window), (window, window), "SAME")
+
+
+def _squares(images: Array, window: int) -> Array:
+    """`[n, down, window, across, window, channels]`, filled up with -infinity."""
+    pads = ((0, 0), *_pool_pads(images, window), (0, 0))
+    images = jnp.pad(images, pads, constant_values=-jnp.inf)
     n, height, width, channels = images.shape
-    squares = (n, height // window, window, width // window, window, channels)
-    return images.reshape(squares).max(axis=(2, 4))
+    return images.reshape(n, height // window, window, width // window, window, channels)
+
+
+def _max_pool_forward(images: Array, window: int) -> tuple[Array, tuple[Array, Array]]:
+    pooled = max_pool(images, window)
+    return pooled, (images, pooled)
+
+
+def _max_pool_backward(window: int, residuals: tuple[Array, Array], grad: Array) -> tuple[Array]:
+    images, pooled = residuals
+    squares = _squares(images, window)
+    places = [squares[:, :, i, :, j] for i in range(window) for j in range(window)]
+    ties = sum((place == pooled).astype(grad.dtype) for place in places)
+    part = (grad / ties)[:, :, None, :, None]
+    parts = jnp.where(squares == pooled[:, :, None, :, None], part, 0)
+    n, down, across, channels = pooled.shape
+    whole = parts.reshape(n, down * window, across * window, channels)
+    (top, _), (left, _) = _pool_pads(images, window)
+    height, width = images.shape[1:3]
+    return (whole[:, top : top + height, left : left + width],)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 class MaxPool(nn.Module):

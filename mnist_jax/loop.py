@@ -4,20 +4,21 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import flax.linen as nn
 import numpy as np
 import optax
 
-from mnist_jax import parallel
+from mnist_jax import data, parallel
 from mnist_jax.parallel import Layout
 from mnist_jax.training import TrainState, epoch_batches, steps_per_epoch
 
 _CHUNK = {"cpu": 10}  # steps a dispatch: about a second of work
 _CHUNK_ACCELERATOR = 110
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -27,7 +28,7 @@ class NonFiniteLoss(FloatingPointError):
 class Chunk(NamedTuple):
     """What a few steps did."""
 
-    state: TrainState  # on the devices; used up when the next chunk begins
+    state: Any  # a TrainState on the devices; used up when the next chunk begins
     epoch: int  # from 1
     steps_done: int  # of this epoch
     steps: int  # in an epoch
@@ -36,13 +37,18 @@ class Chunk(NamedTuple):
     compile_seconds: float  # of the whole training, before its first chunk
 
 
+def _raise(signal_number: int) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
-def interrupts() -> Iterator[list[int]]:
-    """Turn Ctrl-C into an entry of a list, to be looked at between chunks.
+def interrupts(second: Callable[[int], NoReturn] = _raise) -> Iterator[list[int]]:
+    """Turn SIGINT (Ctrl-C) and SIGTERM into entries of a list, to be looked at between chunks.
 
     An exception in the middle of a chunk would lose the state, whose buffers are used up there. A
-    second Ctrl-C raises `KeyboardInterrupt` at once. In a thread other than the main one, which
-    Ctrl-C never reaches, the list stays empty.
+    second signal calls `second` with its number at once, which by default raises
+    `KeyboardInterrupt`. In a thread other than the main one, which signals never reach, the list
+    stays empty.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -51,14 +57,15 @@ def interrupts() -> Iterator[list[int]]:
 
     def handle(signal_number: int, frame: FrameType | None) -> None:
         if received:
-            raise KeyboardInterrupt
+            second(signal_number)
         received.append(signal_number)
 
-    previous = signal.signal(signal.SIGINT, handle)
+    previous = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:
         yield received
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def chunk_lengths(steps: int, longest: int) -> list[int]:
@@ -67,7 +74,11 @@ def chunk_lengths(steps: int, longest: int) -> list[int]:
     Each length is compiled once, so few lengths are better than even ones.
     """
     good = [length for length in range(1, longest + 1) if steps % length == 0]
-    length = good[-1] if 2 * good[-1] > longest or good[-1] == steps else longest
+    return cut(steps, good[-1] if 2 * good[-1] > longest or good[-1] == steps else longest)
+
+
+def cut(steps: int, length: int) -> list[int]:
+    """Pieces of a length, and a shorter last one where they do not add up to `steps`."""
     rest = steps % length
     return [length] * (steps // length) + ([rest] if rest else [])
 
@@ -84,6 +95,7 @@ def train(
     batch_size: int,
     epochs: int,
     data_seed: int = 0,
+    done: tuple[int, int] = (0, 0),
 ) -> Iterator[Chunk]:
     """Train all members, yielding after each chunk of steps.
 
@@ -95,35 +107,47 @@ def train(
         labels: int32 `[n]`.
         batch_size: images a step, at most `n`.
         data_seed: shuffles; all members see the same batches.
+        done: whole epochs, and steps of the next one, that `state` has behind it. A run that goes
+            on from the end of one of its own chunks ends with the bits it would have had.
 
     Raises:
-        ValueError: a batch size below 1 or above the number of images, epochs below 1.
+        TypeError, ValueError: images or labels that `data.check` refuses, a batch size below 1 or
+            above the number of images, epochs below 1, another number of seeds than members.
         NonFiniteLoss: naming epoch, member and step. No chunk is yielded for it.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}.")
+    if len(seeds) != layout.members:
+        raise ValueError(f"seeds must be {layout.members}, one a member, not {len(seeds)}.")
+    data.check(images, labels, getattr(network, "num_classes", 2**31))
     on_devices = parallel.replicate(layout, images), parallel.replicate(layout, labels)
     steps = steps_per_epoch(len(images), batch_size)
-    lengths = chunk_lengths(steps, _CHUNK.get(layout.devices[0].platform, _CHUNK_ACCELERATOR))
+    epochs_done, steps_done = done
+    if epochs_done >= epochs:
+        return
+    longest = _CHUNK.get(layout.devices[0].platform, _CHUNK_ACCELERATOR)
+    whole = chunk_lengths(steps, longest)
+    first = cut(steps - steps_done, whole[0])
     started = time.perf_counter()
     run = {
         length: parallel.compile_train(
             layout, network, optimizer, seeds, state, *on_devices, batch_size, length
         )
-        for length in set(lengths)
+        for length in {*first, *(whole if epochs - epochs_done > 1 else [])}
     }
     compile_seconds = time.perf_counter() - started
-    for epoch in range(1, epochs + 1):
+    for epoch in range(epochs_done + 1, epochs + 1):
         batches = np.asarray(epoch_batches(data_seed, epoch, len(images), batch_size))
-        done = 0
-        for length in lengths:
+        for length in first if epoch == epochs_done + 1 else whole:
             started = time.perf_counter()
-            state, on_device_losses = run[length](state, *on_devices, batches[done : done + length])
+            part = batches[steps_done : steps_done + length]
+            state, on_device_losses = run[length](state, *on_devices, part)
             losses = parallel.gather(layout, on_device_losses)
             seconds = time.perf_counter() - started
-            _check_finite(losses, seeds, epoch, done)
-            done += length
-            yield Chunk(state, epoch, done, steps, losses, seconds, compile_seconds)
+            _check_finite(losses, seeds, epoch, steps_done)
+            steps_done += length
+            yield Chunk(state, epoch, steps_done, steps, losses, seconds, compile_seconds)
+        steps_done = 0
 
 
 def _check_finite(losses: np.ndarray, seeds: Sequence[int], epoch: int, done: int) -> None:

@@ -4,6 +4,9 @@ Devices form a grid of groups x data: each group trains its own members, and the
 group share each batch and add up their gradients. Functions here take and return values whose
 device axis the caller never looks at: `init` or `place` make a state, `compile_train` and
 `make_predict` work on it, `gather` gives it back as `[members, ...]`.
+
+With several processes (`connect`) the grid is made of the devices of all of them. Every process
+runs the same program on the same data and ends with the same results.
 """
 
 import os
@@ -17,13 +20,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
+from jax.experimental import multihost_utils
 
-from mnist_jax import ensemble, training
+from mnist_jax import data, ensemble, training
 from mnist_jax.training import Share, TrainState
 
 _AXIS = "devices"
 _PREDICT_BATCH = {"cpu": 25}  # fits a core's cache: 1.5 times faster than 250
 _PREDICT_BATCH_ACCELERATOR = 1000
+_PREDICT_BLOCKS = 25  # batches in one call, where there are as many
+_CONNECT_SECONDS = 120
+_SILENCE_SECONDS = 30  # then a process counts as lost
 
 
 def use_cpu_cores(count: int | None = None) -> None:
@@ -41,6 +48,61 @@ def use_cpu_cores(count: int | None = None) -> None:
     jax.config.update("jax_num_cpu_devices", count or cores or 1)
 
 
+def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Make this process one of several that train together, before JAX touches a device.
+
+    Args:
+        coordinator: `host:port` of process 0; with None JAX finds all three itself, on Cloud TPU
+            and Slurm.
+        num_processes: how many there are.
+        process_id: which of them this is, from 0.
+
+    Raises:
+        ValueError: arguments that make no sense, or None where JAX finds no cluster.
+        RuntimeError: the others do not answer.
+    """
+    if coordinator is not None:
+        if num_processes is None or num_processes < 1:
+            raise ValueError(f"num_processes must be at least 1, not {num_processes}.")
+        if process_id is None or not 0 <= process_id < num_processes:
+            raise ValueError(f"process_id must be from 0 to {num_processes - 1}, not {process_id}.")
+    jax.distributed.initialize(
+        coordinator,
+        num_processes,
+        process_id,
+        initialization_timeout=_CONNECT_SECONDS,
+        heartbeat_timeout_seconds=_SILENCE_SECONDS,
+        shutdown_timeout_seconds=_SILENCE_SECONDS,
+    )
+
+
+def is_lead() -> bool:
+    """Whether this is the process that writes and prints: the first, or the only one."""
+    return jax.process_index() == 0
+
+
+def agree(value: int) -> int:
+    """The largest of all processes' values, 0 or above: a signal to one is a signal to all."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.process_allgather(np.int32(value)).max())
+
+
+def first_devices(count: int | None = None) -> list[jax.Device]:
+    """The first `count` devices of each process, or all; process by process.
+
+    Raises:
+        ValueError: `count` below 1, or a process has fewer.
+    """
+    by_process: dict[int, list[jax.Device]] = {}
+    for device in jax.devices():
+        by_process.setdefault(device.process_index, []).append(device)
+    fewest = min(len(devices) for devices in by_process.values())
+    if count is not None and not 1 <= count <= fewest:
+        raise ValueError(f"devices must be from 1 to the {fewest} there are, not {count}.")
+    return [device for i in sorted(by_process) for device in by_process[i][:count]]
+
+
 @dataclass(frozen=True)
 class Layout:
     """Which device trains which members on which part of a batch; made by `plan`."""
@@ -52,7 +114,7 @@ class Layout:
 
     @property
     def slots(self) -> int:
-        """Members on one device; the last group's spare slots train repeated members in vain."""
+        """Members on one device; spare slots at the end train repeated members in vain."""
         return -(-self.members // self.groups)
 
 
@@ -63,22 +125,29 @@ def plan(
 
     Args:
         members: how many.
-        devices: default all of this process.
+        devices: as `first_devices` gives them; default all.
         data: how many devices share one batch; by default as many as there are for each member.
             Some devices stay idle where their number is no multiple of it.
 
     Raises:
-        ValueError: `members` or `data` below 1, or `data` above the number of devices.
+        ValueError: `members` or `data` below 1, `data` above the number of devices or, with
+            several processes, no divisor of it.
     """
     if members < 1:
         raise ValueError(f"members must be at least 1, not {members}.")
-    devices = tuple(jax.local_devices() if devices is None else devices)
+    devices = tuple(first_devices() if devices is None else devices)
+    several = devices[0].process_index != devices[-1].process_index
     if data is None:
         data = max(1, len(devices) // members)
+        while several and len(devices) % data:
+            data -= 1
     if not 1 <= data <= len(devices):
         raise ValueError(f"data must be from 1 to the {len(devices)} devices, not {data}.")
-    slots = -(-members // (len(devices) // data))
-    groups = -(-members // slots)
+    if several and len(devices) % data:
+        raise ValueError(f"data must divide the {len(devices)} devices, which {data} does not.")
+    groups = len(devices) // data
+    if not several:  # no process may be without a device
+        groups = -(-members // -(-members // groups))
     return Layout(devices[: groups * data], groups, data, members)
 
 
@@ -87,17 +156,31 @@ def _pmap(layout: Layout, function: Callable, **options: Any) -> Any:
     return jax.pmap(function, axis_name=_AXIS, devices=layout.devices, **options)
 
 
+def _here(layout: Layout) -> np.ndarray:
+    """Which of the layout's devices are this process's; it maps over these only."""
+    mine = [device.process_index == jax.process_index() for device in layout.devices]
+    return np.flatnonzero(mine)
+
+
 def _spread(layout: Layout, tree: Any) -> Any:
-    """`[members, ...]` on the host to `[devices, slots, ...]`; spare slots repeat members."""
+    """`[members, ...]` on the host to `[devices here, slots, ...]`; spare slots repeat members."""
     slot_member = np.arange(layout.groups * layout.slots) % layout.members
     by_group = slot_member.reshape(layout.groups, layout.slots)
-    by_device = np.repeat(by_group, layout.data, axis=0)
+    by_device = np.repeat(by_group, layout.data, axis=0)[_here(layout)]
     return jax.tree.map(lambda leaf: np.asarray(leaf)[by_device], tree)
 
 
+def _from_all(layout: Layout, on_devices: Array) -> np.ndarray:
+    """`[devices here, ...]` to `[devices, ...]` on the host."""
+    here = np.asarray(on_devices)
+    if len(here) == len(layout.devices):
+        return here
+    return multihost_utils.process_allgather(here).reshape(-1, *here.shape[1:])
+
+
 def _shards(layout: Layout) -> np.ndarray:
-    """Each device's place among those that share its batch, `[devices]`."""
-    return np.tile(np.arange(layout.data, dtype=np.int32), layout.groups)
+    """The place of each device here among those that share its batch."""
+    return np.tile(np.arange(layout.data, dtype=np.int32), layout.groups)[_here(layout)]
 
 
 def replicate(layout: Layout, array: np.ndarray) -> Array:
@@ -129,7 +212,7 @@ def gather(layout: Layout, state: Any) -> Any:
     """Bring a state back to the host as NumPy arrays `[members, ...]`."""
 
     def leaf(on_devices: Array) -> np.ndarray:
-        groups = np.asarray(on_devices)[:: layout.data]
+        groups = _from_all(layout, on_devices)[:: layout.data]
         return groups.reshape(-1, *groups.shape[2:])[: layout.members]
 
     return jax.tree.map(leaf, state)
@@ -178,7 +261,9 @@ def compile_train(
     spread_seeds = place(layout, np.asarray(seeds, np.uint32))
     shards = _pmap(layout, lambda x: x)(_shards(layout))
     batches = np.zeros((steps, batch_size), np.int32)
-    compiled = mapped.lower(state, spread_seeds, shards, images, labels, batches).compile()
+    compiled = mapped
+    if jax.process_count() == 1:  # else pmap cannot compile ahead, and the first call does it
+        compiled = mapped.lower(state, spread_seeds, shards, images, labels, batches).compile()
 
     def train(
         state: TrainState, images: Array, labels: Array, batches: np.ndarray
@@ -193,27 +278,36 @@ def make_predict(layout: Layout, network: nn.Module) -> Callable[[Any, np.ndarra
 
     Returns:
         A function of a state's params and images (uint8 or float `[n, 28, 28, 1]`) on the host; it
-        gives logits, float32 `[members, n, classes]`, on the host.
+        gives logits, float32 `[members, n, classes]`, on the host. It raises what `data.check`
+        does.
     """
 
     def on_device(params: Any, images: Array) -> Array:
-        def one_member(params: Any) -> Array:
+        def one_member(params: Any, images: Array) -> Array:
             return training.apply(network, params, training.to_float(images), train=False)
 
-        return jax.vmap(one_member)(params)
+        def all_members(images: Array) -> Array:
+            return ensemble.map_members(lambda params: one_member(params, images), params)
+
+        blocks = images.reshape(-1, batch, *images.shape[1:])
+        logits = lax.map(all_members, blocks)  # [blocks, slots, batch, classes]
+        return logits.swapaxes(0, 1).reshape(logits.shape[1], -1, logits.shape[-1])
 
     mapped = _pmap(layout, on_device)
     batch = _PREDICT_BATCH.get(layout.devices[0].platform, _PREDICT_BATCH_ACCELERATOR)
 
     def predict_chunk(params: Any, images: np.ndarray) -> np.ndarray:
-        by_shard = images.reshape(layout.data, -1, *images.shape[1:])
-        logits = np.asarray(mapped(params, np.tile(by_shard, (layout.groups, 1, 1, 1, 1))))
+        by_shard = images.reshape(layout.data, -1, *images.shape[1:])[_shards(layout)]
+        logits = _from_all(layout, mapped(params, by_shard))
         logits = logits.reshape(layout.groups, layout.data, *logits.shape[1:])
         by_member = logits.swapaxes(1, 2).reshape(layout.groups * layout.slots, len(images), -1)
         return by_member[: layout.members]
 
     def predict(params: Any, images: np.ndarray) -> np.ndarray:
-        chunk = batch * layout.data
+        data.check(images)
+        # Two lengths, so that few images are quick and many need few calls.
+        least = batch * layout.data
+        chunk = least if len(images) < least * _PREDICT_BLOCKS else least * _PREDICT_BLOCKS
         filled = np.pad(images, ((0, -len(images) % chunk), (0, 0), (0, 0), (0, 0)))
         chunks = range(0, len(filled), chunk)
         logits = [predict_chunk(params, filled[i : i + chunk]) for i in chunks]

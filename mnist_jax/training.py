@@ -42,8 +42,10 @@ def make_optimizer(
     optimizer: OptimizerName = "adam",
     schedule: ScheduleName = "constant",
     weight_decay: float = 0.0,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
 ) -> optax.GradientTransformation:
-    """Adam (eps 1e-8) or SGD (Nesterov momentum 0.9), with a schedule and decoupled weight decay.
+    """Adam (eps 1e-8) or SGD with Nesterov momentum, with a schedule and decoupled weight decay.
 
     Args:
         learning_rate: the constant, or the largest value of the schedule.
@@ -52,22 +54,28 @@ def make_optimizer(
         schedule: `"constant"`, `"cosine"` (to 0) or `"onecycle"` (Smith and Topin 2018).
         weight_decay: times the learning rate, taken off the weights each step (Loshchilov and
             Hutter 2019).
+        beta1: Adam's decay of the mean gradient; SGD's momentum.
+        beta2: Adam's decay of the mean squared gradient.
 
     Raises:
-        ValueError: an unknown name, a learning rate of 0 or below, a negative weight decay.
+        ValueError: an unknown name, a learning rate of 0 or below, a negative weight decay, a beta
+            outside [0, 1).
     """
     if not 0 < learning_rate < float("inf"):
         raise ValueError(f"learning_rate must be above 0, not {learning_rate}.")
     if not 0 <= weight_decay < float("inf"):
         raise ValueError(f"weight_decay must be at least 0, not {weight_decay}.")
+    for name, beta in (("beta1", beta1), ("beta2", beta2)):
+        if not 0 <= beta < 1:
+            raise ValueError(f"{name} must be in [0, 1), not {beta}.")
     schedules: dict[str, Callable[[], optax.Schedule]] = {
         "constant": lambda: optax.constant_schedule(learning_rate),
         "cosine": lambda: optax.cosine_decay_schedule(learning_rate, total_steps),
         "onecycle": lambda: optax.cosine_onecycle_schedule(total_steps, learning_rate),
     }
     directions: dict[str, Callable[[], optax.GradientTransformation]] = {
-        "adam": lambda: optax.scale_by_adam(eps=1e-8),
-        "sgd": lambda: optax.trace(decay=0.9, nesterov=True),
+        "adam": lambda: optax.scale_by_adam(beta1, beta2, eps=1e-8),
+        "sgd": lambda: optax.trace(beta1, nesterov=True),
     }
     if optimizer not in directions:
         raise ValueError(f"optimizer must be one of {', '.join(directions)}, not {optimizer!r}.")

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 
 from mnist_jax.models.deep import Deep
+from mnist_jax.models.fast import Fast
 from mnist_jax.models.layers import Layers
 from mnist_jax.models.simple import Simple
 
@@ -14,6 +15,7 @@ _NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "simple": Simple,
     "deep": Deep,
     "layers": Layers,
+    "fast": Fast,
 }
 NAMES = tuple(_NETWORKS)
 

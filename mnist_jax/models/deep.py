@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
-from mnist_jax.layers import Conv, Dropout, MaxPool
+from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
 
 
 class Deep(nn.Module):
@@ -24,7 +24,7 @@ class Deep(nn.Module):
         for features in (32, 64, 128):
             kernel_init = nn.initializers.normal(self.conv_stddev)
             x = Conv(features, use_bias=False, kernel_init=kernel_init)(x)
-            x = nn.relu(MaxPool()(x))  # the same as pooling after relu, on a quarter of the values
+            x = nn.relu(MaxPool()(x))  # as pooling after relu, on a quarter of the values
             x = Dropout(self.dropout_rate)(x, train)
         x = x.reshape(x.shape[0], -1)
         for features in (625, 625):
@@ -33,8 +33,8 @@ class Deep(nn.Module):
         return _dense(self.num_classes)(x)
 
 
-def _dense(features: int) -> nn.Dense:
-    return nn.Dense(
+def _dense(features: int) -> Dense:
+    return Dense(
         features,
         kernel_init=nn.initializers.glorot_uniform(),
         bias_init=nn.initializers.normal(1.0),

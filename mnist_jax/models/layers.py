@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
-from mnist_jax.layers import Conv, Dropout, MaxPool
+from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
 
 
 class Layers(nn.Module):
@@ -24,6 +24,6 @@ class Layers(nn.Module):
             x = nn.relu(MaxPool()(Conv(features)(x)))  # as pooling after relu, on a quarter
             x = Dropout(self.dropout_rate)(x, train)
         x = x.reshape(x.shape[0], -1)
-        x = nn.relu(nn.Dense(2048, kernel_init=nn.initializers.glorot_uniform())(x))
+        x = nn.relu(Dense(2048)(x))
         x = Dropout(self.dropout_rate)(x, train)
-        return nn.Dense(self.num_classes, kernel_init=nn.initializers.glorot_uniform())(x)
+        return Dense(self.num_classes)(x)

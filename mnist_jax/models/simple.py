@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
-from mnist_jax.layers import Conv, MaxPool
+from mnist_jax.layers import Conv, Dense, MaxPool
 
 
 class Simple(nn.Module):
@@ -19,9 +19,9 @@ class Simple(nn.Module):
         x = images
         for features in (32, 64):
             x = Conv(features, use_bias=False, kernel_init=nn.initializers.normal(0.01))(x)
-            x = nn.relu(MaxPool()(x))  # the same as pooling after relu, on a quarter of the values
+            x = nn.relu(MaxPool()(x))  # as pooling after relu, on a quarter of the values
         x = x.reshape(x.shape[0], -1)
-        return nn.Dense(
+        return Dense(
             self.num_classes,
             kernel_init=nn.initializers.glorot_uniform(),
             bias_init=nn.initializers.normal(1.0),

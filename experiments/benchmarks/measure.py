@@ -1,0 +1,147 @@
+"""Measuring one workload: start its sides, check that they agree, let them take turns."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+from experiments.benchmarks.sides import OURS
+from experiments.benchmarks.worker import Worker, WorkerError
+from experiments.benchmarks.workloads import WORKLOADS, step_work
+
+PAUSE = 0.3  # seconds before each turn, in which the threads of the last one fall asleep
+TOLERANCE = 1e-4  # relative, of the first loss; the same function in another order of sums
+# Of the losses after a step or two. Adam divides by the gradient's size, so that the rounding of a
+# tiny gradient counts in full; and Keras adds epsilon before the bias correction.
+LATER_TOLERANCE = 1e-2
+
+Say = Callable[[str], None]
+
+
+class Runs(Protocol):
+    """What takes turns: a `Worker`."""
+
+    def run(self, steps: int) -> dict[str, Any]: ...
+
+
+def measure(
+    workload_name: str,
+    sides: list[str],
+    data: Path,
+    test_images: int,
+    rounds: int,
+    steps: int,
+    peak_gflops: float,
+    say: Say,
+) -> dict[str, Any]:
+    """Measure one workload; the record of it for the table and the JSON file.
+
+    Args:
+        sides: names in `sides.SIDES`, all installed.
+        data: an `.npz` file of `train_images`, `train_labels`, `test_images`, `test_labels`.
+        test_images: how many it has.
+        rounds: turns of each side.
+        steps: of a turn.
+        peak_gflops: the machine's, to say each side's share of it.
+        say: is given a line of progress now and then.
+    """
+    workload = WORKLOADS[workload_name]
+    images, flop = step_work(workload, test_images)
+    left_out: dict[str, str] = {}
+    records: dict[str, dict[str, Any]] = {}
+    with ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        for name in sides:
+            say(f"{workload_name}: starting {name}")
+            started = time.perf_counter()
+            worker = stack.enter_context(Worker(name, workload_name, data))
+            try:
+                worker.ask("prepare")
+                start_seconds = time.perf_counter() - started
+                values = worker.ask("check")["values"]
+            except WorkerError as error:
+                left_out[name] = str(error)
+                worker.close()
+                continue
+            workers[name] = worker
+            records[name] = {"start_seconds": round(start_seconds, 2), "check": values}
+        for name, turns in interleave(workers, rounds, steps, left_out, say).items():
+            records[name] |= summarise(turns, steps, images, flop, peak_gflops)
+            records[name] |= workers[name].ask("describe")
+    records = {name: record for name, record in records.items() if name not in left_out}
+    if OURS in records:
+        for record in records.values():
+            ratio = record["ms_per_step"]["median"] / records[OURS]["ms_per_step"]["median"]
+            record["time_over_ours"] = round(ratio, 3)
+    return {
+        "workload": workload_name,
+        "text": workload.text,
+        "steps_per_turn": steps,
+        "rounds": rounds,
+        "images_per_step": images,
+        "gflop_per_step": None if flop is None else round(flop / 1e9, 3),
+        "sides": records,
+        "left_out": left_out,
+        "disagree": disagreements({name: record["check"] for name, record in records.items()}),
+    }
+
+
+def interleave(
+    workers: Mapping[str, Runs],
+    rounds: int,
+    steps: int,
+    left_out: dict[str, str],
+    say: Say,
+    pause: float = PAUSE,
+) -> dict[str, list[dict[str, Any]]]:
+    """Let the workers take turns, A B C A B C ...; all their answers.
+
+    A worker that fails moves to `left_out`, with what it said.
+    """
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
+    for i in range(rounds):
+        say(f"round {i + 1} of {rounds}")
+        for name, worker in workers.items():
+            if name in left_out:
+                continue
+            time.sleep(pause)
+            try:
+                turns[name].append(worker.run(steps))
+            except WorkerError as error:
+                left_out[name] = str(error)
+    return {name: answers for name, answers in turns.items() if name not in left_out}
+
+
+def summarise(
+    turns: list[dict[str, Any]], steps: int, images: int, flop: int | None, peak_gflops: float
+) -> dict[str, Any]:
+    """Median, minimum and maximum of the turns; rates by the median."""
+    seconds = [turn["seconds"] / steps for turn in turns]
+    middle = median(seconds)
+    summary: dict[str, Any] = {
+        "ms_per_step": {
+            "median": round(1000 * middle, 3),
+            "min": round(1000 * min(seconds), 3),
+            "max": round(1000 * max(seconds), 3),
+        },
+        "images_per_second": round(images / middle, 1),
+    }
+    if flop is not None:
+        summary["share_of_peak"] = round(flop / middle / 1e9 / peak_gflops, 4)
+    if "accuracy" in turns[0]:
+        summary["accuracies"] = [turn["accuracy"] for turn in turns]
+    return summary
+
+
+def disagreements(checks: Mapping[str, list[float]]) -> dict[str, str]:
+    """The sides that do not compute what the first one does, with a line that says it."""
+    found: dict[str, str] = {}
+    (first, wanted), *others = checks.items() if checks else [("", [])]
+    for name, values in others:
+        for i, (value, want) in enumerate(zip(values, wanted, strict=True)):
+            if not abs(value - want) <= (LATER_TOLERANCE if i else TOLERANCE) * abs(want):
+                found[name] = f"loss {value:.6f} in step {i + 1}, where {first} has {want:.6f}"
+                break
+    return found

@@ -1,0 +1,85 @@
+"""mnist_jax, used as `experiments/run.py` uses it: each CPU core is a JAX device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks.sides import linen_params
+from experiments.benchmarks.workloads import BATCH, LEARNING_RATE, NETWORKS, Network, Weights
+from mnist_jax import loop, models, parallel, training
+
+_STEPS = 1_000_000  # of the optimizer, whose learning rate is constant
+_EPOCHS = 1_000_000
+
+
+class MnistJax:
+    """The library's side."""
+
+    def __init__(self) -> None:
+        parallel.use_cpu_cores()
+
+    def losses(
+        self, network: Network, weights: Weights, images: np.ndarray, labels: np.ndarray
+    ) -> list[float]:
+        layout = parallel.plan(members=1)
+        module, optimizer = _module(network, 0.0), training.make_optimizer(LEARNING_RATE, _STEPS)
+        params = linen_params(weights)
+        state = training.TrainState(jnp.int32(0), params, optimizer.init(params))
+        state = parallel.place(layout, _stack(state))
+        data = parallel.replicate(layout, images), parallel.replicate(layout, labels)
+        batches = np.arange(len(labels), dtype=np.int32).reshape(-1, BATCH)
+        train = parallel.compile_train(
+            layout, module, optimizer, [0], state, *data, BATCH, len(batches)
+        )
+        _, losses = train(state, *data, batches)
+        return [float(loss) for loss in parallel.gather(layout, losses)[0]]
+
+    def trainer(
+        self, network: Network, members: int, images: np.ndarray, labels: np.ndarray
+    ) -> Callable[[int], Any]:
+        layout, seeds = parallel.plan(members), range(members)
+        module, optimizer = _module(network), training.make_optimizer(LEARNING_RATE, _STEPS)
+        state = parallel.init(layout, module, optimizer, seeds)
+        chunks = loop.train(
+            layout,
+            module,
+            optimizer,
+            state,
+            seeds,
+            images,
+            labels,
+            batch_size=BATCH,
+            epochs=_EPOCHS,
+        )
+
+        def run(steps: int) -> None:
+            done = 0
+            while done < steps:
+                done += next(chunks).losses.shape[1]
+            assert done == steps, "a turn must be a whole number of chunks"
+
+        return run
+
+    def predictor(
+        self, network: Network, weights: Weights, images: np.ndarray
+    ) -> Callable[[], np.ndarray]:
+        layout = parallel.plan(members=1)
+        params = parallel.place(layout, _stack(linen_params(weights)))
+        predict = parallel.make_predict(layout, _module(network))
+        return lambda: predict(params, images)[0]
+
+
+def _module(network: Network, dropout: float | None = None) -> nn.Module:
+    name = next(name for name, other in NETWORKS.items() if other == network)
+    if dropout is None or not network.dropout:
+        return models.create(name)
+    return models.create(name, dropout_rate=dropout)
+
+
+def _stack(tree: Any) -> Any:
+    """An ensemble of one."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[None], tree)

@@ -1,0 +1,198 @@
+"""One side in its own process, asked for work over a pipe: JSON lines in, JSON lines out.
+
+Each framework gets the whole machine for its turn: the others' processes sleep on their pipes.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from experiments.benchmarks import sides
+from experiments.benchmarks.sides import SIDES, Side
+from experiments.benchmarks.workloads import (
+    BATCH,
+    CHECKED_STEPS,
+    NETWORKS,
+    WORKLOADS,
+    Workload,
+    make_weights,
+)
+
+# Nothing else is set: each framework as it comes. OpenMP's threads need not be told to wait without
+# spinning, which would slow PyTorch: they fall asleep well within the pause between turns.
+_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+_FIRST_STEPS = 10
+
+
+class WorkerError(RuntimeError):
+    """A side could not do what it was asked; the message is its last word."""
+
+
+class Worker:
+    """The parent's end of one side's process; a context manager that ends it."""
+
+    def __init__(self, name: str, workload: str, data: Path) -> None:
+        self.name = name
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed in __exit__
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "experiments.benchmarks.worker", name, workload, str(data)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=os.environ | _ENVIRONMENT | SIDES[name].environment,
+        )
+
+    def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
+        """Send one request and wait for its answer.
+
+        Raises:
+            WorkerError: the side failed, or its process ended.
+        """
+        assert self._process.stdin and self._process.stdout
+        try:
+            self._process.stdin.write(json.dumps({"do": request} | arguments) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        answer = json.loads(line) if line else {"error": self._last_words()}
+        if "error" in answer:
+            raise WorkerError(answer["error"])
+        return answer
+
+    def run(self, steps: int) -> dict[str, Any]:
+        """Work; `seconds`, and `accuracy` after a recipe."""
+        return self.ask("run", steps=steps)
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        self._log.seek(0)
+        lines = self._log.read().strip().splitlines() or ["no output"]
+        return f"its process ended with code {code}: {lines[-1]}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            if stream:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+
+def peak_memory() -> int:
+    """The largest resident size of this process so far, in bytes."""
+    try:
+        # Not getrusage, which on Linux also counts the process that started this one.
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.split("VmHWM:")[1].split()[0])
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def make_run(
+    side: Side, workload: Workload, arrays: dict[str, np.ndarray]
+) -> Callable[[int], float | None]:
+    """A function of steps that does the workload; it gives the accuracy of a recipe."""
+    train = arrays["train_images"], arrays["train_labels"]
+    if workload.task == "recipe":
+        make_recipe = getattr(side, "recipe", None)
+        if make_recipe is None:
+            raise NotImplementedError("it has no recipe for this workload yet.")
+        recipe = make_recipe(train, (arrays["test_images"], arrays["test_labels"]))
+        return lambda steps: [recipe() for _ in range(steps)][-1]
+    network = NETWORKS[workload.network or ""]
+    if workload.task == "train":
+        return side.trainer(network, workload.members, *train)
+    predict = side.predictor(network, make_weights(network), arrays["test_images"])
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            predict()
+
+    return run
+
+
+def check_values(side: Side, workload: Workload, arrays: dict[str, np.ndarray]) -> list[float]:
+    """What every side must agree on: the losses of the first steps without dropout, or the mean
+    NLL of the test images; from the same weights. Nothing for a recipe."""
+    if workload.network is None:
+        return []
+    network = NETWORKS[workload.network]
+    weights = make_weights(network)
+    if workload.task == "train":
+        n = CHECKED_STEPS * BATCH
+        return side.losses(network, weights, arrays["train_images"][:n], arrays["train_labels"][:n])
+    logits = side.predictor(network, weights, arrays["test_images"])().astype(np.float64)
+    log_probs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    return [float(-log_probs[np.arange(len(logits)), arrays["test_labels"]].mean())]
+
+
+def main(name: str, workload_name: str, data: str) -> None:
+    """Answer requests until the pipe closes."""
+    # What a framework prints must not get between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    workload = WORKLOADS[workload_name]
+    arrays = dict(np.load(data))
+    side: Side | None = None
+    run: Callable[[int], float | None] | None = None
+
+    def prepare() -> dict[str, Any]:
+        nonlocal side, run
+        side = sides.load(name)
+        run = make_run(side, workload, arrays)
+        run(_FIRST_STEPS if workload.task == "train" else 1)
+        return {}
+
+    def check() -> dict[str, Any]:
+        assert side is not None
+        return {"values": check_values(side, workload, arrays)}
+
+    def work(steps: int) -> dict[str, Any]:
+        assert run is not None
+        started = time.perf_counter()
+        accuracy = run(steps)
+        seconds = time.perf_counter() - started
+        return {"seconds": seconds} | ({} if accuracy is None else {"accuracy": accuracy})
+
+    def describe() -> dict[str, Any]:
+        return {
+            "peak_memory_mib": round(peak_memory() / 2**20),
+            "versions": {
+                package: sys.modules[package].__version__ for package in SIDES[name].packages
+            },
+        }
+
+    requests: dict[str, Callable[..., dict[str, Any]]]
+    requests = {"prepare": prepare, "check": check, "run": work, "describe": describe}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = requests[request.pop("do")](**request)
+        except Exception as error:  # whatever the framework raises becomes its answer
+            first = str(error).strip().splitlines() or [""]
+            answer = {"error": f"{type(error).__name__}: {first[0]}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,308 @@
+"""Evaluate trained members on test data: `python -m experiments.evaluate WORKDIR`."""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments import cli, evaluation, records, trained
+from experiments.trained import Trained
+from mnist_jax import data, parallel, shifts
+from mnist_jax.data import Dataset
+
+INTERRUPTED = 130
+_HINT = "See python -m experiments.evaluate --help."
+_PIPE_WIDTH = 120
+_SCORES = ("error_probability", "entropy", "mutual_information")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    given = _parse(sys.argv[1:] if argv is None else argv)
+    warnings.showwarning = cli.show_warning
+    cli.use_compilation_cache()
+    parallel.use_cpu_cores()
+    path = given.workdir / "evaluation.json"
+    try:
+        loaded = trained.load(given.workdir)
+        dataset = _load_dataset(loaded, given.dataset, given.data_dir)
+        if not os.access(given.workdir, os.W_OK):
+            raise ValueError(f"{path} cannot be written.")
+        results = evaluate(loaded, dataset, given.shift, given.unfamiliar)
+        records.write_json(path, results)
+    except (ValueError, data.DataUnavailable) as error:
+        message, _, hint = str(error).partition("\n")
+        cli.fail(message, hint or _HINT)
+    except KeyboardInterrupt:
+        print("Interrupted; nothing was written.", file=sys.stderr)
+        return INTERRUPTED
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    for table in tables(results):
+        console.print(table)
+    print(f"All of it, and the curves for plots, are in {path}.")
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = cli.Parser(
+        prog="python -m experiments.evaluate",
+        description="Evaluate a workdir's members, each of them and combined, on test images: "
+        "accuracy, calibration before and after temperature scaling, every ensemble size. Writes "
+        "evaluation.json into the workdir.",
+    )
+    parser.add_argument("workdir", type=epath.Path, metavar="WORKDIR", help="of experiments.run")
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help=f"{', '.join(data.NAMES)} (default: the one trained on)",
+    )
+    parser.add_argument(
+        "--data-dir", metavar="FOLDER", help="of the data set's IDX files (default: as in training)"
+    )
+    parser.add_argument(
+        "--shift",
+        default="none",
+        metavar="NAME",
+        help=f"also make the test images harder: {', '.join(shifts.NAMES)}, all, none "
+        "(default: none)",
+    )
+    parser.add_argument(
+        "--unfamiliar",
+        metavar="FOLDER",
+        help="IDX files (t10k-*) of images of something else, which uncertainty should tell apart",
+    )
+    given = parser.parse(argv)
+    if given.dataset not in (None, *data.NAMES):
+        cli.fail(
+            f"--dataset {given.dataset} does not exist.", cli.nearest(given.dataset, data.NAMES)
+        )
+    choices = {name: (name,) for name in shifts.NAMES} | {"all": shifts.NAMES, "none": ()}
+    if given.shift not in choices:
+        cli.fail(f"--shift {given.shift} does not exist.", cli.nearest(given.shift, list(choices)))
+    given.shift = choices[given.shift]
+    return given
+
+
+def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Dataset:
+    if name is None and data_dir is None:
+        return trained.load_dataset(loaded)
+    same = name in (None, loaded.config.dataset)
+    validation = loaded.config.validation if same else None
+    return data.load(name or loaded.config.dataset, data_dir, validation=validation)
+
+
+def evaluate(
+    loaded: Trained,
+    dataset: Dataset,
+    shift_names: Sequence[str] = (),
+    unfamiliar_dir: str | None = None,
+) -> dict[str, Any]:
+    """Predict and judge; what `evaluation.json` holds.
+
+    The temperatures are fitted on the validation images; without them there is no scaling.
+
+    Raises:
+        DataError: `unfamiliar_dir` lacks a file, or one is damaged.
+    """
+
+    def predict(what: str, images: np.ndarray) -> np.ndarray:
+        print(f"Predicting {len(images):,} {what} images", flush=True)
+        return loaded.predict(images)
+
+    unfamiliar = None if unfamiliar_dir is None else data.load_test(unfamiliar_dir).images
+    temperatures = None
+    if len(dataset.validation.labels):
+        logits = predict("validation", dataset.validation.images)
+        temperatures = evaluation.fit_temperatures(logits, dataset.validation.labels)
+    images, labels = dataset.test
+    logits = predict("test", images)
+    results = {
+        "dataset": {"name": dataset.name, "source": dataset.source},
+        "validation_size": len(dataset.validation.labels),
+        "test_size": len(labels),
+        **evaluation.scores(logits, labels, temperatures),
+        "diversity": evaluation.diversity(logits, labels),
+        "sizes": evaluation.sizes(logits, labels),
+        "curves": evaluation.curves(logits, labels, temperatures),
+        "unfamiliar": None,
+        "shifts": {},
+    }
+    results["members"] = [
+        {"network": member.network_name, "seed": member.seed, **row}
+        for member, row in zip(loaded.members, results["members"], strict=True)
+    ]
+    if unfamiliar is not None:
+        results["unfamiliar"] = {"source": unfamiliar_dir, "size": len(unfamiliar)}
+        results["unfamiliar"] |= evaluation.detection(logits, predict("unfamiliar", unfamiliar))
+    for name in shift_names:
+        results["shifts"][name] = []
+        for strength, amount in enumerate(shifts.AMOUNTS[name]):
+            if strength > 0:
+                shifted = shifts.apply(name, images, strength)
+                logits_here = predict(f"test images, {name} {amount:g}:", shifted)
+            else:
+                logits_here = logits
+            results["shifts"][name].append(
+                {"strength": strength, "amount": amount}
+                | evaluation.scores(logits_here, labels, temperatures)
+                | {"diversity": evaluation.diversity(logits_here, labels)}
+            )
+    return results
+
+
+def tables(results: dict[str, Any]) -> Iterator[Table]:
+    """What the terminal shows of `evaluate`'s results."""
+    names = [f"{row['network']} {row['seed']}" for row in results["members"]]
+    rows = dict(zip(names, results["members"], strict=True))
+    if len(rows) > 1:
+        rows |= {rule.replace("_", " "): row for rule, row in results["rules"].items()}
+    name = results["dataset"]["name"]
+    title = f"{name}: {results['test_size']:,} test images"
+    yield _predictions(f"{title}; accuracy also after refusing the least certain", rows)
+    if results["validation_size"]:
+        title = (
+            f"Before → after scaling by T, from {results['validation_size']:,} validation images"
+        )
+        yield _calibration(title, rows)
+    if len(names) > 1:
+        yield _sizes(results)
+        yield _diversity(results["diversity"])
+    if results["unfamiliar"]:
+        yield _detection(names, results["unfamiliar"])
+    for shift, strengths in results["shifts"].items():
+        yield _shift(f"{shift} ({shifts.UNITS[shift]})", strengths)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+    )
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    return table
+
+
+def _predictions(title: str, rows: dict[str, Any]) -> Table:
+    refused = [f"refuse\n{percent} %" for percent in evaluation.REFUSED_PERCENT]
+    table = _table(title, "", "accuracy\n%", *refused, "NLL", "Brier", "AURC %")
+    for name, row in rows.items():
+        scores = row["before"]
+        accuracies = ["accuracy"]
+        accuracies += [f"accuracy_refusing_{p}_percent" for p in evaluation.REFUSED_PERCENT]
+        table.add_row(
+            name,
+            *(_percent(scores[metric]) for metric in accuracies),
+            _number(scores["nll"]),
+            _number(scores["brier"]),
+            f"{100 * scores['aurc']:.3f}",
+        )
+    return table
+
+
+def _calibration(title: str, rows: dict[str, Any]) -> Table:
+    table = _table(title, "", "T", "NLL", "ECE %", "adaptive ECE %")
+    for name, row in rows.items():
+        before, after = row["before"], row["after"]
+        table.add_row(
+            name,
+            f"{row['temperature']:.3f}",
+            f"{_number(before['nll'])} → {_number(after['nll'])}",
+            f"{_percent(before['ece'])} → {_percent(after['ece'])}",
+            f"{_percent(before['adaptive_ece'])} → {_percent(after['adaptive_ece'])}",
+        )
+    return table
+
+
+def _sizes(results: dict[str, Any]) -> Table:
+    table = _table(
+        "Ensembles of some of the members: mean ± standard deviation over subsets",
+        *("members", "subsets", "accuracy %", "NLL", "ECE %", "sum logits %", "vote %"),
+    )
+    for row in results["sizes"]:
+        mean = row["mean_probability"]
+        some = "" if row["subsets"] == row["of"] else f" of {row['of']:,}"
+        table.add_row(
+            str(row["size"]),
+            f"{row['subsets']}{some}",
+            _spread(mean["accuracy"]),
+            _number(mean["nll"]["mean"]),
+            _percent(mean["ece"]["mean"]),
+            _spread(row["sum_logits"]["accuracy"]),
+            _spread(row["majority_vote"]["accuracy"]),
+        )
+    return table
+
+
+def _diversity(diversity: dict[str, Any]) -> Table:
+    table = _table("How the members differ", "", "")
+    table.show_header = False
+    uncertainty = diversity["uncertainty"]
+    table.add_row("two members disagree on, % of images", _percent(diversity["disagreement"]))
+    table.add_row("correlation of two members' errors", _number(diversity["error_correlation"]))
+    table.add_row("total uncertainty, nats", _number(uncertainty["total"]))
+    table.add_row("  aleatoric: the members' own", _number(uncertainty["aleatoric"]))
+    table.add_row("  epistemic: mutual information", _number(uncertainty["epistemic"]))
+    return table
+
+
+def _detection(names: list[str], unfamiliar: dict[str, Any]) -> Table:
+    share = _percent(unfamiliar["share"])
+    title = f"{unfamiliar['size']:,} unfamiliar images ({share} % of all): AUROC % / AUPR %"
+    table = _table(title, "told apart by", *(name.replace("_", " ") for name in _SCORES))
+    rows = dict(zip(names, unfamiliar["members"], strict=True))
+    if len(rows) > 1:
+        rows["ensemble"] = unfamiliar["ensemble"]
+    for name, by in rows.items():
+        areas = [by.get(score, {"auroc": None, "aupr": None}) for score in _SCORES]
+        cells = [f"{_percent(area['auroc'])} / {_percent(area['aupr'])}" for area in areas]
+        table.add_row(name, *cells)
+    return table
+
+
+def _shift(title: str, strengths: list[dict[str, Any]]) -> Table:
+    columns = ["a member's\naccuracy %", "ensemble's\naccuracy %", "NLL", "ECE %", "disagree %"]
+    table = _table(title, "", *columns)
+    for row in strengths:
+        members = np.mean([member["before"]["accuracy"] for member in row["members"]])
+        together = row["rules"]["mean_probability"]
+        before, after = together["before"], together["after"] or {"nll": None, "ece": None}
+        table.add_row(
+            f"{row['amount']:g}",
+            _percent(float(members)),
+            _percent(before["accuracy"]),
+            f"{_number(before['nll'])} → {_number(after['nll'])}",
+            f"{_percent(before['ece'])} → {_percent(after['ece'])}",
+            _percent(row["diversity"]["disagreement"]),
+        )
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _spread(accuracy: dict[str, float]) -> str:
+    return f"{_percent(accuracy['mean'])} ± {_percent(accuracy['std'])}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""A config's members as stacks, one a network: what `run` trains and the other commands restore."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from experiments.config import Config
+from mnist_jax import ensemble, models, parallel, training
+from mnist_jax.parallel import Layout
+from mnist_jax.training import Params, TrainState
+
+
+class Stack(NamedTuple):
+    """The members that share a network, and their devices."""
+
+    seeds: list[int]
+    network: nn.Module
+    layout: Layout
+    # a state's params on the devices, and images, to logits, float32 [members, n, classes]
+    predict: Callable[[Params, np.ndarray], np.ndarray]
+
+
+def create(config: Config, device_count: int | None) -> dict[str, Stack]:
+    """Each network's stack, by the network's name.
+
+    Args:
+        device_count: how many devices of each process to use; None for all.
+
+    Raises:
+        ValueError: an option that a network does not have, or devices that do not suit.
+    """
+    devices = parallel.first_devices(device_count)
+    kinds = {}
+    for name, seeds in config.kinds:
+        network = models.create(name, len(config.class_names), **config.network_options)
+        layout = parallel.plan(len(seeds), devices, config.data_parallel)
+        predict = parallel.make_predict(layout, network)
+        kinds[name] = Stack(seeds, network, layout, predict)
+    return kinds
+
+
+def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransformation:
+    """The optimizer of all members; `total_steps` are those of the whole run."""
+    return training.make_optimizer(
+        config.learning_rate,
+        total_steps,
+        config.optimizer,
+        config.schedule,
+        config.weight_decay,
+        config.beta1,
+        config.beta2,
+    )
+
+
+def shapes(
+    stacks: dict[str, Stack], optimizer: optax.GradientTransformation
+) -> dict[str, TrainState]:
+    """The structure, shapes and dtypes of the states that a checkpoint holds."""
+    return {
+        name: jax.eval_shape(
+            partial(ensemble.init_state, stack.network, optimizer),
+            np.asarray(stack.seeds, np.uint32),
+        )
+        for name, stack in stacks.items()
+    }

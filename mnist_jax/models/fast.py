@@ -1,0 +1,31 @@
+"""`fast`: a small CNN that passes 99 % after one epoch."""
+
+import flax.linen as nn
+from jax import Array
+
+from mnist_jax.layers import Conv, Dense, MaxPool
+
+_MEAN, _STD = 0.1307, 0.3081  # of MNIST's training pixels
+
+
+class Fast(nn.Module):
+    """conv 5x5 24, conv 3x3 32, without padding, each with relu and 2x2 pooling; dense 256.
+
+    Maps float32 `[n, 28, 28, 1]` in [0, 1] to logits `[n, num_classes]`.
+
+    Source: github.com/tuomaso/train_mnist_fast, `8_Final_00s76`, with PyTorch's initial weights
+    (uniform to 1 / sqrt(inputs)), but biases of zero.
+    """
+
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> Array:
+        kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        x = (images - _MEAN) / _STD
+        for features, size in ((24, 5), (32, 3)):
+            x = Conv(features, (size, size), padding="VALID", kernel_init=kernel_init)(x)
+            x = nn.relu(MaxPool()(x))  # as pooling after relu, on a quarter of the values
+        x = x.reshape(x.shape[0], -1)
+        x = nn.relu(Dense(256, kernel_init=kernel_init)(x))
+        return Dense(self.num_classes, kernel_init=kernel_init)(x)

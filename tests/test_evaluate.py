@@ -1,0 +1,126 @@
+"""`python -m experiments.evaluate`, as a user meets it."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import cli, evaluate, records, stacks
+from experiments.config import Config
+from mnist_jax import data, parallel, shifts
+from mnist_jax.checkpoints import Checkpoints
+from tests.test_data import FILES, idx
+
+
+@pytest.fixture(autouse=True)
+def this_process(monkeypatch):
+    """The tests have started JAX already, and keep no cache of compiled programs."""
+    monkeypatch.setattr(parallel, "use_cpu_cores", lambda: None)
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A folder of IDX files: 100 training and 60 test digits of the embedded subset."""
+    dataset = data.load("mnist5k")
+    folder = tmp_path_factory.mktemp("digits")
+    arrays = [array for split in (dataset.train, dataset.test) for array in split]
+    for name, array, n in zip(FILES, arrays, (100, 100, 60, 60), strict=True):
+        (folder / name).write_bytes(idx(array[:n, ..., 0] if array.ndim == 4 else array[:n]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clothes(tmp_path_factory):
+    """Only a test split, of noise."""
+    folder = tmp_path_factory.mktemp("clothes")
+    noise = np.random.default_rng(0).integers(0, 256, (30, 28, 28))
+    (folder / FILES[2]).write_bytes(idx(noise))
+    (folder / FILES[3]).write_bytes(idx(np.zeros(30)))
+    return folder
+
+
+def workdir_of(folder, config):
+    """What `run` leaves, without its training."""
+    optimizer = stacks.make_optimizer(config, total_steps=1)
+    like = stacks.shapes(stacks.create(config, device_count=None), optimizer)
+    rng = np.random.default_rng(0)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        state = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), like)
+        checkpoints.save(0, state, {})
+    records.write_json(folder / "config.json", dataclasses.asdict(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_members(tmp_path_factory, digits):
+    config = Config(members=2, seed=5, dataset="mnist", data_dir=str(digits), validation=40)
+    return workdir_of(tmp_path_factory.mktemp("two"), config)
+
+
+def test_everything(two_members, clothes, capsys):
+    assert evaluate.main([str(two_members), "--shift", "blur", "--unfamiliar", str(clothes)]) == 0
+    output = capsys.readouterr().out
+    results = json.loads((two_members / "evaluation.json").read_text())
+    assert results["test_size"] == 60 and results["validation_size"] == 40
+    assert [(m["network"], m["seed"]) for m in results["members"]] == [("simple", 5), ("simple", 6)]
+    assert [row["size"] for row in results["sizes"]] == [1, 2]
+    assert results["unfamiliar"]["size"] == 30 and results["unfamiliar"]["share"] == 0.333333
+    blur = results["shifts"]["blur"]
+    assert [row["amount"] for row in blur] == list(shifts.AMOUNTS["blur"])
+    assert blur[0]["rules"] == results["rules"] and blur[5]["rules"] != results["rules"]
+    for words in ("simple 5", "majority vote", "±", "told apart by", "blur (pixels", "→"):
+        assert words in output
+    accuracy = results["rules"]["mean_probability"]["before"]["accuracy"]
+    assert f" {100 * accuracy:.2f} " in output and "\x1b" not in output
+    assert str(two_members / "evaluation.json") in output
+
+
+def test_one_member_without_validation_images(tmp_path, digits, clothes, capsys):
+    workdir = workdir_of(tmp_path, Config(dataset="mnist", data_dir=str(digits), validation=0))
+    assert evaluate.main([str(workdir), "--unfamiliar", str(clothes)]) == 0
+    output = capsys.readouterr().out
+    results = json.loads((workdir / "evaluation.json").read_text())
+    (member,) = results["members"]
+    assert member["after"] is None and member["temperature"] is None and results["shifts"] == {}
+    assert results["rules"]["sum_logits"]["before"] == member["before"]
+    assert results["curves"]["sum_logits"]["after"] is None
+    assert results["diversity"]["disagreement"] is None
+    assert set(results["unfamiliar"]["ensemble"]) == {"error_probability", "entropy"}
+    assert [row["size"] for row in results["sizes"]] == [1]
+    assert "±" not in output and "→" not in output and "None" not in output
+
+
+def test_another_data_set_has_its_own_validation_images(two_members, digits, capsys):
+    flags = ["--dataset", "fashion_mnist", "--data-dir", str(digits)]
+    with pytest.raises(SystemExit):  # 5,000 by default, and here are 100
+        evaluate.main([str(two_members), *flags])
+    assert "validation must be from 0 to 99" in capsys.readouterr().err
+    assert evaluate.main([str(two_members), "--data-dir", str(digits)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "message", "hint"),
+    [
+        ([], "required: WORKDIR", "experiments.evaluate --help"),
+        (["/nowhere"], "/nowhere is no workdir of experiments.run", "--help"),
+        (["WORKDIR", "--shift", "rotate"], "--shift rotate does not exist", "rotation"),
+        (["WORKDIR", "--shift", "zzz"], "--shift zzz does not exist", "rotation, blur, noise"),
+        (["WORKDIR", "--shift"], "argument --shift: expected one argument", "--help"),
+        (["WORKDIR", "--dataset", "minst"], "--dataset minst does not exist", "mnist"),
+        (["WORKDIR", "--data-dir", "/nowhere"], "/nowhere is no folder", "--help"),
+        (["WORKDIR", "--unfamiliar", "/nowhere"], "/nowhere is no folder", "--help"),
+        (["WORKDIR", "--unfamiliar", "WORKDIR"], "has no t10k-images-idx3-ubyte", "--help"),
+        (["WORKDIR", "--shifts", "all"], "--shifts is no flag", "--shift"),
+        (["WORKDIR", "WORKDIR"], "is no flag of this command", "There are"),
+    ],
+)
+def test_a_mistake_is_two_lines_and_code_2(two_members, argv, message, hint, capsys):
+    argv = [str(two_members) if word == "WORKDIR" else word for word in argv]
+    with pytest.raises(SystemExit) as exit_:
+        evaluate.main(argv)
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and len(error.splitlines()) == 2, error
+    assert message in error.splitlines()[0] and hint in error.splitlines()[1]

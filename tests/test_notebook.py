@@ -1,0 +1,25 @@
+"""The Colab notebook runs from top to bottom, and is committed without outputs."""
+
+from pathlib import Path
+
+import nbclient
+import nbformat
+
+NOTEBOOK = Path(__file__).parent.parent / "experiments" / "notebooks" / "colab.ipynb"
+
+
+def test_it_runs():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (parameters,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    parameters.source = 'DATASET, EPOCHS, MEMBERS = "mnist5k", 1, 2'
+    nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3").execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "test accuracy" in text and "ensemble" in text and "votes" in text
+
+
+def test_it_has_no_outputs():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)

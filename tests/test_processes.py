@@ -1,0 +1,136 @@
+"""Several real processes on one machine, over loopback: the same run as one process."""
+
+import json
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import trained
+from tests.test_resume import environment, wait_for
+from tests.test_run import digits  # noqa: F401 (a fixture)
+
+# SGD, since Adam's first steps make a large difference of the rounding of a tiny gradient.
+FLAGS = ["--config", "simple", "--optimizer", "sgd", "--learning-rate", "0.05", "--batch-size"]
+
+
+def start(folder, digits, env, processes, devices, members, *flags):  # noqa: F811
+    """Start all processes of a run; each writes its output into a file of its own."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "experiments.run", *FLAGS, "50", "--data-dir", str(digits)]
+    command += ["--validation", "100", "--members", str(members), "--devices", str(devices)]
+    command += ["--workdir", str(folder / "run"), *flags]
+    if processes > 1:
+        command += ["--coordinator", f"localhost:{port}", "--num-processes", str(processes)]
+    return [
+        subprocess.Popen(
+            [*command, "--process-id", str(i)] if processes > 1 else command,
+            env=env,
+            stdout=(folder / f"out.{i}").open("w"),
+            stderr=(folder / f"err.{i}").open("w"),
+        )
+        for i in range(processes)
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone(digits, tmp_path_factory):  # noqa: F811
+    """Parameters and results of one process with four devices, by number of members."""
+
+    def run(members):
+        folder = tmp_path_factory.mktemp("alone")
+        env = environment(tmp_path_factory)
+        (process,) = start(folder, digits, env, 1, 4, members, "--epochs", "2")
+        assert process.wait(timeout=120) == 0
+        return folder / "run"
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("processes", "devices", "members"),
+    [
+        (2, 2, 1),
+        pytest.param(2, 2, 3, marks=pytest.mark.slow),
+        pytest.param(4, 1, 1, marks=pytest.mark.slow),
+        pytest.param(4, 1, 3, marks=pytest.mark.slow),
+        pytest.param(4, 2, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_the_same_networks_come_out(
+    digits,  # noqa: F811
+    alone,
+    tmp_path,
+    tmp_path_factory,
+    processes,
+    devices,
+    members,
+):
+    env = environment(tmp_path_factory)
+    started = start(tmp_path, digits, env, processes, devices, members, "--epochs", "2")
+    for i, process in enumerate(started):
+        assert process.wait(timeout=180) == 0, (tmp_path / f"err.{i}").read_text()
+    one, several = alone(members), tmp_path / "run"
+    for a, b in zip(trained.load(one).members, trained.load(several).members, strict=True):
+        assert a.seed == b.seed
+        for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+    results = json.loads((several / "results.json").read_text())
+    assert results["devices"]["processes"] == processes
+    assert results["devices"]["count"] == processes * devices
+    assert len((several / "metrics.jsonl").read_text().splitlines()) == 2
+    assert "Epoch: 0002" in (tmp_path / "out.0").read_text()
+    assert "Epoch" not in (tmp_path / "out.1").read_text()
+
+
+def test_a_lost_process_ends_the_others_and_the_run_can_go_on(
+    digits,  # noqa: F811
+    tmp_path,
+    tmp_path_factory,
+):
+    env = environment(tmp_path_factory)
+    first, second = start(tmp_path, digits, env, 2, 2, 2, "--epochs", "100000")
+    wait_for(tmp_path / "run" / "metrics.jsonl", first)
+    second.kill()
+    assert first.wait(timeout=60) == 1
+    error = (tmp_path / "err.0").read_text()
+    assert "error: another process was lost" in error and "--resume" in error
+    epochs = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    command = [sys.executable, "-m", "experiments.run", "--resume", str(tmp_path / "run")]
+    done = subprocess.run([*command, "--epochs", str(epochs + 1)], env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == epochs + 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--process-id", "0"], "--num-processes and --process-id need --coordinator"),
+        (["--coordinator", "localhost:1"], "--workdir is needed with --coordinator"),
+        (["--coordinator", "localhost:1", "--workdir", "x"], "num_processes must be at least 1"),
+        (
+            ["--coordinator", "h:1", "--workdir", "x", "--num-processes", "2"],
+            "process_id must be from 0 to 1, not None",
+        ),
+        (
+            ["--coordinator", "h:1", "--workdir", "x", "--num-processes", "2", "--process-id", "2"],
+            "process_id must be from 0 to 1, not 2",
+        ),
+    ],
+)
+def test_flags_that_make_no_sense(flags, message, monkeypatch, tmp_path, capsys):
+    from experiments import run
+    from mnist_jax import parallel
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parallel, "use_cpu_cores", lambda count: None)
+    with pytest.raises(SystemExit) as exit_:
+        run.main(flags)
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and message in error and len(error.splitlines()) == 2
+    assert not list(tmp_path.iterdir())
