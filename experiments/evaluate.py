@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         loaded = trained.load(given.workdir)
         dataset = _load_dataset(loaded, given.dataset, given.data_dir)
-        if not os.access(given.workdir, os.W_OK):
+        if not _writable(given.workdir):
             raise ValueError(f"{path} cannot be written.")
         results = evaluate(loaded, dataset, given.shift, given.unfamiliar)
         records.write_json(path, results)
@@ -51,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(table)
     print(f"All of it, and the curves for plots, are in {path}.")
     return 0
+
+
+def _writable(folder: epath.Path) -> bool:
+    """As far as can be told beforehand, which is not at all of a bucket."""
+    return not os.path.isdir(folder) or os.access(folder, os.W_OK)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -1,5 +1,6 @@
 """A workdir's trained members, ready to predict: what the commands after `run` begin with."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,7 @@ def load(workdir: epath.PathLike) -> Trained:
     kinds = stacks.create(config, device_count=None)
     optimizer = stacks.make_optimizer(config, total_steps=1)  # for its state's structure
     folder = workdir / "checkpoints"
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax says at length that it only reads
     saved = None
     if folder.is_dir():
         with Checkpoints(folder, read_only=True) as checkpoints:
