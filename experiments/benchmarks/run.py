@@ -58,7 +58,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--workloads", metavar="A,B", help=f"of {', '.join(WORKLOADS)} (default: all but fast)"
+        "--workloads",
+        metavar="A,B",
+        help=f"of {', '.join(WORKLOADS)} (default: all but fast, which needs all of MNIST)",
     )
     parser.add_argument(
         "--peers", metavar="A,B", help=f"of {', '.join(PEERS)}; or none (default: all installed)"

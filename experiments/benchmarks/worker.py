@@ -115,7 +115,7 @@ def make_run(
     if workload.task == "recipe":
         make_recipe = getattr(side, "recipe", None)
         if make_recipe is None:
-            raise NotImplementedError("it has no recipe for this workload yet.")
+            raise NotImplementedError("it has no recipe for this workload.")
         recipe = make_recipe(train, (arrays["test_images"], arrays["test_labels"]))
         return lambda steps: [recipe() for _ in range(steps)][-1]
     network = NETWORKS[workload.network or ""]

@@ -62,7 +62,7 @@ WORKLOADS = {
     "evaluation": Workload("one deep, 10,000 test images", "predict", "deep", 1, 1),
     "fast": Workload("to 99 %: 60,000 images once, then the test images", "recipe", None, 1, 1),
 }
-DEFAULT = ("deep", "ensemble", "simple", "evaluation")  # fast joins when ours has its recipe
+DEFAULT = ("deep", "ensemble", "simple", "evaluation")
 
 
 def layer_shapes(network: Network) -> list[tuple[tuple[int, ...], bool, int]]:

@@ -1,6 +1,7 @@
 """mnist_jax, used as `experiments/run.py` uses it: each CPU core is a JAX device."""
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import flax.linen as nn
@@ -8,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import stacks
 from experiments.benchmarks.sides import linen_params
 from experiments.benchmarks.workloads import BATCH, LEARNING_RATE, NETWORKS, Network, Weights
-from mnist_jax import loop, models, parallel, training
+from experiments.config import get
+from mnist_jax import loop, metrics, models, parallel, training
 
 _STEPS = 1_000_000  # of the optimizer, whose learning rate is constant
 _EPOCHS = 1_000_000
@@ -71,6 +74,30 @@ class MnistJax:
         params = parallel.place(layout, _stack(linen_params(weights)))
         predict = parallel.make_predict(layout, _module(network))
         return lambda: predict(params, images)[0]
+
+    def recipe(
+        self, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
+    ) -> Callable[[], float]:
+        """The config `fast`; each time from the same initial weights, in another order."""
+        config, _ = get("fast")
+        layout, network, n = parallel.plan(members=1), models.create(config.network), len(train[1])
+        steps = training.steps_per_epoch(n, config.batch_size)
+        optimizer = stacks.make_optimizer(config, steps)
+        start = parallel.init(layout, network, optimizer, [config.seed])
+        data = parallel.replicate(layout, train[0]), parallel.replicate(layout, train[1])
+        train_epoch = parallel.compile_train(
+            layout, network, optimizer, [config.seed], start, *data, config.batch_size, steps
+        )
+        predict = parallel.make_predict(layout, network)
+        epochs = count()
+
+        def run() -> float:
+            state = jax.tree.map(jnp.copy, start)  # training uses its state's buffers up
+            batches = training.epoch_batches(0, next(epochs), n, config.batch_size)
+            state, _ = train_epoch(state, *data, np.asarray(batches))
+            return float(metrics.accuracy(predict(state.params, test[0]), test[1])[0])
+
+        return run
 
 
 def _module(network: Network, dropout: float | None = None) -> nn.Module:
