@@ -1,11 +1,13 @@
 """Evaluate trained members on test data: `python -m experiments.evaluate WORKDIR`."""
 
 import argparse
+import json
 import os
 import sys
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -24,20 +26,27 @@ _PIPE_WIDTH = 120
 _SCORES = ("error_probability", "entropy", "mutual_information")
 
 
+class Evaluation(NamedTuple):
+    """What the command writes into a workdir."""
+
+    results: dict[str, Any]  # evaluation.json
+    # predictions.npz: "validation" and "test" to logits, float32 [members, n, classes]
+    logits: dict[str, np.ndarray]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = _parse(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = cli.show_warning
     cli.use_compilation_cache()
     parallel.use_cpu_cores()
-    path = given.workdir / "evaluation.json"
     try:
         loaded = trained.load(given.workdir)
         dataset = _load_dataset(loaded, given.dataset, given.data_dir)
         if not _writable(given.workdir):
-            raise ValueError(f"{path} cannot be written.")
-        results = evaluate(loaded, dataset, given.shift, given.unfamiliar)
-        records.write_json(path, results)
+            raise ValueError(f"{given.workdir} cannot be written.")
+        made = evaluate(loaded, dataset, given.shift, given.unfamiliar)
+        save(given.workdir, made)
     except (ValueError, data.DataUnavailable) as error:
         message, _, hint = str(error).partition("\n")
         cli.fail(message, hint or _HINT)
@@ -47,10 +56,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
-    for table in tables(results):
+    for table in tables(made.results):
         console.print(table)
-    print(f"All of it, and the curves for plots, are in {path}.")
+    print(f"All of it is in {given.workdir / 'evaluation.json'}; predictions.npz holds the logits.")
     return 0
+
+
+def save(workdir: epath.Path, made: Evaluation) -> None:
+    """Write `evaluation.json` and `predictions.npz`."""
+    with (workdir / "predictions.npz").open("wb") as file:
+        np.savez(file, allow_pickle=False, **made.logits)
+    records.write_json(workdir / "evaluation.json", made.results)
+
+
+def read(loaded: Trained) -> Evaluation | None:
+    """What `save` has written of these very members; None where there is nothing of the kind."""
+    try:
+        results = json.loads((loaded.workdir / "evaluation.json").read_text())
+        with (loaded.workdir / "predictions.npz").open("rb") as file:
+            logits = dict(np.load(file))
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
+    return Evaluation(results, logits) if results.get("step") == loaded.step else None
 
 
 def _writable(folder: epath.Path) -> bool:
@@ -63,7 +90,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="python -m experiments.evaluate",
         description="Evaluate a workdir's members, each of them and combined, on test images: "
         "accuracy, calibration before and after temperature scaling, every ensemble size. Writes "
-        "evaluation.json into the workdir.",
+        "evaluation.json and predictions.npz (the logits) into the workdir.",
     )
     parser.add_argument("workdir", type=epath.Path, metavar="WORKDIR", help="of experiments.run")
     parser.add_argument(
@@ -111,8 +138,8 @@ def evaluate(
     dataset: Dataset,
     shift_names: Sequence[str] = (),
     unfamiliar_dir: str | None = None,
-) -> dict[str, Any]:
-    """Predict and judge; what `evaluation.json` holds.
+) -> Evaluation:
+    """Predict and judge.
 
     The temperatures are fitted on the validation images; without them there is no scaling.
 
@@ -125,13 +152,17 @@ def evaluate(
         return loaded.predict(images)
 
     unfamiliar = None if unfamiliar_dir is None else data.load_test(unfamiliar_dir).images
+    by_split = {}
     temperatures = None
     if len(dataset.validation.labels):
-        logits = predict("validation", dataset.validation.images)
-        temperatures = evaluation.fit_temperatures(logits, dataset.validation.labels)
+        by_split["validation"] = predict("validation", dataset.validation.images)
+        temperatures = evaluation.fit_temperatures(
+            by_split["validation"], dataset.validation.labels
+        )
     images, labels = dataset.test
-    logits = predict("test", images)
+    logits = by_split["test"] = predict("test", images)
     results = {
+        "step": loaded.step,
         "dataset": {"name": dataset.name, "source": dataset.source},
         "validation_size": len(dataset.validation.labels),
         "test_size": len(labels),
@@ -162,7 +193,7 @@ def evaluate(
                 | evaluation.scores(logits_here, labels, temperatures)
                 | {"diversity": evaluation.diversity(logits_here, labels)}
             )
-    return results
+    return Evaluation(results, by_split)
 
 
 def tables(results: dict[str, Any]) -> Iterator[Table]:

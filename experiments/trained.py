@@ -33,6 +33,7 @@ class Trained:
 
     workdir: epath.Path
     config: Config
+    step: int  # of the checkpoint
     members: list[Member]
     # uint8 or float32 in [0, 1], [n, 28, 28, 1], to logits, float32 [members, n, classes]
     predict: Callable[[np.ndarray], np.ndarray]
@@ -69,7 +70,7 @@ def load(workdir: epath.PathLike) -> Trained:
         logits = [stack.predict(placed[name], images) for name, stack in kinds.items()]
         return np.concatenate(logits)
 
-    return Trained(workdir, config, members, predict)
+    return Trained(workdir, config, saved.step, members, predict)
 
 
 def load_dataset(trained: Trained) -> Dataset:

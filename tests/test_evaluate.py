@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, evaluate, records, stacks
+from experiments import cli, evaluate, records, stacks, trained
 from experiments.config import Config
 from mnist_jax import data, parallel, shifts
 from mnist_jax.checkpoints import Checkpoints
@@ -76,6 +76,12 @@ def test_everything(two_members, clothes, capsys):
     accuracy = results["rules"]["mean_probability"]["before"]["accuracy"]
     assert f" {100 * accuracy:.2f} " in output and "\x1b" not in output
     assert str(two_members / "evaluation.json") in output
+    loaded = trained.load(two_members)
+    saved = evaluate.read(loaded)
+    assert saved.results == results and saved.logits["validation"].shape == (2, 40, 10)
+    images = trained.load_dataset(loaded).test.images
+    np.testing.assert_array_equal(saved.logits["test"], loaded.predict(images))
+    assert evaluate.read(dataclasses.replace(loaded, step=1)) is None  # trained on since then
 
 
 def test_one_member_without_validation_images(tmp_path, digits, clothes, capsys):
