@@ -5,6 +5,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
+
 from experiments import configs
 from mnist_jax import data, models
 
@@ -39,7 +41,15 @@ class Config:
         1, "networks trained side by side; or NETWORK:N,NETWORK:N to mix them", "never"
     )
     seed: int = _option(0, "member i is made from seed + i")
-    data_seed: int = _option(0, "shuffles the training images, for all members alike")
+    data_seed: int = _option(0, "shuffles the training images")
+    shuffles: Literal["shared", "own"] = _option(
+        "shared", "all members see the same batches, or each its own"
+    )
+    augment: Literal["none", "shift", "affine"] = _option(
+        "none",
+        "shift: move each training image by up to 2 pixels; affine: also turn it by up to 10 "
+        "degrees and scale it by up to 10 %",
+    )
     dropout: float | None = _option(None, "probability of zero in dropout; None: the network's own")
     conv_stddev: float | None = _option(
         None, "initial standard deviation of deep's convolutions; None: 0.01"
@@ -56,6 +66,21 @@ class Config:
     beta1: float = _option(0.9, "adam's decay of the mean gradient; sgd's momentum")
     beta2: float = _option(0.999, "adam's decay of the mean squared gradient")
     weight_decay: float = _option(0.0, "decoupled; times the learning rate")
+    ema: float | None = _option(
+        None,
+        "evaluate a moving average of the weights, of this decay a step, such as 0.999",
+        "never",
+    )
+    snapshots: int = _option(
+        1,
+        "go through the schedule so often and keep the weights at each end as one more member",
+        "never",
+    )
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = _option(
+        "auto",
+        "of products; auto: the device's own (CPU float32, GPU tf32, TPU bfloat16); bfloat16: of "
+        "all values but the weights",
+    )
     dataset: Dataset = _option("auto", "auto: mnist, or mnist5k where mnist cannot be had")
     data_dir: str | None = _option(
         None, "folder of IDX files; None: MNIST_JAX_DATA, then TFDS", "free"
@@ -77,6 +102,7 @@ class Config:
     def __post_init__(self) -> None:
         least = {"save_seconds": 0, "seed": 0, "data_seed": 0, "epochs": 1, "batch_size": 1}
         least |= {"weight_decay": 0, "validation": 0, "devices": 1, "data_parallel": 1}
+        least |= {"snapshots": 1}
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and not value >= bound:
@@ -85,9 +111,14 @@ class Config:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}.")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout}.")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}.")
+        for name in ("beta1", "beta2", "ema"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1), not {value}.")
+        if self.epochs % self.snapshots:
+            raise ValueError(
+                f"snapshots must divide the {self.epochs} epochs, which {self.snapshots} does not."
+            )
         for name, count in self._counts().items():
             if count < 1:
                 raise ValueError(f"members must be at least 1, not {self.members}.")
@@ -132,6 +163,7 @@ class Config:
     def network_options(self) -> dict[str, Any]:
         """The options of `models.create` that are set."""
         options = {"dropout_rate": self.dropout, "conv_stddev": self.conv_stddev}
+        options["dtype"] = jnp.bfloat16 if self.precision == "bfloat16" else None
         return {name: value for name, value in options.items() if value is not None}
 
 

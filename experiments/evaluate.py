@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset = _load_dataset(loaded, given.dataset, given.data_dir)
         if not _writable(given.workdir):
             raise ValueError(f"{given.workdir} cannot be written.")
-        made = evaluate(loaded, dataset, given.shift, given.unfamiliar)
+        if given.mc_dropout and not _drops(loaded):
+            raise ValueError("--mc-dropout needs networks with dropout, which these are not.")
+        made = evaluate(loaded, dataset, given.shift, given.unfamiliar, given.mc_dropout)
         save(given.workdir, made)
     except (ValueError, data.DataUnavailable) as error:
         message, _, hint = str(error).partition("\n")
@@ -78,6 +80,10 @@ def read(loaded: Trained) -> Evaluation | None:
     except (OSError, ValueError, zipfile.BadZipFile):
         return None
     return Evaluation(results, logits) if results.get("step") == loaded.step else None
+
+
+def _drops(loaded: Trained) -> bool:
+    return all(getattr(member.network, "dropout_rate", 0) > 0 for member in loaded.members)
 
 
 def _writable(folder: epath.Path) -> bool:
@@ -113,7 +119,16 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="FOLDER",
         help="IDX files (t10k-*) of images of something else, which uncertainty should tell apart",
     )
+    parser.add_argument(
+        "--mc-dropout",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also combine N predictions of each member with dropout on",
+    )
     given = parser.parse(argv)
+    if given.mc_dropout < 0:
+        cli.fail(f"--mc-dropout must be at least 0, not {given.mc_dropout}.", _HINT)
     if given.dataset not in (None, *data.NAMES):
         cli.fail(
             f"--dataset {given.dataset} does not exist.", cli.nearest(given.dataset, data.NAMES)
@@ -138,6 +153,7 @@ def evaluate(
     dataset: Dataset,
     shift_names: Sequence[str] = (),
     unfamiliar_dir: str | None = None,
+    mc_dropout: int = 0,
 ) -> Evaluation:
     """Predict and judge.
 
@@ -150,6 +166,10 @@ def evaluate(
     def predict(what: str, images: np.ndarray) -> np.ndarray:
         print(f"Predicting {len(images):,} {what} images", flush=True)
         return loaded.predict(images)
+
+    def predict_dropping(what: str, images: np.ndarray) -> np.ndarray:
+        print(f"Predicting {len(images):,} {what} images, {mc_dropout} x with dropout", flush=True)
+        return np.concatenate([loaded.predict(images, seed) for seed in range(mc_dropout)])
 
     unfamiliar = None if unfamiliar_dir is None else data.load_test(unfamiliar_dir).images
     by_split = {}
@@ -172,14 +192,29 @@ def evaluate(
         "curves": evaluation.curves(logits, labels, temperatures),
         "unfamiliar": None,
         "shifts": {},
+        "mc_dropout": None,
     }
     results["members"] = [
-        {"network": member.network_name, "seed": member.seed, **row}
+        member.describe() | {"name": member.name} | row
         for member, row in zip(loaded.members, results["members"], strict=True)
     ]
+    if mc_dropout:
+        passes = predict_dropping("test", images)
+        dropping_temperatures = None
+        if len(dataset.validation.labels):
+            dropping_temperatures = evaluation.fit_temperatures(
+                predict_dropping("validation", dataset.validation.images),
+                dataset.validation.labels,
+            )
+        rules = evaluation.scores(passes, labels, dropping_temperatures)["rules"]
+        results["mc_dropout"] = {"passes": mc_dropout} | rules["mean_probability"]
     if unfamiliar is not None:
         results["unfamiliar"] = {"source": unfamiliar_dir, "size": len(unfamiliar)}
         results["unfamiliar"] |= evaluation.detection(logits, predict("unfamiliar", unfamiliar))
+        if mc_dropout:
+            strange = predict_dropping("unfamiliar", unfamiliar)
+            found = evaluation.detection(passes, strange)["ensemble"]
+            results["unfamiliar"]["mc_dropout"] = found
     for name in shift_names:
         results["shifts"][name] = []
         for strength, amount in enumerate(shifts.AMOUNTS[name]):
@@ -198,10 +233,12 @@ def evaluate(
 
 def tables(results: dict[str, Any]) -> Iterator[Table]:
     """What the terminal shows of `evaluate`'s results."""
-    names = [f"{row['network']} {row['seed']}" for row in results["members"]]
+    names = [row["name"] for row in results["members"]]
     rows = dict(zip(names, results["members"], strict=True))
     if len(rows) > 1:
         rows |= {rule.replace("_", " "): row for rule, row in results["rules"].items()}
+    if results["mc_dropout"]:
+        rows[f"{results['mc_dropout']['passes']} x dropout"] = results["mc_dropout"]
     name = results["dataset"]["name"]
     title = f"{name}: {results['test_size']:,} test images"
     yield _predictions(f"{title}; accuracy also after refusing the least certain", rows)
@@ -303,6 +340,8 @@ def _detection(names: list[str], unfamiliar: dict[str, Any]) -> Table:
     rows = dict(zip(names, unfamiliar["members"], strict=True))
     if len(rows) > 1:
         rows["ensemble"] = unfamiliar["ensemble"]
+    if "mc_dropout" in unfamiliar:
+        rows["dropout"] = unfamiliar["mc_dropout"]
     for name, by in rows.items():
         areas = [by.get(score, {"auroc": None, "aupr": None}) for score in _SCORES]
         cells = [f"{_percent(area['auroc'])} / {_percent(area['aupr'])}" for area in areas]

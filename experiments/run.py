@@ -21,7 +21,7 @@ from experiments.config import Config
 from experiments.display import TrainingDisplay, draw
 from experiments.progress import Progress
 from experiments.stacks import Stack
-from mnist_jax import data, ensemble, loop, metrics, parallel, training
+from mnist_jax import augment, data, ensemble, loop, metrics, parallel, training
 from mnist_jax.data import Dataset
 from mnist_jax.loop import Chunk
 from mnist_jax.training import TrainState
@@ -117,12 +117,13 @@ def train_and_evaluate(run: Run, force: bool = False) -> int:
     from mnist_jax.checkpoints import Checkpoints
 
     folder = run.workdir / "checkpoints"
+    snapshots = stacks.snapshot_steps(run.config, run.steps_per_epoch)
     board_options = {"write_to_disk": parallel.is_lead()}
     print(_first_line(run), flush=True)
     try:
         with (
             loop.interrupts(second=lambda number: os._exit(128 + number)) as signals,
-            Checkpoints(folder) as checkpoints,
+            Checkpoints(folder, keep=snapshots) as checkpoints,
             SummaryWriter(str(run.workdir / "tensorboard"), **board_options) as board,
         ):
             states, before = _begin(run, checkpoints, force)
@@ -134,6 +135,7 @@ def train_and_evaluate(run: Run, force: bool = False) -> int:
                 return TERMINATED
             if stop:
                 print("Interrupted: what is trained is saved, and evaluated now.", flush=True)
+            checkpoints.wait()  # the evaluation may need them
             _evaluate(run, states, now, compile_seconds)
             return INTERRUPTED if stop else 0
     except loop.NonFiniteLoss as error:
@@ -231,6 +233,8 @@ def _chunks(run: Run, states: dict[str, TrainState], now: Progress) -> Iterator[
             batch_size=run.config.batch_size,
             epochs=run.config.epochs,
             data_seed=run.config.data_seed,
+            own_shuffles=run.config.shuffles == "own",
+            augment=augment.create(run.config.augment),
             done=(now.epochs, now.steps),
         )
         for name, stack in run.kinds.items()
@@ -261,7 +265,10 @@ def _save(run: Run, checkpoints: Any, states: dict[str, TrainState], now: Progre
 def _predict(run: Run, states: dict[str, TrainState], images: np.ndarray) -> np.ndarray:
     """All members' logits, float32 `[members, n, classes]`."""
     return np.concatenate(
-        [stack.predict(states[name].params, images) for name, stack in run.kinds.items()]
+        [
+            stack.predict(training.evaluated_params(states[name]), images)
+            for name, stack in run.kinds.items()
+        ]
     )
 
 
@@ -269,17 +276,27 @@ def _validate(run: Run, states: dict[str, TrainState]) -> dict[str, Any]:
     images, labels = run.dataset.validation
     if not len(labels):
         return {}
-    return _scores(run.config, "validation", _predict(run, states, images), labels)
+    members = _describe_members(run.config)
+    return _scores("validation", members, _predict(run, states, images), labels)
 
 
 def _evaluate(
     run: Run, states: dict[str, TrainState], now: Progress, compile_seconds: float
 ) -> None:
-    """Write and print the results on the test images."""
-    logits = _predict(run, states, run.dataset.test.images)
+    """Write and print the results on the test images: with snapshots, theirs."""
+    images, labels = run.dataset.test
+    members = _describe_members(run.config)
+    if run.config.snapshots > 1:
+        from experiments import trained
+
+        loaded = trained.load(run.workdir)
+        members = [member.describe() for member in loaded.members]
+        logits = loaded.predict(images)
+    else:
+        logits = _predict(run, states, images)
     results = (
         records.describe(run.config, run.dataset)
-        | _scores(run.config, "test", logits, run.dataset.test.labels)
+        | _scores("test", members, logits, labels)
         | {
             "epochs": now.epochs + now.steps / run.steps_per_epoch,
             "train_seconds": round(now.train_seconds, 3),
@@ -293,35 +310,33 @@ def _evaluate(
     _print_results(results, logits, run.dataset)
 
 
+def _describe_members(config: Config) -> list[dict[str, Any]]:
+    return [{"network": name, "seed": seed} for name, seeds in config.kinds for seed in seeds]
+
+
 def _write_metrics(run: Run, now: Progress) -> None:
     if parallel.is_lead():
         records.write_json_lines(run.workdir / "metrics.jsonl", now.history)
 
 
-def _scores(config: Config, split: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def _scores(
+    split: str, members: list[dict[str, Any]], logits: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
     """Accuracy and NLL of each member and of the ensemble, named after the split.
 
     The ensemble's accuracy is that of summed logits, the lab's rule; its NLL that of the members'
     mean probability.
     """
     accuracies, nlls = metrics.accuracy(logits, labels), metrics.nll(logits, labels)
-    networks = [kind.network for kind in config.kinds for _ in kind.seeds]
-    members = [
-        {
-            "seed": seed,
-            "network": network,
-            f"{split}_accuracy": float(accuracy),
-            f"{split}_nll": float(nll),
-        }
-        for seed, network, accuracy, nll in zip(
-            config.seeds, networks, accuracies, nlls, strict=True
-        )
+    rows = [
+        {**member, f"{split}_accuracy": float(accuracy), f"{split}_nll": float(nll)}
+        for member, accuracy, nll in zip(members, accuracies, nlls, strict=True)
     ]
     together = {
         f"{split}_accuracy": float(metrics.accuracy(ensemble.sum_logits(logits), labels)),
         f"{split}_nll": float(metrics.nll(ensemble.mean_probability(logits), labels)),
     }
-    return {"members": members, "ensemble": together}
+    return {"members": rows, "ensemble": together}
 
 
 def _first_line(run: Run) -> str:

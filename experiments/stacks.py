@@ -1,6 +1,5 @@
 """A config's members as stacks, one a network: what `run` trains and the other commands restore."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -11,8 +10,8 @@ import optax
 
 from experiments.config import Config
 from mnist_jax import ensemble, models, parallel, training
-from mnist_jax.parallel import Layout
-from mnist_jax.training import Params, TrainState
+from mnist_jax.parallel import Layout, Predict
+from mnist_jax.training import TrainState
 
 
 class Stack(NamedTuple):
@@ -21,8 +20,7 @@ class Stack(NamedTuple):
     seeds: list[int]
     network: nn.Module
     layout: Layout
-    # a state's params on the devices, and images, to logits, float32 [members, n, classes]
-    predict: Callable[[Params, np.ndarray], np.ndarray]
+    predict: Predict
 
 
 def create(config: Config, device_count: int | None) -> dict[str, Stack]:
@@ -35,6 +33,7 @@ def create(config: Config, device_count: int | None) -> dict[str, Stack]:
         ValueError: an option that a network does not have, or devices that do not suit.
     """
     devices = parallel.first_devices(device_count)
+    parallel.use_precision(config.precision)
     kinds = {}
     for name, seeds in config.kinds:
         network = models.create(name, len(config.class_names), **config.network_options)
@@ -54,6 +53,8 @@ def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransforma
         config.weight_decay,
         config.beta1,
         config.beta2,
+        config.snapshots,
+        config.ema,
     )
 
 
@@ -68,3 +69,11 @@ def shapes(
         )
         for name, stack in stacks.items()
     }
+
+
+def snapshot_steps(config: Config, steps_per_epoch: int) -> list[int]:
+    """After which steps the snapshots are taken; empty where there are none."""
+    if config.snapshots == 1:
+        return []
+    length = config.epochs // config.snapshots * steps_per_epoch
+    return [length * (i + 1) for i in range(config.snapshots)]

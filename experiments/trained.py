@@ -1,20 +1,22 @@
 """A workdir's trained members, ready to predict: what the commands after `run` begin with."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 from etils import epath
 
 from experiments import records, stacks
 from experiments.config import Config
+from experiments.stacks import Stack
 from mnist_jax import data, parallel
-from mnist_jax.checkpoints import Checkpoints
+from mnist_jax.checkpoints import Checkpoints, Saved
 from mnist_jax.data import Dataset
+from mnist_jax.training import Params, evaluated_params
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,25 @@ class Member:
     network: nn.Module
     seed: int
     params: Any  # NumPy, without an axis of members
+    epoch: int | None = None  # of a snapshot
+
+    @property
+    def name(self) -> str:
+        """For tables: network and seed, and the epoch of a snapshot."""
+        snapshot = "" if self.epoch is None else f", epoch {self.epoch}"
+        return f"{self.network_name} {self.seed}{snapshot}"
+
+    def describe(self) -> dict[str, Any]:
+        """What tells this member from the others, as plain values."""
+        snapshot = {} if self.epoch is None else {"epoch": self.epoch}
+        return {"network": self.network_name, "seed": self.seed} | snapshot
+
+
+class Predict(Protocol):
+    """What `Trained.predict` is."""
+
+    def __call__(self, images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
+        """As `parallel.Predict`, of all members in their order."""
 
 
 @dataclass(frozen=True)
@@ -35,42 +56,74 @@ class Trained:
     config: Config
     step: int  # of the checkpoint
     members: list[Member]
-    # uint8 or float32 in [0, 1], [n, 28, 28, 1], to logits, float32 [members, n, classes]
-    predict: Callable[[np.ndarray], np.ndarray]
+    predict: Predict
 
 
 def load(workdir: epath.PathLike) -> Trained:
-    """Read a workdir's config and its last saved state.
+    """Read a workdir's config and its last saved state, or the snapshots that it has.
 
     Raises:
         ValueError: the folder is no workdir, or holds no checkpoint.
-        CheckpointError: all of its checkpoints are damaged.
+        CheckpointError: all of its checkpoints, or a snapshot, are damaged.
     """
     workdir = epath.Path(workdir)
     config = records.read_config(workdir)
     kinds = stacks.create(config, device_count=None)
-    optimizer = stacks.make_optimizer(config, total_steps=1)  # for its state's structure
+    optimizer = stacks.make_optimizer(
+        config, total_steps=config.epochs
+    )  # for its state's structure
     folder = workdir / "checkpoints"
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax says at length that it only reads
-    saved = None
-    if folder.is_dir():
-        with Checkpoints(folder, read_only=True) as checkpoints:
-            saved = checkpoints.restore(stacks.shapes(kinds, optimizer))
-    if saved is None:
-        raise ValueError(f"{folder} holds no checkpoint; nothing was saved yet.")
-    params = {name: state.params for name, state in saved.state.items()}
+    if not folder.is_dir():
+        raise ValueError(f"{folder} does not exist; nothing was saved yet.")
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        saved = checkpoints.restore(stacks.shapes(kinds, optimizer))
+        if saved is None:
+            raise ValueError(f"{folder} holds no checkpoint; nothing was saved yet.")
+        snapshots = _snapshots(checkpoints, config, saved, kinds, optimizer)
     members = [
-        Member(name, stack.network, seed, jax.tree.map(lambda leaf, i=i: leaf[i], params[name]))
+        Member(
+            name, stack.network, seed, jax.tree.map(lambda leaf, i=i: leaf[i], params[name]), epoch
+        )
+        for epoch, params in snapshots.items()
         for name, stack in kinds.items()
         for i, seed in enumerate(stack.seeds)
     ]
-    placed = {name: parallel.place(stack.layout, params[name]) for name, stack in kinds.items()}
+    placed = [
+        (stack, parallel.place(stack.layout, params[name]))
+        for params in snapshots.values()
+        for name, stack in kinds.items()
+    ]
 
-    def predict(images: np.ndarray) -> np.ndarray:
-        logits = [stack.predict(placed[name], images) for name, stack in kinds.items()]
-        return np.concatenate(logits)
+    def predict(images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
+        return np.concatenate(
+            [stack.predict(params, images, dropout_seed) for stack, params in placed]
+        )
 
     return Trained(workdir, config, saved.step, members, predict)
+
+
+def _snapshots(
+    checkpoints: Checkpoints,
+    config: Config,
+    newest: Saved,
+    kinds: dict[str, Stack],
+    optimizer: optax.GradientTransformation,
+) -> dict[int | None, dict[str, Params]]:
+    """Each snapshot's epoch and `{network: params}`; without any, None and the newest ones."""
+    if config.snapshots == 1:
+        return {None: {name: evaluated_params(state) for name, state in newest.state.items()}}
+    history = newest.details["progress"]["history"]
+    steps_per_epoch = history[0]["steps"] if history else 0
+    steps = [s for s in stacks.snapshot_steps(config, steps_per_epoch) if 0 < s <= newest.step]
+    by_epoch: dict[int | None, Any] = {
+        step // steps_per_epoch: checkpoints.restore_step(step, stacks.shapes(kinds, optimizer))
+        for step in steps
+    }
+    return {
+        epoch: {name: evaluated_params(state) for name, state in saved.state.items()}
+        for epoch, saved in (by_epoch or {None: newest}).items()
+    }
 
 
 def load_dataset(trained: Trained) -> Dataset:

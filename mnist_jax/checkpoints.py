@@ -3,7 +3,8 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -33,28 +34,32 @@ class Saved(NamedTuple):
     details: dict[str, Any]  # what JSON can hold
 
 
-class _KeepBest:
-    """Orbax's preservation policy for one step, which changes."""
+@dataclass
+class _KeepBestAndSome:
+    """Orbax's preservation policy for one step, which changes, and for some that do not."""
 
-    step: int | None = None
+    some: Collection[int]
+    best: int | None = None
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        return [checkpoint.step == self.step for checkpoint in checkpoints]
+        return [one.step == self.best or one.step in self.some for one in checkpoints]
 
 
 class Checkpoints:
-    """The last two saved states of a run, and its best, in one folder.
+    """The last two saved states of a run, its best, and those of chosen steps, in one folder.
 
     Use it as a context manager: saving goes on in the background, and the end waits for it. A
     checkpoint appears under its name once it is whole. With `read_only` nothing is changed, also
-    while another process saves there.
+    while another process saves there. `keep` names steps that later ones never push out.
     """
 
-    def __init__(self, folder: str | PathLike[str], read_only: bool = False) -> None:
+    def __init__(
+        self, folder: str | PathLike[str], read_only: bool = False, keep: Collection[int] = ()
+    ) -> None:
         self._folder = epath.Path(folder).absolute()
         self._read_only = read_only
-        self._best = _KeepBest()
-        policies = [checkpoint_managers.LatestN(_LATEST), self._best]
+        self._kept = _KeepBestAndSome(keep)
+        policies = [checkpoint_managers.LatestN(_LATEST), self._kept]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=not read_only,
@@ -89,7 +94,7 @@ class Checkpoints:
             CheckpointError: this or the save before could not be written.
         """
         if best:
-            self._best.step = step
+            self._kept.best = step
         try:
             self._manager.save(
                 step,
@@ -106,6 +111,17 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps there are, ascending."""
         return sorted(self._manager.all_steps())
+
+    def wait(self) -> None:
+        """Until what was saved is written.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._cannot_write(error) from error
 
     def restore(self, like: Any) -> Saved | None:
         """The newest checkpoint that is whole, or None where there is none at all.
@@ -133,6 +149,18 @@ class Checkpoints:
         if damaged:
             raise CheckpointError(f"{self._folder}: every checkpoint is damaged, {damaged}.")
         return None
+
+    def restore_step(self, step: int, like: Any) -> Saved:
+        """The checkpoint of one step; `like` as in `restore`.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        try:
+            return self._restore_one(step, like)
+        except Exception as error:  # whatever damage makes of the files
+            reason = str(error).partition("\n")[0][:200]
+            raise CheckpointError(f"{self._folder / str(step)} cannot be read: {reason}") from error
 
     def _make_way(self, damaged: list[int]) -> None:
         """Delete damaged checkpoints, which stand where the continued run will save its own."""

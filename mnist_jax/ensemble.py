@@ -12,6 +12,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from mnist_jax import training
+from mnist_jax.augment import Augment
 from mnist_jax.training import Share, TrainState
 
 
@@ -33,17 +34,25 @@ def train_epoch(
     seeds: Array,
     share: Share,
     sum_over_shards: Callable[[Any], Any] = lambda tree: tree,
+    augment: Augment | None = None,
 ) -> tuple[TrainState, Array]:
-    """`training.train_epoch` for all members, on the same batches.
+    """`training.train_epoch` for all members.
+
+    The share's batches are `[steps, batch]`, the same for all members, or
+    `[members, steps, batch]`.
 
     Returns:
         The new stacked state and the losses, float32 `[members, steps]`.
     """
 
-    def one_member(state: TrainState, seed: Array) -> tuple[TrainState, Array]:
-        return training.train_epoch(network, optimizer, state, seed, share, sum_over_shards)
+    def one_member(
+        state: TrainState, seed: Array, batches: Array = share.batches
+    ) -> tuple[TrainState, Array]:
+        mine = share._replace(batches=batches)
+        return training.train_epoch(network, optimizer, state, seed, mine, sum_over_shards, augment)
 
-    return map_members(one_member, state, seeds)
+    own = [share.batches] if share.batches.ndim == 3 else []
+    return map_members(one_member, state, seeds, *own)
 
 
 def map_members(function: Callable[..., Any], *stacked: Any) -> Any:

@@ -206,7 +206,8 @@ class Conv(nn.Module):
 class Dense(nn.Module):
     """`inputs @ kernel + bias`, `[n, in]` to `[n, features]`.
 
-    Parameters: `kernel` `[in, features]` and `bias` `[features]`, float32.
+    Parameters: `kernel` `[in, features]` and `bias` `[features]`, float32, brought to the inputs'
+    dtype.
     """
 
     features: int
@@ -218,7 +219,7 @@ class Dense(nn.Module):
         shape = (inputs.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        return matmul(inputs, kernel) + bias
+        return matmul(inputs, kernel.astype(inputs.dtype)) + bias.astype(inputs.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

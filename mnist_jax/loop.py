@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from mnist_jax import data, parallel
+from mnist_jax.augment import Augment
 from mnist_jax.parallel import Layout
 from mnist_jax.training import TrainState, epoch_batches, steps_per_epoch
 
@@ -95,6 +96,8 @@ def train(
     batch_size: int,
     epochs: int,
     data_seed: int = 0,
+    own_shuffles: bool = False,
+    augment: Augment | None = None,
     done: tuple[int, int] = (0, 0),
 ) -> Iterator[Chunk]:
     """Train all members, yielding after each chunk of steps.
@@ -107,6 +110,8 @@ def train(
         labels: int32 `[n]`.
         batch_size: images a step, at most `n`.
         data_seed: shuffles; all members see the same batches.
+        own_shuffles: instead each member sees batches of its own, which also its seed decides on.
+        augment: changes the images of each batch, from `augment.create`.
         done: whole epochs, and steps of the next one, that `state` has behind it. A run that goes
             on from the end of one of its own chunks ends with the bits it would have had.
 
@@ -131,16 +136,27 @@ def train(
     started = time.perf_counter()
     run = {
         length: parallel.compile_train(
-            layout, network, optimizer, seeds, state, *on_devices, batch_size, length
+            layout,
+            network,
+            optimizer,
+            seeds,
+            state,
+            *on_devices,
+            batch_size,
+            length,
+            own_shuffles,
+            augment,
         )
         for length in {*first, *(whole if epochs - epochs_done > 1 else [])}
     }
     compile_seconds = time.perf_counter() - started
     for epoch in range(epochs_done + 1, epochs + 1):
-        batches = np.asarray(epoch_batches(data_seed, epoch, len(images), batch_size))
+        batches = _batches(
+            data_seed, epoch, len(images), batch_size, seeds if own_shuffles else None
+        )
         for length in first if epoch == epochs_done + 1 else whole:
             started = time.perf_counter()
-            part = batches[steps_done : steps_done + length]
+            part = batches[..., steps_done : steps_done + length, :]
             state, on_device_losses = run[length](state, *on_devices, part)
             losses = parallel.gather(layout, on_device_losses)
             seconds = time.perf_counter() - started
@@ -148,6 +164,15 @@ def train(
             steps_done += length
             yield Chunk(state, epoch, steps_done, steps, losses, seconds, compile_seconds)
         steps_done = 0
+
+
+def _batches(
+    data_seed: int, epoch: int, n: int, batch_size: int, seeds: Sequence[int] | None
+) -> np.ndarray:
+    """An epoch's batches of all members `[steps, batch]` or, given seeds, of each one."""
+    if seeds is None:
+        return np.asarray(epoch_batches(data_seed, epoch, n, batch_size))
+    return np.stack([epoch_batches(data_seed, epoch, n, batch_size, seed) for seed in seeds])
 
 
 def _check_finite(losses: np.ndarray, seeds: Sequence[int], epoch: int, done: int) -> None:

@@ -12,7 +12,7 @@ runs the same program on the same data and ends with the same results.
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -23,6 +23,7 @@ from jax import Array, lax
 from jax.experimental import multihost_utils
 
 from mnist_jax import data, ensemble, training
+from mnist_jax.augment import Augment
 from mnist_jax.training import Share, TrainState
 
 _AXIS = "devices"
@@ -31,6 +32,28 @@ _PREDICT_BATCH_ACCELERATOR = 1000
 _PREDICT_BLOCKS = 25  # batches in one call, where there are as many
 _CONNECT_SECONDS = 120
 _SILENCE_SECONDS = 30  # then a process counts as lost
+
+
+class Predict(Protocol):
+    """What `make_predict` gives."""
+
+    def __call__(
+        self, params: Any, images: np.ndarray, dropout_seed: int | None = None
+    ) -> np.ndarray:
+        """Logits of every member.
+
+        Args:
+            params: a state's, on the devices.
+            images: uint8 or float32 in [0, 1], `[n, 28, 28, 1]`, on the host.
+            dropout_seed: predict with dropout as in training, by masks from this seed (Gal and
+                Ghahramani 2016: each such pass is a sample of a posterior).
+
+        Returns:
+            float32 `[members, n, classes]`, on the host.
+
+        Raises:
+            TypeError, ValueError: images that `data.check` refuses.
+        """
 
 
 def use_cpu_cores(count: int | None = None) -> None:
@@ -46,6 +69,19 @@ def use_cpu_cores(count: int | None = None) -> None:
         raise ValueError(f"count must be at least 1, not {count}.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jax.config.update("jax_num_cpu_devices", count or cores or 1)
+
+
+def use_precision(name: str) -> None:
+    """Choose the precision of float32 matrix products, for the whole process.
+
+    Args:
+        name: `"float32"` or `"tf32"`; anything else leaves the device its default: float32 on
+            CPUs, TF32 on GPUs, bfloat16 on TPUs.
+    """
+    jax.config.update(
+        "jax_default_matmul_precision",
+        {"float32": "highest", "tf32": "tensorfloat32"}.get(name),
+    )
 
 
 def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -228,6 +264,8 @@ def compile_train(
     labels: Array,
     batch_size: int,
     steps: int,
+    own_batches: bool = False,
+    augment: Augment | None = None,
 ) -> Callable[[TrainState, Array, Array, np.ndarray], tuple[TrainState, Array]]:
     """Compile the training of all members on all devices for some steps.
 
@@ -235,11 +273,13 @@ def compile_train(
         seeds: one a member.
         state: from `init` or `place`; looked at for its shapes.
         images, labels: from `replicate`; looked at for their shapes.
+        own_batches: each member has its own.
+        augment: from `augment.create`.
 
     Returns:
         A function of the state (its buffers are used up), images, labels, and int32 batches
-        `[steps, batch_size]`; it gives the new state and the losses, which `gather` brings back as
-        `[members, steps]`.
+        `[steps, batch_size]` or, with `own_batches`, `[members, steps, batch_size]`. It gives the
+        new state and the losses, which `gather` brings back as `[members, steps]`.
     """
     width = -(-batch_size // layout.data)
     groups = np.arange(len(layout.devices)).reshape(layout.groups, layout.data).tolist()
@@ -251,16 +291,25 @@ def compile_train(
         state: TrainState, seeds: Array, shard: Array, images: Array, labels: Array, batches: Array
     ) -> tuple[TrainState, Array]:
         # A batch that does not divide evenly is filled up with images of weight 0.
-        filled = jnp.pad(batches, ((0, 0), (0, width * layout.data - batch_size)))
-        mine = lax.dynamic_slice_in_dim(filled, shard * width, width, axis=1)
+        missing = width * layout.data - batch_size
+        filled = jnp.pad(batches, [(0, 0)] * (batches.ndim - 1) + [(0, missing)])
+        mine = lax.dynamic_slice_in_dim(filled, shard * width, width, axis=-1)
         weights = (shard * width + jnp.arange(width) < batch_size) / batch_size
         share = Share(images, labels, mine, weights, shard)
-        return ensemble.train_epoch(network, optimizer, state, seeds, share, sum_over_shards)
+        return ensemble.train_epoch(
+            network, optimizer, state, seeds, share, sum_over_shards, augment
+        )
 
-    mapped = _pmap(layout, on_device, in_axes=(0, 0, 0, 0, 0, None), donate_argnums=0)
+    batch_axis = 0 if own_batches else None
+    mapped = _pmap(layout, on_device, in_axes=(0, 0, 0, 0, 0, batch_axis), donate_argnums=0)
     spread_seeds = place(layout, np.asarray(seeds, np.uint32))
     shards = _pmap(layout, lambda x: x)(_shards(layout))
-    batches = np.zeros((steps, batch_size), np.int32)
+
+    def on_each_device(batches: np.ndarray) -> np.ndarray:
+        return _spread(layout, batches) if own_batches else batches
+
+    empty = np.zeros((steps, batch_size), np.int32)
+    batches = on_each_device(np.stack([empty] * layout.members) if own_batches else empty)
     compiled = mapped
     if jax.process_count() == 1:  # else pmap cannot compile ahead, and the first call does it
         compiled = mapped.lower(state, spread_seeds, shards, images, labels, batches).compile()
@@ -268,49 +317,56 @@ def compile_train(
     def train(
         state: TrainState, images: Array, labels: Array, batches: np.ndarray
     ) -> tuple[TrainState, Array]:
-        return compiled(state, spread_seeds, shards, images, labels, batches)
+        return compiled(state, spread_seeds, shards, images, labels, on_each_device(batches))
 
     return train
 
 
-def make_predict(layout: Layout, network: nn.Module) -> Callable[[Any, np.ndarray], np.ndarray]:
-    """Compile-once prediction by all members on all devices.
+def make_predict(layout: Layout, network: nn.Module) -> Predict:
+    """Compile-once prediction by all members on all devices."""
 
-    Returns:
-        A function of a state's params and images (uint8 or float `[n, 28, 28, 1]`) on the host; it
-        gives logits, float32 `[members, n, classes]`, on the host. It raises what `data.check`
-        does.
-    """
+    def on_device(
+        params: Any, images: Array, device: Array, seeds: Array, use_dropout: bool
+    ) -> Array:
+        def one_member(params: Any, images: Array, key: Array) -> Array:
+            rngs = {"dropout": key} if use_dropout else None
+            images = training.to_float(images)
+            return training.apply(network, params, images, train=use_dropout, rngs=rngs)
 
-    def on_device(params: Any, images: Array) -> Array:
-        def one_member(params: Any, images: Array) -> Array:
-            return training.apply(network, params, training.to_float(images), train=False)
-
-        def all_members(images: Array) -> Array:
-            return ensemble.map_members(lambda params: one_member(params, images), params)
+        def all_members(block: tuple[Array, Array]) -> Array:
+            images, keys = block
+            return ensemble.map_members(
+                lambda params, key: one_member(params, images, key), params, keys
+            )
 
         blocks = images.reshape(-1, batch, *images.shape[1:])
-        logits = lax.map(all_members, blocks)  # [blocks, slots, batch, classes]
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seeds[0]), seeds[1]), device)
+        keys = jax.random.split(key, (len(blocks), layout.slots))
+        logits = lax.map(all_members, (blocks, keys))  # [blocks, slots, batch, classes]
         return logits.swapaxes(0, 1).reshape(logits.shape[1], -1, logits.shape[-1])
 
-    mapped = _pmap(layout, on_device)
+    mapped = _pmap(layout, on_device, in_axes=(0, 0, 0, None), static_broadcasted_argnums=4)
     batch = _PREDICT_BATCH.get(layout.devices[0].platform, _PREDICT_BATCH_ACCELERATOR)
 
-    def predict_chunk(params: Any, images: np.ndarray) -> np.ndarray:
+    def predict_chunk(
+        params: Any, images: np.ndarray, dropout_seed: int | None, place: int
+    ) -> np.ndarray:
         by_shard = images.reshape(layout.data, -1, *images.shape[1:])[_shards(layout)]
-        logits = _from_all(layout, mapped(params, by_shard))
+        seeds = np.array([dropout_seed or 0, place], np.uint32)
+        use_dropout = dropout_seed is not None
+        logits = _from_all(layout, mapped(params, by_shard, _here(layout), seeds, use_dropout))
         logits = logits.reshape(layout.groups, layout.data, *logits.shape[1:])
         by_member = logits.swapaxes(1, 2).reshape(layout.groups * layout.slots, len(images), -1)
         return by_member[: layout.members]
 
-    def predict(params: Any, images: np.ndarray) -> np.ndarray:
+    def predict(params: Any, images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
         data.check(images)
         # Two lengths, so that few images are quick and many need few calls.
         least = batch * layout.data
         chunk = least if len(images) < least * _PREDICT_BLOCKS else least * _PREDICT_BLOCKS
         filled = np.pad(images, ((0, -len(images) % chunk), (0, 0), (0, 0), (0, 0)))
-        chunks = range(0, len(filled), chunk)
-        logits = [predict_chunk(params, filled[i : i + chunk]) for i in chunks]
+        places = range(0, len(filled), chunk)
+        logits = [predict_chunk(params, filled[i : i + chunk], dropout_seed, i) for i in places]
         return np.concatenate(logits, axis=1)[:, : len(images)]
 
     return predict

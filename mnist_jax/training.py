@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from mnist_jax.augment import Augment
+
 Params = Any
 OptimizerName = Literal["adam", "sgd"]
 ScheduleName = Literal["constant", "cosine", "onecycle"]
@@ -24,6 +26,13 @@ class TrainState(NamedTuple):
     step: Array  # int32 [], optimizer steps done
     params: Params
     opt_state: optax.OptState
+
+
+class ParamsAverage(NamedTuple):
+    """The optimizer state of `average_params`."""
+
+    step: Array  # int32 []
+    average: Params
 
 
 class Share(NamedTuple):
@@ -44,6 +53,8 @@ def make_optimizer(
     weight_decay: float = 0.0,
     beta1: float = 0.9,
     beta2: float = 0.999,
+    cycles: int = 1,
+    ema: float | None = None,
 ) -> optax.GradientTransformation:
     """Adam (eps 1e-8) or SGD with Nesterov momentum, with a schedule and decoupled weight decay.
 
@@ -56,22 +67,28 @@ def make_optimizer(
             Hutter 2019).
         beta1: Adam's decay of the mean gradient; SGD's momentum.
         beta2: Adam's decay of the mean squared gradient.
+        cycles: how many times the schedule is gone through, each `total_steps / cycles` long.
+        ema: also keep a moving average of the weights with this decay a step, which
+            `evaluated_params` gives; training does not depend on it.
 
     Raises:
         ValueError: an unknown name, a learning rate of 0 or below, a negative weight decay, a beta
-            outside [0, 1).
+            or `ema` outside [0, 1), `cycles` that do not divide `total_steps`.
     """
     if not 0 < learning_rate < float("inf"):
         raise ValueError(f"learning_rate must be above 0, not {learning_rate}.")
     if not 0 <= weight_decay < float("inf"):
         raise ValueError(f"weight_decay must be at least 0, not {weight_decay}.")
-    for name, beta in (("beta1", beta1), ("beta2", beta2)):
-        if not 0 <= beta < 1:
-            raise ValueError(f"{name} must be in [0, 1), not {beta}.")
+    for name, decay in (("beta1", beta1), ("beta2", beta2), ("ema", ema or 0.0)):
+        if not 0 <= decay < 1:
+            raise ValueError(f"{name} must be in [0, 1), not {decay}.")
+    if cycles < 1 or total_steps % cycles:
+        raise ValueError(f"cycles must divide the {total_steps} steps, which {cycles} does not.")
+    length = total_steps // cycles
     schedules: dict[str, Callable[[], optax.Schedule]] = {
         "constant": lambda: optax.constant_schedule(learning_rate),
-        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, total_steps),
-        "onecycle": lambda: optax.cosine_onecycle_schedule(total_steps, learning_rate),
+        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, length),
+        "onecycle": lambda: optax.cosine_onecycle_schedule(length, learning_rate),
     }
     directions: dict[str, Callable[[], optax.GradientTransformation]] = {
         "adam": lambda: optax.scale_by_adam(beta1, beta2, eps=1e-8),
@@ -81,11 +98,44 @@ def make_optimizer(
         raise ValueError(f"optimizer must be one of {', '.join(directions)}, not {optimizer!r}.")
     if schedule not in schedules:
         raise ValueError(f"schedule must be one of {', '.join(schedules)}, not {schedule!r}.")
+    once = schedules[schedule]()
+    rate = once if cycles == 1 else (lambda step: once(step % length))
     return optax.chain(
         directions[optimizer](),
         optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
-        optax.scale_by_learning_rate(schedules[schedule]()),
+        optax.scale_by_learning_rate(rate),
+        *([] if ema is None else [average_params(ema)]),
     )
+
+
+def average_params(decay: float) -> optax.GradientTransformation:
+    """The last link of an optimizer's chain, which averages the weights and changes nothing.
+
+    After step t the average is that of the weights after the steps 1, ..., t, the one after step i
+    weighted by `decay ** (t - i)`. Source: Kingma and Ba 2015, section 7.2.
+    """
+
+    def init(params: Params) -> ParamsAverage:
+        return ParamsAverage(jnp.zeros((), jnp.int32), params)
+
+    def update(
+        updates: Params, state: ParamsAverage, params: Params
+    ) -> tuple[Params, ParamsAverage]:
+        step = state.step + 1
+        weight = (1 - decay) / (1 - decay**step)
+        new = optax.apply_updates(params, updates)
+        return updates, ParamsAverage(step, optax.incremental_update(new, state.average, weight))
+
+    return optax.GradientTransformation(init, update)
+
+
+def evaluated_params(state: TrainState) -> Params:
+    """What predictions are made with: the average of the weights if there is one, or the weights.
+
+    `state` may be of one member or stacked.
+    """
+    averages = [part.average for part in state.opt_state if isinstance(part, ParamsAverage)]
+    return averages[0] if averages else state.params
 
 
 def to_float(images: Array) -> Array:
@@ -144,18 +194,23 @@ def train_step(
     weights: Array,
     shard: Array | int = 0,
     sum_over_shards: Callable[[Any], Any] = lambda tree: tree,
+    augment: Augment | None = None,
 ) -> tuple[TrainState, Array]:
     """One optimizer step of one member; arguments as in `weighted_loss`, images as uint8 or float.
 
     `shard` says which of the devices that share the batch this is, and `sum_over_shards` adds up
-    the loss and gradients of all of them.
+    the loss and gradients of all of them. `augment` changes the images, in each member by its own
+    key.
 
     Returns:
         The new state and the batch's loss, float32 `[]`, before the step.
     """
     key = dropout_key(seed, state.step, shard)
+    images = to_float(images)
+    if augment is not None:
+        images = augment(images, jax.random.fold_in(key, 1))
     loss, grads = jax.value_and_grad(weighted_loss, argnums=1)(
-        network, state.params, to_float(images), labels, weights, key
+        network, state.params, images, labels, weights, key
     )
     loss, grads = sum_over_shards((loss, grads))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -169,6 +224,7 @@ def train_epoch(
     seed: Array,
     share: Share,
     sum_over_shards: Callable[[Any], Any] = lambda tree: tree,
+    augment: Augment | None = None,
 ) -> tuple[TrainState, Array]:
     """A scan of `train_step` over the batches of an epoch, or of a part of one.
 
@@ -188,6 +244,7 @@ def train_epoch(
             share.weights,
             share.shard,
             sum_over_shards,
+            augment,
         )
 
     return lax.scan(step, state, share.batches)
@@ -204,12 +261,16 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return n // batch_size
 
 
-def epoch_batches(data_seed: int, epoch: int, n: int, batch_size: int) -> Array:
+def epoch_batches(
+    data_seed: int, epoch: int, n: int, batch_size: int, seed: int | None = None
+) -> Array:
     """An epoch's shuffled batches, int32 `[n // batch_size, batch_size]`.
 
-    They depend on `data_seed` and `epoch` alone, so a resumed run sees what it would have seen.
-    Images beyond the last whole batch are left out, in each epoch others.
+    They depend on `data_seed`, `epoch` and, for a shuffle of a member's own, its `seed` alone, so a
+    resumed run sees what it would have seen. Images beyond the last whole batch are left out, in
+    each epoch others.
     """
     key = jax.random.fold_in(jax.random.key(data_seed), epoch)
+    key = key if seed is None else jax.random.fold_in(key, seed)
     steps = steps_per_epoch(n, batch_size)
     return jax.random.permutation(key, n)[: steps * batch_size].reshape(steps, batch_size)

@@ -44,6 +44,17 @@ def assert_holds(found, state, step):
         np.testing.assert_array_equal(a, b)
 
 
+def test_chosen_steps_are_kept(tmp_path, state):
+    with Checkpoints(tmp_path / "checkpoints", keep=[1, 3]) as checkpoints:
+        for i in range(1, 7):
+            checkpoints.save(i, plus(state, i), {"i": i, "x": [0.1, 1e-30]}, best=i == 2)
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, 2, 3, 5, 6]
+        assert_holds(checkpoints.restore_step(3, state), state, 3)
+        with pytest.raises(CheckpointError, match="checkpoints/4 cannot be read"):
+            checkpoints.restore_step(4, state)
+
+
 def test_the_last_two_and_the_best_are_kept(saved, state):
     with Checkpoints(saved, read_only=True) as checkpoints:
         assert checkpoints.steps() == [2, 4, 5]

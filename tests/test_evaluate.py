@@ -119,6 +119,8 @@ def test_another_data_set_has_its_own_validation_images(two_members, digits, cap
         (["WORKDIR", "--data-dir", "/nowhere"], "/nowhere is no folder", "--help"),
         (["WORKDIR", "--unfamiliar", "/nowhere"], "/nowhere is no folder", "--help"),
         (["WORKDIR", "--unfamiliar", "WORKDIR"], "has no t10k-images-idx3-ubyte", "--help"),
+        (["WORKDIR", "--mc-dropout", "-1"], "--mc-dropout must be at least 0", "--help"),
+        (["WORKDIR", "--mc-dropout", "9"], "--mc-dropout needs networks with dropout", "--help"),
         (["WORKDIR", "--shifts", "all"], "--shifts is no flag", "--shift"),
         (["WORKDIR", "WORKDIR"], "is no flag of this command", "There are"),
     ],

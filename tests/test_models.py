@@ -175,3 +175,24 @@ def test_num_classes(name):
 def test_wrong_arguments(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         models.create(*arguments, **options)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_bfloat16_is_close_to_float32(name):
+    network, params = init(name)
+    low = models.create(name, dtype=jnp.bfloat16)
+    images = jnp.asarray(np.random.default_rng(0).random((4, 28, 28, 1), np.float32))
+
+    def loss(network, params):
+        logits = network.apply({"params": params}, images)
+        return jnp.sum(jax.nn.log_softmax(logits)[:, 3]), logits
+
+    gradient = jax.jit(jax.grad(loss, argnums=1, has_aux=True), static_argnums=0)
+    wanted_grads, wanted = gradient(network, params)
+    grads, logits = gradient(low, params)
+    assert logits.dtype == jnp.float32
+    assert 0 < abs(logits - wanted).max() < 0.02 * abs(wanted).max()
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(wanted_grads), strict=True):
+        assert a.dtype == jnp.float32
+        # Rounding changes which pixel of a pool is the largest, so not each value is close.
+        assert jnp.vdot(a, b) > 0.97 * jnp.linalg.norm(a) * jnp.linalg.norm(b)

@@ -2,12 +2,14 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mnist_jax import ensemble, parallel, training
+from mnist_jax.layers import Dropout
 from tests.tiny import Tiny, assert_close, member, problem, train
 
 train_once = functools.cache(train)
@@ -163,3 +165,39 @@ def test_no_convolution_of_xlas_is_left_in_the_training_step():
     )
     text = lowered.as_text()
     assert "stablehlo.while" in text and "convolution" not in text
+
+
+@pytest.mark.parametrize(("devices", "data"), [(1, 1), (2, 1), (4, 2)])
+def test_own_shuffles_are_those_of_the_seed_alone(devices, data):
+    state, losses = train([5, 6, 7], devices, data, own_shuffles=True)
+    for i, seed in enumerate([5, 6, 7]):
+        alone, alone_losses = train([seed], own_shuffles=True)
+        assert_close(member(state, i), alone)
+        np.testing.assert_allclose(losses[i], alone_losses[0], rtol=1e-4)
+    assert abs(losses - train([5, 6, 7])[1]).max() > 0.01
+
+
+class Linear(nn.Module):
+    """Dropout, then the sum of the pixels in each of the ten columns 0 to 9."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        self.param("unused", nn.initializers.zeros, (1,))
+        return Dropout(0.25)(images, train)[:, :, :10, 0].sum(axis=1)
+
+
+def test_dropout_while_predicting_is_right_on_average_and_in_spread():
+    layout = parallel.plan(2)
+    predict = parallel.make_predict(layout, Linear())
+    params = parallel.place(layout, {"unused": np.zeros((2, 1), np.float32)})
+    images, _ = problem(3)
+    passes = np.stack([predict(params, images, seed) for seed in range(400)])
+    np.testing.assert_array_equal(passes[7], predict(params, images, 7))
+    pixels = images[:, :, :10, 0] / 255.0
+    mean, variance = pixels.sum(axis=1), (pixels**2).sum(axis=1) * 0.25 / 0.75
+    every = passes.reshape(800, 3, 10)
+    error = np.sqrt(variance / 800)
+    assert abs((every.mean(axis=0) - mean) / error).max() < 4.5
+    np.testing.assert_allclose(every.var(axis=0).mean(), variance.mean(), rtol=0.1)
+    assert abs(np.corrcoef(passes[:, 0, 0, 0], passes[:, 1, 0, 0])[0, 1]) < 0.25  # own masks
+    np.testing.assert_allclose(predict(params, images), np.stack([mean, mean]), rtol=1e-5)

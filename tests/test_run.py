@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import cli, config, display, run
+from experiments import cli, config, display, run, trained
 from experiments.config import Config
-from mnist_jax import parallel
+from mnist_jax import metrics, parallel
 from tests.test_data import FILES, idx
 
 NAMES = ["class", "deep", "ensemble", "fast", "layers", "simple"]
@@ -57,6 +57,27 @@ def two_members(digits, tmp_path_factory):
         env=os.environ | {"XDG_CACHE_HOME": str(workdir.parent)},
     )
     return workdir, done.stdout
+
+
+def test_snapshots_are_members(digits, tmp_path, capsys):
+    flags = ["--config", "simple", "--epochs", "4", "--snapshots", "2", "--schedule", "cosine"]
+    flags += ["--learning-rate", "0.01", "--ema", "0.9", "--workdir", str(tmp_path / "run")]
+    assert run.main(small(digits, *flags)) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    members = [(member["seed"], member["epoch"]) for member in results["members"]]
+    assert members == [(0, 2), (0, 4)]
+    history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    loaded = trained.load(tmp_path / "run")
+    images, labels = trained.load_dataset(loaded).validation
+    nlls = metrics.nll(loaded.predict(images), labels)
+    for nll, epoch in zip(nlls, (2, 4), strict=True):  # what was in place at the end of each
+        np.testing.assert_allclose(
+            nll, history[epoch - 1]["members"][0]["validation_nll"], rtol=1e-5
+        )
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run.main(["--resume", str(tmp_path / "run"), "--epochs", "6", "--force"])
+    assert "--epochs was 4 and is now 6" in capsys.readouterr().err
 
 
 def test_the_labs_lines(two_members):

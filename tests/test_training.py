@@ -119,3 +119,46 @@ def test_weight_decay_is_decoupled():
         optimizer = training.make_optimizer(0.1, 10, name, weight_decay=0.5)
         updates, _ = optimizer.update(jnp.zeros(2), optimizer.init(params), params)
         np.testing.assert_allclose(optax.apply_updates(params, updates), [1.9, -3.8], rtol=1e-6)
+
+
+def test_averaged_weights_by_hand():
+    """Kingma and Ba 2015, section 7.2; and training does not notice."""
+    network, images, labels = Tiny(), *problem(16)
+    states, weights = {}, []
+    for ema in (None, 0.8):
+        optimizer = training.make_optimizer(0.1, 10, "sgd", ema=ema)
+        state = training.init_state(network, optimizer, jnp.uint32(0))
+        start = state.params
+        for _ in range(3):
+            state, _ = training.train_step(
+                network, optimizer, state, jnp.uint32(0), images, labels, mean_weights(16)
+            )
+            weights.append(state.params)
+        states[ema] = state
+    assert_close(states[None].params, states[0.8].params, 0, 0)
+    assert training.evaluated_params(states[None]) is states[None].params
+    factors = 0.2 * np.array([0.8**2, 0.8, 1]) / (1 - 0.8**3)
+    wanted = jax.tree.map(lambda *steps: np.tensordot(factors, steps, axes=1), *weights[3:])
+    assert_close(training.evaluated_params(states[0.8]), wanted, rtol=1e-5, atol=1e-6)
+    begun = training.init_state(network, optimizer, jnp.uint32(0))
+    assert_close(training.evaluated_params(begun), start, 0, 0)
+
+
+def test_a_cycle_begins_as_the_first_did():
+    optimizer = training.make_optimizer(1.0, 6, "sgd", "cosine", beta1=0.0, cycles=2)
+    opt_state, rates = optimizer.init(jnp.zeros(())), []
+    for _ in range(6):
+        update, opt_state = optimizer.update(jnp.ones(()), opt_state, jnp.zeros(()))
+        rates.append(-float(update))
+    half_waves = [(1 + np.cos(np.pi * i / 3)) / 2 for i in range(3)]
+    np.testing.assert_allclose(rates, half_waves * 2, rtol=1e-6)
+    with pytest.raises(ValueError, match="cycles must divide the 10 steps, which 3 does not"):
+        training.make_optimizer(0.1, 10, cycles=3)
+
+
+def test_a_members_own_batches():
+    shared = training.epoch_batches(0, 1, 20, 5)
+    own = [training.epoch_batches(0, 1, 20, 5, seed) for seed in (0, 1)]
+    for batches in (shared, *own):
+        assert sorted(np.ravel(batches).tolist()) == list(range(20))
+    assert (shared != own[0]).any() and (own[0] != own[1]).any()

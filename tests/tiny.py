@@ -32,7 +32,7 @@ def problem(n=64, classes=10, seed=0):
     return images, labels
 
 
-def train(seeds, devices=1, data=None, dropout_rate=0.0, batch_size=10, epochs=2, n=64):
+def train(seeds, devices=1, data=None, dropout_rate=0.0, batch_size=10, epochs=2, n=64, **options):
     """Train Tiny; the final state and all losses, on the host, `[members, ...]`.
 
     By SGD, since Adam's first steps make a large difference of the rounding of a tiny gradient.
@@ -52,6 +52,7 @@ def train(seeds, devices=1, data=None, dropout_rate=0.0, batch_size=10, epochs=2
             labels,
             batch_size=batch_size,
             epochs=epochs,
+            **options,
         )
     )
     losses = np.concatenate([chunk.losses for chunk in chunks], axis=1)

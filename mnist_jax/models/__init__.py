@@ -26,7 +26,8 @@ def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
     Args:
         name: one of `NAMES`.
         num_classes: how many logits it gives an image; at least 2.
-        options: the network's own fields, such as `dropout_rate`.
+        options: the network's own fields, such as `dropout_rate`; all have `dtype`, what they
+            compute in (default float32; parameters are always float32).
 
     Returns:
         A linen module: `init(rngs, images, train=False)` and

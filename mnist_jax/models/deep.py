@@ -1,6 +1,8 @@
 """`deep`: the lab's deep CNN, three convolutions and three dense layers with dropout."""
 
 import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Dtype
 from jax import Array
 
 from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
@@ -15,12 +17,13 @@ class Deep(nn.Module):
     """
 
     num_classes: int = 10
+    dtype: Dtype = jnp.float32
     dropout_rate: float = 0.3
     conv_stddev: float = 0.01
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        x = images
+        x = images.astype(self.dtype)
         for features in (32, 64, 128):
             kernel_init = nn.initializers.normal(self.conv_stddev)
             x = Conv(features, use_bias=False, kernel_init=kernel_init)(x)
@@ -30,7 +33,7 @@ class Deep(nn.Module):
         for features in (625, 625):
             x = nn.relu(_dense(features)(x))
             x = Dropout(self.dropout_rate)(x, train)
-        return _dense(self.num_classes)(x)
+        return _dense(self.num_classes)(x).astype(jnp.float32)
 
 
 def _dense(features: int) -> Dense:

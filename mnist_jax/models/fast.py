@@ -1,6 +1,8 @@
 """`fast`: a small CNN that passes 99 % after one epoch."""
 
 import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Dtype
 from jax import Array
 
 from mnist_jax.layers import Conv, Dense, MaxPool
@@ -18,14 +20,15 @@ class Fast(nn.Module):
     """
 
     num_classes: int = 10
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
         kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-        x = (images - _MEAN) / _STD
+        x = ((images - _MEAN) / _STD).astype(self.dtype)
         for features, size in ((24, 5), (32, 3)):
             x = Conv(features, (size, size), padding="VALID", kernel_init=kernel_init)(x)
             x = nn.relu(MaxPool()(x))  # as pooling after relu, on a quarter of the values
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(Dense(256, kernel_init=kernel_init)(x))
-        return Dense(self.num_classes, kernel_init=kernel_init)(x)
+        return Dense(self.num_classes, kernel_init=kernel_init)(x).astype(jnp.float32)

@@ -1,6 +1,8 @@
 """`layers`: the lab's CNN written with tf.layers, and the member of its ensemble."""
 
 import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Dtype
 from jax import Array
 
 from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
@@ -15,15 +17,16 @@ class Layers(nn.Module):
     """
 
     num_classes: int = 10
+    dtype: Dtype = jnp.float32
     dropout_rate: float = 0.3
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        x = images
+        x = images.astype(self.dtype)
         for features in (32, 64, 128):
             x = nn.relu(MaxPool()(Conv(features)(x)))  # as pooling after relu, on a quarter
             x = Dropout(self.dropout_rate)(x, train)
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(Dense(2048)(x))
         x = Dropout(self.dropout_rate)(x, train)
-        return Dense(self.num_classes)(x)
+        return Dense(self.num_classes)(x).astype(jnp.float32)

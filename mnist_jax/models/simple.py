@@ -1,6 +1,8 @@
 """`simple`: the first lab's CNN, two convolutions and one dense layer."""
 
 import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Dtype
 from jax import Array
 
 from mnist_jax.layers import Conv, Dense, MaxPool
@@ -13,16 +15,18 @@ class Simple(nn.Module):
     """
 
     num_classes: int = 10
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        x = images
+        x = images.astype(self.dtype)
         for features in (32, 64):
             x = Conv(features, use_bias=False, kernel_init=nn.initializers.normal(0.01))(x)
             x = nn.relu(MaxPool()(x))  # as pooling after relu, on a quarter of the values
         x = x.reshape(x.shape[0], -1)
-        return Dense(
+        logits = Dense(
             self.num_classes,
             kernel_init=nn.initializers.glorot_uniform(),
             bias_init=nn.initializers.normal(1.0),
         )(x)
+        return logits.astype(jnp.float32)

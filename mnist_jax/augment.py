@@ -1,0 +1,82 @@
+"""Random changes of a batch of images, each image its own, on the device."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.ndimage import map_coordinates
+
+Name = Literal["none", "shift", "affine"]
+Augment = Callable[[Array, Array], Array]  # float32 [n, height, width, channels] and a key
+
+_PIXELS = 2
+_DEGREES = 10.0
+_SCALE = 0.1
+
+
+def create(name: str) -> Augment | None:
+    """The augmentation of a name: `"shift"`, `"affine"`, or None for `"none"`.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    functions: dict[str, Augment | None] = {"none": None, "shift": shift, "affine": affine}
+    if name not in functions:
+        raise ValueError(f"augment must be one of {', '.join(functions)}, not {name!r}.")
+    return functions[name]
+
+
+def shift(images: Array, key: Array, pixels: int = _PIXELS) -> Array:
+    """Move each image by whole pixels, up to `pixels` in each direction; zeros come in.
+
+    Args:
+        images: float32 `[n, height, width, channels]`.
+        key: a PRNG key.
+        pixels: the largest distance, along each axis.
+    """
+    starts = jax.random.randint(key, (len(images), 2), 0, 2 * pixels + 1)
+    padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+
+    def cut(image: Array, start: Array) -> Array:
+        return jax.lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:])
+
+    return jax.vmap(cut)(padded, starts)
+
+
+def affine(
+    images: Array,
+    key: Array,
+    degrees: float = _DEGREES,
+    scale: float = _SCALE,
+    pixels: float = _PIXELS,
+) -> Array:
+    """Turn, scale and move each image at random, with bilinear interpolation; zeros come in.
+
+    Args:
+        images: float32 `[n, height, width, channels]`.
+        key: a PRNG key.
+        degrees: the largest angle, to either side.
+        scale: the largest change of size: 0.1 is 0.9 to 1.1 times.
+        pixels: the largest distance moved along each axis.
+    """
+    angle_key, scale_key, move_key = jax.random.split(key, 3)
+    n, height, width, _ = images.shape
+    angles = jax.random.uniform(angle_key, (n,), minval=-1) * jnp.deg2rad(degrees)
+    scales = 1 + jax.random.uniform(scale_key, (n,), minval=-1) * scale
+    moves = jax.random.uniform(move_key, (n, 2), minval=-1) * pixels
+    centre = jnp.array([height - 1, width - 1]) / 2
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1)
+
+    def one(image: Array, angle: Array, scale: Array, move: Array) -> Array:
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        backwards = jnp.array([[cos, -sin], [sin, cos]]) / scale
+        sources = (grid - centre - move) @ backwards.T + centre  # where each pixel comes from
+        places = [sources[..., 0], sources[..., 1]]
+        sample = jax.vmap(
+            lambda channel: map_coordinates(channel, places, order=1), in_axes=-1, out_axes=-1
+        )
+        return sample(image)
+
+    return jax.vmap(one)(images, angles, scales, moves)
