@@ -52,7 +52,16 @@ def train_epoch(
         return training.train_epoch(network, optimizer, state, seed, mine, sum_over_shards, augment)
 
     own = [share.batches] if share.batches.ndim == 3 else []
-    return map_members(one_member, state, seeds, *own)
+    if jax.default_backend() != "cpu":
+        return jax.vmap(one_member)(state, seeds, *own)
+
+    def next_member(states: TrainState, i: Array) -> tuple[TrainState, Array]:
+        member = jax.tree.map(lambda leaf: leaf[i], (states, seeds, *own))
+        new, losses = one_member(*member)
+        # In place: as an output of its own the new state would double the memory.
+        return jax.tree.map(lambda leaf, part: leaf.at[i].set(part), states, new), losses
+
+    return lax.scan(next_member, state, jnp.arange(len(seeds)))
 
 
 def map_members(function: Callable[..., Any], *stacked: Any) -> Any:
