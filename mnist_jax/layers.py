@@ -42,8 +42,10 @@ def conv2d(
     matrix = kernel.reshape(-1, kernel.shape[-1])
 
     def block(_: None, images: Array) -> tuple[None, Array]:
-        columns = _columns(images, kernel.shape, strides, padding)
-        return None, jnp.tensordot(columns, matrix, axes=1)
+        shifted = _shifted(images, kernel.shape, strides, padding)
+        if images.shape[-1] == 1:
+            return None, jnp.tensordot(_side_by_side(shifted), matrix, axes=(0, 0))
+        return None, jnp.tensordot(jnp.concatenate(shifted, axis=-1), matrix, axes=1)
 
     return _scan_blocks(block, None, _block_size(images, kernel), images)[1]
 
@@ -61,12 +63,14 @@ def _conv2d_backward(
     matrix = kernel.reshape(-1, kernel.shape[-1])
 
     def block(total: Array, images: Array, grad: Array) -> tuple[Array, Array]:
-        columns = _columns(images, kernel.shape, strides, padding)
+        shifted = _shifted(images, kernel.shape, strides, padding)
+        if images.shape[-1] == 1:
+            part = jnp.tensordot(_side_by_side(shifted), grad, axes=3)
+        else:
+            part = _sum_of_outer_products(jnp.concatenate(shifted, axis=-1), grad)
         columns_grad = jnp.tensordot(grad, matrix.T, axes=1)
-        images_grad = _columns_transposed(
-            columns_grad, images.shape, kernel.shape, strides, padding
-        )
-        return total + _sum_of_outer_products(columns, grad), images_grad
+        images_grad = _shifted_back(columns_grad, images.shape, kernel.shape, strides, padding)
+        return total + part, images_grad
 
     start = jnp.zeros_like(matrix)
     kernel_grad, images_grad = _scan_blocks(block, start, _block_size(images, kernel), images, grad)
@@ -78,11 +82,12 @@ conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 
 def _block_size(images: Array, kernel: Array) -> int:
     """How many images' columns are made at a time; it divides the number of images."""
-    n, height, width, _ = images.shape
+    n, height, width, channels = images.shape
     column = kernel[..., 0].size
-    if jax.default_backend() != "cpu" or column < 2 * kernel.shape[-1]:
-        return n  # a loop costs a copy of its output, too much where the columns are no larger
-    fitting = _CACHE_BYTES // (height * width * column * images.dtype.itemsize)
+    if jax.default_backend() != "cpu" or column < kernel.shape[-1]:
+        return n  # a loop costs a copy of its output, too much where the columns are smaller
+    cache = _CACHE_BYTES if channels > 1 else _CACHE_BYTES // 4
+    fitting = cache // (height * width * column * images.dtype.itemsize)
     return max(size for size in range(1, max(1, fitting) + 1) if n % size == 0)
 
 
@@ -98,10 +103,10 @@ def _scan_blocks(
     return last, out.reshape(n, *out.shape[2:])
 
 
-def _columns(images: Array, kernel: Sequence[int], strides: Pair, padding: Padding) -> Array:
-    """The pixels below each kernel position side by side: `[n, out, out, kernel * kernel * c]`.
+def _shifted(images: Array, kernel: Sequence[int], strides: Pair, padding: Padding) -> list[Array]:
+    """The pixels below each place of the kernel, whose shape is given: `[n, out, out, channels]`.
 
-    `kernel` is the kernel's shape.
+    Concatenated along the channels they are the columns that a product with the kernel takes.
     """
     pads = lax.padtype_to_pads(images.shape[1:3], kernel[:2], strides, padding)
     padded = jnp.pad(images, ((0, 0), *pads, (0, 0)))
@@ -109,7 +114,7 @@ def _columns(images: Array, kernel: Sequence[int], strides: Pair, padding: Paddi
         (side - size) // stride + 1
         for side, size, stride in zip(padded.shape[1:3], kernel[:2], strides, strict=True)
     )
-    shifted = [
+    return [
         padded[
             :,
             i : i + (down - 1) * strides[0] + 1 : strides[0],
@@ -118,13 +123,20 @@ def _columns(images: Array, kernel: Sequence[int], strides: Pair, padding: Paddi
         for i in range(kernel[0])
         for j in range(kernel[1])
     ]
-    return jnp.concatenate(shifted, axis=-1)
 
 
-def _columns_transposed(
+def _side_by_side(shifted: Sequence[Array]) -> Array:
+    """Columns of one channel, `[kernel * kernel, n, out, out]`.
+
+    The other order would write single pixels, with the others of a column between them.
+    """
+    return jnp.stack([images[..., 0] for images in shifted])
+
+
+def _shifted_back(
     columns: Array, shape: Sequence[int], kernel: Sequence[int], strides: Pair, padding: Padding
 ) -> Array:
-    """The transpose of `_columns`: each value is added to the pixel of `shape` it comes from."""
+    """The transpose of the columns: each value is added to the pixel of `shape` it comes from."""
     n, down, across, _ = columns.shape
     columns = columns.reshape(n, down, across, *kernel[:3])
     (top, _), (left, _) = lax.padtype_to_pads(shape[1:3], kernel[:2], strides, padding)
