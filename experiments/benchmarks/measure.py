@@ -33,7 +33,7 @@ def measure(
     test_images: int,
     rounds: int,
     steps: int,
-    peak_gflops: float,
+    peak_gflops: float | None,
     say: Say,
     *,
     environment: Mapping[str, str] = CPU_ONLY,
@@ -48,7 +48,7 @@ def measure(
         test_images: how many it has.
         rounds: turns of each side.
         steps: of a turn.
-        peak_gflops: the machine's, to say each side's share of it.
+        peak_gflops: the machine's, to say each side's share of it; None where it is not known.
         say: is given a line of progress now and then.
         environment: of the sides' processes.
         first_steps: of training before the first turn, to compile.
@@ -123,8 +123,34 @@ def interleave(
     return {name: answers for name, answers in turns.items() if name not in left_out}
 
 
+def take_turns(
+    run: Callable[[int], object], turns: int, seconds: float
+) -> tuple[list[dict[str, Any]], int]:
+    """Time something alone: its turns, and the steps of each, of about so many seconds.
+
+    `run` does some steps, and returns when they are done.
+    """
+
+    def timed(steps: int) -> float:
+        started = time.perf_counter()
+        run(steps)
+        return time.perf_counter() - started
+
+    run(1)  # compiles
+    steps, taken = 1, timed(1)
+    while taken < seconds / 10:
+        steps *= 4
+        taken = timed(steps)
+    steps = max(1, round(steps * seconds / taken))
+    return [{"seconds": timed(steps)} for _ in range(turns)], steps
+
+
 def summarise(
-    turns: list[dict[str, Any]], steps: int, images: int, flop: int | None, peak_gflops: float
+    turns: list[dict[str, Any]],
+    steps: int,
+    images: int,
+    flop: int | None = None,
+    peak_gflops: float | None = None,
 ) -> dict[str, Any]:
     """Median, minimum and maximum of the turns; rates by the median."""
     seconds = [turn["seconds"] / steps for turn in turns]
@@ -137,7 +163,7 @@ def summarise(
         },
         "images_per_second": round(images / middle, 1),
     }
-    if flop is not None:
+    if flop is not None and peak_gflops is not None:
         summary["share_of_peak"] = round(flop / middle / 1e9 / peak_gflops, 4)
     if "accuracy" in turns[0]:
         summary["accuracies"] = [turn["accuracy"] for turn in turns]

@@ -263,7 +263,7 @@ def measure_points(
             running[point.name] = candidate
         turns = measure.interleave(running, rounds, steps, left_out, say)
     measured = [
-        point._asdict() | measure.summarise(turns[point.name], steps, members * BATCH, None, 0.0)
+        point._asdict() | measure.summarise(turns[point.name], steps, members * BATCH)
         for point in wanted
         if point.name in turns
     ]

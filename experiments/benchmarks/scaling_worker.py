@@ -18,8 +18,10 @@ NETWORK = "deep"
 _IMAGES = 11_000  # 110 steps an epoch: whole chunks on a CPU (10 steps) and elsewhere (110)
 
 
-def main(members: int, devices: int, processes: int, process_id: int, coordinator: str) -> None:
+def main(arguments: list[str]) -> None:
     """Answer requests until the pipe closes."""
+    members, devices, processes, process_id = map(int, arguments[:4])
+    coordinator = arguments[4]
     train: Callable[[int], None] | None = None
 
     def prepare(steps: int) -> dict[str, Any]:
@@ -49,5 +51,4 @@ def noise(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 if __name__ == "__main__":
-    *numbers, address = sys.argv[1:]
-    main(*map(int, numbers), coordinator=address)
+    main(sys.argv[1:])
