@@ -128,7 +128,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     """
     parser = cli.Parser(
         prog="python -m experiments.benchmarks.gpu",
-        description="Check and measure one NVIDIA GPU, in less than eight minutes.",
+        description="Check and measure one NVIDIA GPU, in about eight minutes at most.",
     )
     parser.add_argument(
         "--parts", metavar="A,B", default=",".join(PARTS), help=f"of {', '.join(PARTS)}"
