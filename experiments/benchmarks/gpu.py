@@ -231,23 +231,20 @@ def measure_members(device: jax.Device, sizes: Sizes, deadline: float) -> Found:
 
 def time_members(device: jax.Device, members: int, sizes: Sizes) -> dict[str, Any]:
     """The turns of one number of members; all but the first, which is for warming up."""
-    layout, network, seeds = (
-        parallel.plan(members, [device]),
-        models.create("layers"),
-        range(members),
-    )
+    layout, seeds = parallel.plan(members, [device]), range(members)
+    network = models.create("layers")
     optimizer = training.make_optimizer(LEARNING_RATE, sizes.steps)
     state = parallel.init(layout, network, optimizer, seeds)
     images, labels = noise(_IMAGES)
     arrays = parallel.replicate(layout, images), parallel.replicate(layout, labels)
-    batches = np.arange(sizes.steps * sizes.batch, dtype=np.int32).reshape(sizes.steps, -1)
+    batches = np.arange(sizes.steps * sizes.batch, dtype=np.int32) % _IMAGES
     train = parallel.compile_train(
         layout, network, optimizer, seeds, state, *arrays, sizes.batch, sizes.steps
     )
     turns = []
     for _ in range(1 + sizes.turns):
         started = time.perf_counter()
-        state, _ = jax.block_until_ready(train(state, *arrays, batches))
+        state, _ = jax.block_until_ready(train(state, *arrays, batches.reshape(sizes.steps, -1)))
         turns.append({"seconds": time.perf_counter() - started})
     return measure.summarise(turns[1:], sizes.steps, members * sizes.batch)
 
