@@ -11,7 +11,7 @@ from jax import lax
 from experiments.benchmarks import measure, peak, run, sides, worker, workloads
 from experiments.benchmarks.sides.flax_linen import FlaxLinen
 from experiments.benchmarks.sides.ours import MnistJax
-from experiments.benchmarks.worker import Worker, WorkerError
+from experiments.benchmarks.worker import WorkerError, start_side
 from experiments.benchmarks.workloads import NETWORKS, WORKLOADS
 from mnist_jax import data, models, parallel
 
@@ -219,9 +219,9 @@ def test_a_run(tmp_path, capsys):
 
 def test_what_a_side_says_when_it_fails(tmp_path):
     said = r"ended with code 1: FileNotFoundError.*nothing.npz"
-    missing = Worker("flax", "simple", tmp_path / "nothing.npz")
+    missing = start_side("flax", "simple", tmp_path / "nothing.npz")
     with missing as side, pytest.raises(WorkerError, match=said):
-        side.ask("prepare")
+        side.ask("prepare", steps=1)
     recipe, arrays = WORKLOADS["fast"], dict.fromkeys(("train_images", "train_labels"))
     with pytest.raises(NotImplementedError, match="no recipe"):
         worker.make_run(object(), recipe, arrays)

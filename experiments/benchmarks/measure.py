@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from experiments.benchmarks.sides import OURS
-from experiments.benchmarks.worker import Worker, WorkerError
+from experiments.benchmarks.worker import CPU_ONLY, FIRST_STEPS, Worker, WorkerError, start_side
 from experiments.benchmarks.workloads import WORKLOADS, step_work
 
 PAUSE = 0.3  # seconds before each turn, in which the threads of the last one fall asleep
@@ -33,8 +33,12 @@ def measure(
     test_images: int,
     rounds: int,
     steps: int,
-    peak_gflops: float,
+    peak_gflops: float | None,
     say: Say,
+    *,
+    environment: Mapping[str, str] = CPU_ONLY,
+    first_steps: int = FIRST_STEPS,
+    tolerance: float = TOLERANCE,
 ) -> dict[str, Any]:
     """Measure one workload; the record of it for the table and the JSON file.
 
@@ -44,8 +48,11 @@ def measure(
         test_images: how many it has.
         rounds: turns of each side.
         steps: of a turn.
-        peak_gflops: the machine's, to say each side's share of it.
+        peak_gflops: the machine's, to say each side's share of it; None where it is not known.
         say: is given a line of progress now and then.
+        environment: of the sides' processes.
+        first_steps: of training before the first turn, to compile.
+        tolerance: as in `disagreements`.
     """
     workload = WORKLOADS[workload_name]
     images, flop = step_work(workload, test_images)
@@ -56,9 +63,9 @@ def measure(
         for name in sides:
             say(f"{workload_name}: starting {name}")
             started = time.perf_counter()
-            worker = stack.enter_context(Worker(name, workload_name, data))
+            worker = stack.enter_context(start_side(name, workload_name, data, environment))
             try:
-                worker.ask("prepare")
+                worker.ask("prepare", steps=first_steps)
                 start_seconds = time.perf_counter() - started
                 values = worker.ask("check")["values"]
             except WorkerError as error:
@@ -84,7 +91,9 @@ def measure(
         "gflop_per_step": None if flop is None else round(flop / 1e9, 3),
         "sides": records,
         "left_out": left_out,
-        "disagree": disagreements({name: record["check"] for name, record in records.items()}),
+        "disagree": disagreements(
+            {name: record["check"] for name, record in records.items()}, tolerance
+        ),
     }
 
 
@@ -114,8 +123,34 @@ def interleave(
     return {name: answers for name, answers in turns.items() if name not in left_out}
 
 
+def take_turns(
+    run: Callable[[int], object], turns: int, seconds: float
+) -> tuple[list[dict[str, Any]], int]:
+    """Time something alone: its turns, and the steps of each, of about so many seconds.
+
+    `run` does some steps, and returns when they are done.
+    """
+
+    def timed(steps: int) -> float:
+        started = time.perf_counter()
+        run(steps)
+        return time.perf_counter() - started
+
+    run(1)  # compiles
+    steps, taken = 1, timed(1)
+    while taken < seconds / 10:
+        steps *= 4
+        taken = timed(steps)
+    steps = max(1, round(steps * seconds / taken))
+    return [{"seconds": timed(steps)} for _ in range(turns)], steps
+
+
 def summarise(
-    turns: list[dict[str, Any]], steps: int, images: int, flop: int | None, peak_gflops: float
+    turns: list[dict[str, Any]],
+    steps: int,
+    images: int,
+    flop: int | None = None,
+    peak_gflops: float | None = None,
 ) -> dict[str, Any]:
     """Median, minimum and maximum of the turns; rates by the median."""
     seconds = [turn["seconds"] / steps for turn in turns]
@@ -128,20 +163,27 @@ def summarise(
         },
         "images_per_second": round(images / middle, 1),
     }
-    if flop is not None:
+    if flop is not None and peak_gflops is not None:
         summary["share_of_peak"] = round(flop / middle / 1e9 / peak_gflops, 4)
     if "accuracy" in turns[0]:
         summary["accuracies"] = [turn["accuracy"] for turn in turns]
     return summary
 
 
-def disagreements(checks: Mapping[str, list[float]]) -> dict[str, str]:
-    """The sides that do not compute what the first one does, with a line that says it."""
+def disagreements(
+    checks: Mapping[str, list[float]], tolerance: float = TOLERANCE
+) -> dict[str, str]:
+    """The sides that do not compute what the first one does, with a line that says it.
+
+    `tolerance` is relative and of the first loss; that of later ones is `LATER_TOLERANCE`, or
+    `tolerance` where that is larger.
+    """
+    later = max(tolerance, LATER_TOLERANCE)
     found: dict[str, str] = {}
     (first, wanted), *others = checks.items() if checks else [("", [])]
     for name, values in others:
         for i, (value, want) in enumerate(zip(values, wanted, strict=True)):
-            if not abs(value - want) <= (LATER_TOLERANCE if i else TOLERANCE) * abs(want):
+            if not abs(value - want) <= (later if i else tolerance) * abs(want):
                 found[name] = f"loss {value:.6f} in step {i + 1}, where {first} has {want:.6f}"
                 break
     return found

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,42 +30,58 @@ from experiments.benchmarks.workloads import (
 
 # Nothing else is set: each framework as it comes. OpenMP's threads need not be told to wait without
 # spinning, which would slow PyTorch: they fall asleep well within the pause between turns.
-_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-_FIRST_STEPS = 10
+CPU_ONLY = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+FIRST_STEPS = 10
 
 
 class WorkerError(RuntimeError):
-    """A side could not do what it was asked; the message is its last word."""
+    """A worker could not do what it was asked; the message is its last word."""
 
 
 class Worker:
-    """The parent's end of one side's process; a context manager that ends it."""
+    """The parent's end of a process that answers requests; a context manager that ends it.
 
-    def __init__(self, name: str, workload: str, data: Path) -> None:
-        self.name = name
+    Args:
+        module: what the process runs; it ends in `serve`.
+        arguments: the module's.
+        environment: added to this process's own.
+    """
+
+    def __init__(self, module: str, arguments: list[str], environment: Mapping[str, str]) -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed in __exit__
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.benchmarks.worker", name, workload, str(data)],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=os.environ | _ENVIRONMENT | SIDES[name].environment,
+            env=os.environ | environment,
         )
 
     def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
         """Send one request and wait for its answer.
 
         Raises:
-            WorkerError: the side failed, or its process ended.
+            WorkerError: it failed, or its process ended.
         """
-        assert self._process.stdin and self._process.stdout
-        try:
+        self.send(request, **arguments)
+        return self.receive()
+
+    def send(self, request: str, **arguments: Any) -> None:
+        """Send one request; `receive` gives its answer."""
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):  # `receive` tells
             self._process.stdin.write(json.dumps({"do": request} | arguments) + "\n")
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
+
+    def receive(self) -> dict[str, Any]:
+        """Wait for an answer.
+
+        Raises:
+            WorkerError: it failed, or its process ended.
+        """
+        assert self._process.stdout
+        line = self._process.stdout.readline()
         answer = json.loads(line) if line else {"error": self._last_words()}
         if "error" in answer:
             raise WorkerError(answer["error"])
@@ -95,6 +111,16 @@ class Worker:
             if stream:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+
+
+def start_side(
+    name: str, workload: str, data: Path, environment: Mapping[str, str] = CPU_ONLY
+) -> Worker:
+    """A side in its own process, which is to `prepare` next."""
+    arguments = [name, workload, str(data)]
+    return Worker(
+        "experiments.benchmarks.worker", arguments, {**environment, **SIDES[name].environment}
+    )
 
 
 def peak_memory() -> int:
@@ -147,19 +173,16 @@ def check_values(side: Side, workload: Workload, arrays: dict[str, np.ndarray]) 
 
 def main(name: str, workload_name: str, data: str) -> None:
     """Answer requests until the pipe closes."""
-    # What a framework prints must not get between the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     workload = WORKLOADS[workload_name]
     arrays = dict(np.load(data))
     side: Side | None = None
     run: Callable[[int], float | None] | None = None
 
-    def prepare() -> dict[str, Any]:
+    def prepare(steps: int) -> dict[str, Any]:
         nonlocal side, run
         side = sides.load(name)
         run = make_run(side, workload, arrays)
-        run(_FIRST_STEPS if workload.task == "train" else 1)
+        run(steps if workload.task == "train" else 1)
         return {}
 
     def check() -> dict[str, Any]:
@@ -181,8 +204,14 @@ def main(name: str, workload_name: str, data: str) -> None:
             },
         }
 
-    requests: dict[str, Callable[..., dict[str, Any]]]
-    requests = {"prepare": prepare, "check": check, "run": work, "describe": describe}
+    serve({"prepare": prepare, "check": check, "run": work, "describe": describe})
+
+
+def serve(requests: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
+    """Answer requests from stdin on stdout until the pipe closes."""
+    # What a framework prints must not get between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     for line in sys.stdin:
         request = json.loads(line)
         try:

@@ -14,6 +14,7 @@ from experiments.benchmarks.sides import linen_params
 from experiments.benchmarks.workloads import BATCH, LEARNING_RATE, NETWORKS, Network, Weights
 from experiments.config import get
 from mnist_jax import loop, metrics, models, parallel, training
+from mnist_jax.parallel import Layout
 
 _STEPS = 1_000_000  # of the optimizer, whose learning rate is constant
 _EPOCHS = 1_000_000
@@ -44,28 +45,7 @@ class MnistJax:
     def trainer(
         self, network: Network, members: int, images: np.ndarray, labels: np.ndarray
     ) -> Callable[[int], Any]:
-        layout, seeds = parallel.plan(members), range(members)
-        module, optimizer = _module(network), training.make_optimizer(LEARNING_RATE, _STEPS)
-        state = parallel.init(layout, module, optimizer, seeds)
-        chunks = loop.train(
-            layout,
-            module,
-            optimizer,
-            state,
-            seeds,
-            images,
-            labels,
-            batch_size=BATCH,
-            epochs=_EPOCHS,
-        )
-
-        def run(steps: int) -> None:
-            done = 0
-            while done < steps:
-                done += next(chunks).losses.shape[1]
-            assert done == steps, "a turn must be a whole number of chunks"
-
-        return run
+        return make_trainer(parallel.plan(members), _module(network), images, labels)
 
     def predictor(
         self, network: Network, weights: Weights, images: np.ndarray
@@ -98,6 +78,33 @@ class MnistJax:
             return float(metrics.accuracy(predict(state.params, test[0]), test[1])[0])
 
         return run
+
+
+def make_trainer(
+    layout: Layout, module: nn.Module, images: np.ndarray, labels: np.ndarray
+) -> Callable[[int], None]:
+    """A function that trains a layout's members for some steps; whole chunks of `loop.train`."""
+    seeds, optimizer = range(layout.members), training.make_optimizer(LEARNING_RATE, _STEPS)
+    state = parallel.init(layout, module, optimizer, seeds)
+    chunks = loop.train(
+        layout,
+        module,
+        optimizer,
+        state,
+        seeds,
+        images,
+        labels,
+        batch_size=BATCH,
+        epochs=_EPOCHS,
+    )
+
+    def run(steps: int) -> None:
+        done = 0
+        while done < steps:
+            done += next(chunks).losses.shape[1]
+        assert done == steps, "a turn must be a whole number of chunks"
+
+    return run
 
 
 def _module(network: Network, dropout: float | None = None) -> nn.Module:
