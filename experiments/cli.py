@@ -189,12 +189,12 @@ def _parser() -> tuple[Parser, dict[str, Any]]:
     group = parser.add_argument_group("fields of the config")
     types_of_flags = typing.get_type_hints(Config)
     for option in dataclasses.fields(Config):
-        default = str(option.default).replace("%", "%%")
+        text = f"{option.metadata['help']} (default: {option.default})"
         group.add_argument(
             f"--{option.name.replace('_', '-')}",
             dest=option.name,
             metavar=_metavar(types_of_flags[option.name]),
-            help=f"{option.metadata['help']} (default: {default})",
+            help=text.replace("%", "%%"),
         )
     return parser, types_of_flags
 

@@ -42,7 +42,8 @@ def whole(digits, tmp_path_factory):  # noqa: F811
     """A run to the end: its workdir, flags, environment, and seconds after its config is there."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     flags = ["--members", MEMBERS, "--data-dir", digits, "--validation", 100, "--batch-size", 10]
-    flags += ["--epochs", 3, "--save-seconds", 0]  # 50 steps an epoch, saved every 10
+    # 50 steps an epoch, saved every 10; as many devices as the tests have in their own process
+    flags += ["--epochs", 3, "--save-seconds", 0, "--devices", 4]
     env = environment(tmp_path_factory)
     process = subprocess.Popen(command(*flags, "--workdir", workdir), env=env)
     wait_for(workdir / "config.json", process)
