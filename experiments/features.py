@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax import training
@@ -32,7 +33,7 @@ def feature_maps(network: nn.Module, params: Any, image: np.ndarray) -> dict[str
         return out
 
     with nn.intercept_methods(watch):
-        training.apply(network, params, training.to_float(np.asarray(image)[None]))
+        training.apply(network, params, training.to_float(jnp.asarray(image)[None]))
     return maps
 
 

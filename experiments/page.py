@@ -15,13 +15,14 @@ p { max-width: 46rem; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid #ccc; padding: 0.35rem 0.6rem; text-align: right;
   vertical-align: bottom; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, .text { text-align: left; }
+thead th { min-width: 4.2rem; white-space: normal; }
 tbody th { font-weight: normal; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
 figure { flex: 1 1 24rem; margin: 0; max-width: 32rem; min-width: 0; }
 figure.wide { flex-basis: 100%; max-width: 100%; }
 img { height: auto; width: 100%; }
-figure.wide img { max-width: 60rem; min-width: 36rem; }
+figure.wide img { max-width: 60rem; min-width: 44rem; }
 figcaption { font-size: 0.9rem; max-width: 46rem; }
 @media print {
   body { font-size: 11pt; max-width: none; }
@@ -64,12 +65,21 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of text; each row's first cell is its heading, the others are aligned right."""
-    heads = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = ()) -> str:
+    """A table; each row's first cell is its heading, the others are numbers, aligned right.
+
+    Args:
+        words: columns of words, aligned left.
+    """
+    kinds = [' class="text"' if i in words else "" for i in range(len(head))]
+    heads = "".join(
+        f'<th scope="col"{kind}>{escape(cell)}</th>' for kind, cell in zip(kinds, head, strict=True)
+    )
     lines = [
         f'<tr><th scope="row">{escape(first)}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in others)
+        + "".join(
+            f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds[1:], others, strict=True)
+        )
         + "</tr>"
         for first, *others in rows
     ]

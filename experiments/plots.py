@@ -41,14 +41,15 @@ def to_png(figure: Figure) -> bytes:
 
 def cost(history: Sequence[dict[str, Any]]) -> Figure:
     """The members' training cost by epoch."""
-    figure, axes = _plot("Training cost", "epoch", "mean cross-entropy, nats")
+    title = f"Training cost: {history[-1]['cost']:.4f} at the end"
+    figure, axes = _plot(title, "epoch", "mean cross-entropy, nats")
     epochs = [row["epoch"] for row in history]
     members = np.array([row["member_costs"] for row in history]).T
     if len(members) > 1:
         _draw_members(axes, epochs, members)
     axes.plot(epochs, [row["cost"] for row in history], **_line(BLACK, "-", "o"), label="mean")
     if len(members) > 1:
-        axes.legend()
+        _legend(figure, axes)
     _log_scale(axes)
     _count_axis(axes)
     return figure
@@ -64,14 +65,15 @@ def validation(history: Sequence[dict[str, Any]], metric: str) -> Figure:
     scale = 100 if share else 1
     key = f"validation_{metric}"
     label = "accuracy, %" if share else "negative log-likelihood, nats"
-    figure, axes = _plot("Validation " + ("accuracy" if share else "NLL"), "epoch", label)
     epochs = [row["epoch"] for row in history]
     members = scale * np.array([[m[key] for m in row["members"]] for row in history]).T
     together = [scale * row["ensemble"][key] for row in history]
+    last = f"accuracy: {together[-1]:.2f} %" if share else f"NLL: {together[-1]:.4f}"
+    figure, axes = _plot(f"Validation {last} at the end", "epoch", label)
     if len(members) > 1:
         _draw_members(axes, epochs, members)
         axes.plot(epochs, together, **_line(BLUE, "-", "o"), label="ensemble")
-        axes.legend()
+        _legend(figure, axes)
     else:
         axes.plot(epochs, together, **_line(BLUE, "-", "o"))
     if not share:
@@ -89,7 +91,9 @@ def sizes(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
     """
     share = metric == "accuracy"
     scale = 100 if share else 1
-    title = f"{'Accuracy' if share else 'NLL'} by number of members"
+    ends = [scale * rows[i]["mean_probability"][metric]["mean"] for i in (0, -1)]
+    one, everyone = (f"{end:.2f} %" if share else f"{end:.4f}" for end in ends)
+    title = f"One member: {'' if share else 'NLL '}{one}; all {len(rows)}: {everyone}"
     label = "test accuracy, %" if share else "test negative log-likelihood, nats"
     figure, axes = _plot(title, "members that take part", label)
     rules = [rule for rule in _RULES if share or rule != "majority_vote"]
@@ -98,8 +102,10 @@ def sizes(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
         mean, std = (
             scale * np.array([row[rule][metric][part] for row in rows]) for part in ("mean", "std")
         )
-        axes.errorbar(x, mean, std, **_line(*_RULES[rule]), capsize=3, label=_words(rule))
-    axes.legend()
+        axes.errorbar(
+            x, mean, std, **_line(*_RULES[rule]), elinewidth=1, capsize=3, label=_words(rule)
+        )
+    _legend(figure, axes)
     _count_axis(axes)
     return figure
 
@@ -110,11 +116,11 @@ def reliability(curves: dict[str, Any]) -> Figure:
     Args:
         curves: of one rule, of an evaluation's `curves`.
     """
-    figure = Figure((4.8, 4.8), layout="constrained")
+    figure = Figure((4.8, 5.0), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _style(axes, "Is it right as often as it says?", "", "accuracy, %")
     _style(counts, "", "confidence: probability of the answer, %", "images")
-    axes.plot([0, 100], [0, 100], color=GREY, lw=1, label="as often as it says")
+    axes.plot([0, 100], [0, 100], color=GREY, lw=1, label="perfect")
     kinds = {"before": (ORANGE, "-", "s", -1.2), "after": (BLUE, "--", "o", 1.2)}
     for kind, (color, line, marker, shift) in kinds.items():
         if curves[kind] is None:
@@ -124,17 +130,17 @@ def reliability(curves: dict[str, Any]) -> Figure:
             100 * np.array(bins[name], float) for name in ("confidence", "accuracy")
         )
         filled = np.isfinite(confidence)
-        label = f"{kind} temperature scaling" if curves["after"] else "the network"
+        label = f"{kind} scaling" if curves["after"] else "without scaling"
         style = _line(color, line, marker)
         axes.plot(confidence[filled], accuracy[filled], **style, label=label)
         images = np.array(bins["images"])
         centres = 100 * (np.arange(len(images)) + 0.5) / len(images)
         counts.bar(centres + shift, images, width=2.4, color=color)
     axes.set(xlim=(0, 100), ylim=(0, 101))
-    axes.legend(loc="upper left")
+    _legend(figure, axes)
     counts.set_yscale("log")
     counts.set_ylim(bottom=0.7)
-    _plain_log_ticks(counts, (1.0,))
+    _plain_log_ticks(counts, (1,))
     return figure
 
 
@@ -159,18 +165,19 @@ def risk_coverage(curves: dict[str, Any], single: bool) -> Figure:
     axes.axhline(everything, color=GREY, lw=1, ls="-.", label="refusing at random")
     axes.set_xlim(0, 100)
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left")
-    axes.margins(y=0.2)
+    _legend(figure, axes)
     return figure
 
 
-def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Figure:
-    """A confusion matrix; a row a true class. Errors are coloured, right answers are not."""
-    counts = np.array(matrix)
+def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """A confusion matrix, int `[classes, classes]`, a row a true class; errors are coloured."""
     errors = counts * (1 - np.eye(len(counts), dtype=int))
     long = max(map(len, names)) > 3
     figure, axes = _plot(
-        "What is taken for what", "answer", "true class", (6.4, 6.2) if long else (4.8, 4.8)
+        f"{errors.sum():,} of {counts.sum():,} images get a wrong answer",
+        "answer",
+        "true class",
+        (6.4, 6.2) if long else (4.8, 4.8),
     )
     axes.grid(False)
     axes.imshow(errors, cmap=_ERRORS, vmin=0, vmax=max(errors.max(), 1))
@@ -180,8 +187,9 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Figure:
             color = GREY if right else BLACK
             size = 8 if count < 1000 else 7
             axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=size)
-    rotation = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
-    axes.set_xticks(range(len(names)), names, **rotation)
+    axes.set_xticks(range(len(names)), names)
+    if long:
+        axes.tick_params("x", rotation=90)
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -238,9 +246,9 @@ def gallery(images: np.ndarray, texts: Sequence[Sequence[str]], title: str) -> F
     """
     longest = max(len(line) for lines in texts for line in lines)
     columns = 6 if longest <= 19 else 4
-    cell_width, picture = _WIDE / columns, 0.75  # inches
+    cell_width, picture = _WIDE / columns, 0.9  # inches
     line_height = 0.155
-    cell_height = picture + line_height * len(texts[0]) + 0.2
+    cell_height = picture + line_height * len(texts[0]) + 0.15
     rows = -(-len(images) // columns)
     per_inch = 28 / picture
     height, width = round(cell_height * per_inch), round(cell_width * per_inch)
@@ -287,9 +295,10 @@ def features(image: np.ndarray, maps: dict[str, np.ndarray], title: str) -> Figu
     subplots = figure.subplots(len(shown), 1, height_ratios=ratios, squeeze=False)[:, 0]
     for axes, (name, canvas) in zip(subplots, canvases.items(), strict=True):
         height, width, channels = shown[name].shape
-        some = f", the first {MOST_MAPS} of {channels}" if channels > MOST_MAPS else f", {channels}"
-        size = f"{height} x {width}" + ("" if name == "the image" else some)
+        some = f"the first {MOST_MAPS} of " if channels > MOST_MAPS else ""
+        size = f"{height} x {width}" + (f", {some}{channels} channels" if name in maps else "")
         _maps(axes, canvas, f"{name}: {size}")
+    subplots[0].set_facecolor("white")
     return figure
 
 
@@ -316,17 +325,16 @@ def shift_curves(by_shift: dict[str, Any], metric: str) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     lines = _shift_accuracy if metric == "accuracy" else _shift_ece
     label = "accuracy, %" if metric == "accuracy" else "ECE, %"
-    for axes in panels[len(by_shift) :]:
-        axes.axis("off")
     for axes, (name, strengths) in zip(panels, by_shift.items(), strict=False):
-        _style(axes, name, shifts.UNITS[name], label)
+        _style(axes, name, shifts.UNITS[name], label if axes in panels[::columns] else "")
         x = range(len(strengths))
         for text, (values, style) in lines(strengths).items():
             axes.plot(x, 100 * np.array(values), **_line(*style), label=text)
         axes.set_xticks(x, [f"{row['amount']:g}" for row in strengths])
-        axes.set_ylim(0, 101 if metric == "accuracy" else None)
-    handles, texts = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside upper left", ncols=len(texts), frameon=False)
+    for axes in panels[len(by_shift) :]:
+        axes.axis("off")
+    panels[0].set_ylim(0, 102 if metric == "accuracy" else None)  # of all, with sharey
+    _legend(figure, panels[0])
     return figure
 
 
@@ -402,11 +410,26 @@ def _count_axis(axes: Axes) -> None:
 
 def _log_scale(axes: Axes) -> None:
     axes.set_yscale("log")
-    _plain_log_ticks(axes, (1.0, 2.0, 5.0))
+    low, high = axes.get_ylim()
+    _plain_log_ticks(axes, (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 6, 8))
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Below the axes, where it hides nothing."""
+    handles, texts = axes.get_legend_handles_labels()
+    columns = 2 if len(texts) == 4 else 3
+    figure.legend(
+        handles,
+        texts,
+        loc="outside lower left",
+        ncols=columns,
+        columnspacing=1.5,
+        frameon=False,
+    )
 
 
 def _plain_log_ticks(axes: Axes, steps: Sequence[float]) -> None:
-    """0.05 and 100, where matplotlib has powers of ten."""
+    """Numbers such as 0.05 and 100, where matplotlib has powers of ten."""
     axes.yaxis.set_major_locator(LogLocator(subs=steps))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())

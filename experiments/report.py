@@ -193,7 +193,7 @@ def _read_text(path: epath.Path) -> str:
 
 def write(runs: Sequence[Run], output: epath.Path) -> None:
     """Write the page and, beside it, its pictures."""
-    parts = [page.table(_HEAD, list(summary(runs))), page.paragraph(_ABOUT_TABLE)]
+    parts = [page.table(_HEAD, list(summary(runs)), words=[1]), page.paragraph(_ABOUT_TABLE)]
     prefix = "" if output.stem == "index" else f"{output.stem}-"
     for number, run in enumerate(runs, start=1):
         print(f"Drawing {run.name}", flush=True)
