@@ -1,11 +1,13 @@
 """What a trained network looks for, and what its layers make of one image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from mnist_jax import training
 from mnist_jax.layers import Conv, MaxPool
@@ -22,30 +24,39 @@ def feature_maps(network: nn.Module, params: Any, image: np.ndarray) -> dict[str
         The layer's name to float32 `[height, width, channels]`: before the relu where the network
         has it after the layer.
     """
-    maps: dict[str, np.ndarray] = {}
+    names: list[str] = []
 
-    def watch(
-        call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
-    ) -> Any:
-        out = call(*args, **kwargs)
-        if context.method_name == "__call__" and isinstance(context.module, Conv | MaxPool):
-            maps["/".join(context.module.path)] = np.asarray(out[0], np.float32)
-        return out
+    @jax.jit
+    def run(params: Any, image: Array) -> list[Array]:
+        outputs: list[Array] = []
 
-    with nn.intercept_methods(watch):
-        training.apply(network, params, training.to_float(jnp.asarray(image)[None]))
-    return maps
+        def watch(
+            call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
+        ) -> Any:
+            out = call(*args, **kwargs)
+            if context.method_name == "__call__" and isinstance(context.module, Conv | MaxPool):
+                names.append("/".join(context.module.path))
+                outputs.append(out[0].astype(jnp.float32))
+            return out
+
+        with nn.intercept_methods(watch):
+            training.apply(network, params, training.to_float(image)[None])
+        return outputs
+
+    return dict(zip(names, map(np.asarray, run(params, image)), strict=True))
 
 
-def first_filters(network: nn.Module, params: Any, image: np.ndarray) -> np.ndarray:
-    """The kernels of the first convolution that is called, float32 `[height, width, features]`.
+def first_filters(params: Any, layers: Iterable[str]) -> np.ndarray:
+    """The kernels of the first convolution, float32 `[height, width, features]`.
 
-    The arguments are those of `feature_maps`; kernels are of the first input channel.
+    Args:
+        params: of one member, without an axis of members.
+        layers: the keys of its `feature_maps`.
 
     Raises:
-        ValueError: the network has no convolution.
+        ValueError: none of the layers has a kernel.
     """
-    for name in feature_maps(network, params, image):
+    for name in layers:
         weights = params
         for part in name.split("/"):
             weights = weights.get(part, {})

@@ -4,6 +4,7 @@ Dictionaries are parts of `evaluation.json` and `metrics.jsonl`; logits are `[me
 The colours are Okabe and Ito's, which colour-blind readers tell apart; lines differ in style too.
 """
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from io import BytesIO
@@ -132,7 +133,7 @@ def reliability(curves: dict[str, Any]) -> Figure:
         filled = np.isfinite(confidence)
         label = f"{kind} scaling" if curves["after"] else "without scaling"
         style = _line(color, line, marker)
-        axes.plot(confidence[filled], accuracy[filled], **style, label=label)
+        axes.plot(confidence[filled], accuracy[filled], **style, label=label, clip_on=False)
         images = np.array(bins["images"])
         centres = 100 * (np.arange(len(images)) + 0.5) / len(images)
         counts.bar(centres + shift, images, width=2.4, color=color)
@@ -220,21 +221,22 @@ def describe(
     lines = [
         [
             f"no. {number} is {names[label]}",
-            f"said {names[row.argmax()]} ({100 * row.max():.0f} %)",
+            f"said {names[row.argmax()]} ({100 * row.max():.1f} %)",
         ]
         for number, label, row in zip(chosen, labels, probabilities, strict=True)
     ]
     if len(logits) > 1:
         for text, of_members in zip(lines, votes, strict=True):
-            text.append(_votes([names[vote] for vote in of_members]))
+            text += _votes([names[vote] for vote in of_members])
     return lines
 
 
-def _votes(votes: Sequence[str]) -> str:
-    """In the members' order where that is short, else how often each."""
+def _votes(votes: Sequence[str]) -> list[str]:
+    """In the members' order where that is short, else how often each; lines of at most 28."""
     if len(votes) <= 10 and max(map(len, votes)) == 1:
-        return " ".join(votes)
-    return ", ".join(f"{count} x {vote}" for vote, count in Counter(votes).most_common())
+        return [" ".join(votes)]
+    counted = ", ".join(f"{count} x {vote}" for vote, count in Counter(votes).most_common())
+    return textwrap.wrap(counted, 28)
 
 
 def gallery(images: np.ndarray, texts: Sequence[Sequence[str]], title: str) -> Figure:
@@ -242,13 +244,13 @@ def gallery(images: np.ndarray, texts: Sequence[Sequence[str]], title: str) -> F
 
     Args:
         images: uint8 `[n, 28, 28, 1]`, n > 0.
-        texts: n times as many lines.
+        texts: each image's lines.
     """
     longest = max(len(line) for lines in texts for line in lines)
     columns = 6 if longest <= 19 else 4
     cell_width, picture = _WIDE / columns, 0.9  # inches
     line_height = 0.155
-    cell_height = picture + line_height * len(texts[0]) + 0.15
+    cell_height = picture + line_height * max(map(len, texts)) + 0.15
     rows = -(-len(images) // columns)
     per_inch = 28 / picture
     height, width = round(cell_height * per_inch), round(cell_width * per_inch)
@@ -269,11 +271,12 @@ def gallery(images: np.ndarray, texts: Sequence[Sequence[str]], title: str) -> F
 
 def filters(kernels: np.ndarray, name: str) -> Figure:
     """The first convolution's kernels, float `[height, width, features]`."""
+    rows, columns, count = kernels.shape
     canvas = tile(kernels, columns=8, gap=1)
     height = 0.5 + 4.4 * canvas.shape[0] / canvas.shape[1]
-    title = f"What {name} looks for first"
-    figure = Figure((4.8, height), layout="constrained")
-    _maps(figure.subplots(), canvas, title)
+    figure = Figure((4.8, height + 0.3), layout="constrained")
+    figure.suptitle(f"What {name} looks for first", x=0.01, ha="left", weight="bold", fontsize=11)
+    _maps(figure.subplots(), canvas, f"{count} filters of {rows} x {columns} weights")
     return figure
 
 
@@ -405,7 +408,7 @@ def _words(rule: str) -> str:
 
 
 def _count_axis(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
 
 
 def _log_scale(axes: Axes) -> None:
@@ -431,5 +434,5 @@ def _legend(figure: Figure, axes: Axes) -> None:
 def _plain_log_ticks(axes: Axes, steps: Sequence[float]) -> None:
     """Numbers such as 0.05 and 100, where matplotlib has powers of ten."""
     axes.yaxis.set_major_locator(LogLocator(subs=steps))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())

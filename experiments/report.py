@@ -179,9 +179,9 @@ def read(name: str, loaded: Trained, dataset: Dataset) -> Run:
 
 
 def _is_of(saved: Evaluation, dataset: Dataset) -> bool:
-    """Whether an evaluation is of a data set's test images: its accuracies tell."""
+    """Whether an evaluation is of a data set's test images: its name and its accuracies tell."""
     logits, labels = saved.logits["test"], dataset.test.labels
-    if logits.shape[1] != len(labels):
+    if saved.results["dataset"]["name"] != dataset.name or logits.shape[1] != len(labels):
         return False
     said = [member["before"]["accuracy"] for member in saved.results["members"]]
     return np.allclose((logits.argmax(axis=2) == labels).mean(axis=1), said, atol=1e-5)
@@ -424,8 +424,8 @@ def _features(run: Run) -> Pictures:
     signs = "Orange is positive, blue negative, white zero"
     shown = {}
     for name, member in first.items():
-        kernels = features.first_filters(member.network, member.params, image)
         maps = features.feature_maps(member.network, member.params, image)
+        kernels = features.first_filters(member.params, maps)
         height, width, count = kernels.shape
         shown[f"filters_{name}"] = Picture(
             plots.to_png(plots.filters(kernels, member.name)),
