@@ -157,14 +157,17 @@ def risk_coverage(curves: dict[str, Any], single: bool) -> Figure:
     )
     rules = ["mean_probability"] if single else list(_RULES)
     coverage = np.arange(1, 101)
-    for rule in rules:
+    risks = {rule: 100 * np.array(curves[rule]["before"]["risk_coverage"]) for rule in rules}
+    for rule, risk in risks.items():
         color, line, _ = _RULES[rule]
-        risk = 100 * np.array(curves[rule]["before"]["risk_coverage"])
         label = "the network" if single else _words(rule)
         axes.plot(coverage, risk, color=color, ls=line, lw=2, label=label)
-    everything = 100 * curves[rules[0]]["before"]["risk_coverage"][-1]
+    everything = risks[rules[0]][-1]
     axes.axhline(everything, color=GREY, lw=1, ls="-.", label="refusing at random")
-    axes.set_xlim(0, 100)
+    # From where there is something to see: further left the risk is a tenth or less.
+    highest = np.max(list(risks.values()), axis=0)
+    starts = [start for start in (50, 80, 90) if highest[start - 1] <= everything / 10]
+    axes.set_xlim(max(starts, default=0), 100)
     axes.set_ylim(bottom=0)
     _legend(figure, axes)
     return figure

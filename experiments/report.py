@@ -361,8 +361,8 @@ def _certainty(run: Run) -> Pictures:
             f"Risk-coverage curve: {_percent(risk[99])} % errors when all images are answered, "
             f"{_percent(risk[89])} % when the tenth it is least sure of is refused.",
             "The errors among the images it still answers, when it may refuse those it is least "
-            "sure of; a lower curve knows better when it is wrong. Answering all: "
-            f"{_percent(risk[99])} % errors; the surest 90 %: {_percent(risk[89])} %.",
+            "sure of; a lower curve knows better when it is wrong. The axis begins where errors do. "
+            f"Answering all: {_percent(risk[99])} % errors; the surest 90 %: {_percent(risk[89])} %.",
         ),
     }
 

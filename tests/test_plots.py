@@ -13,7 +13,9 @@ from mnist_jax import data, models
 def test_feature_maps_and_filters(name):
     image = data.load("mnist5k").test.images[3]
     network = models.create(name)
-    params = network.init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))["params"]
+    like = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), like["params"])
     maps = features.feature_maps(network, params, image)
     assert list(maps) == ["Conv_0", "MaxPool_0", "Conv_1", "MaxPool_1"]
     pixels = image[None] / np.float32(255)
