@@ -27,6 +27,7 @@ figcaption { font-size: 0.9rem; max-width: 46rem; }
 @media print {
   body { font-size: 11pt; max-width: none; }
   figure, tr { break-inside: avoid; }
+  figure:not(.wide) { flex: 0 1 46%; }
   h2, h3 { break-after: avoid; }
   figure.wide img { max-height: 20cm; min-width: 0; object-fit: contain; object-position: left; }
   .scroll { overflow: visible; }

@@ -21,6 +21,7 @@ from mnist_jax import ensemble, shifts
 BLACK, GREY = "#000000", "#767676"
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # blue, vermilion, bluish green
 SKY = "#56B4E9"
+FEW = 10  # images in a bin
 MOST_MAPS = 32  # of a layer
 _RULES = {  # colour, line, marker
     "mean_probability": (BLUE, "-", "o"),
@@ -130,11 +131,12 @@ def reliability(curves: dict[str, Any]) -> Figure:
         confidence, accuracy = (
             100 * np.array(bins[name], float) for name in ("confidence", "accuracy")
         )
-        filled = np.isfinite(confidence)
+        images = np.array(bins["images"])
+        many, few = images >= FEW, (images > 0) & (images < FEW)
         label = f"{kind} scaling" if curves["after"] else "without scaling"
         style = _line(color, line, marker)
-        axes.plot(confidence[filled], accuracy[filled], **style, label=label, clip_on=False)
-        images = np.array(bins["images"])
+        axes.plot(confidence[many], accuracy[many], **style, label=label, clip_on=False)
+        axes.plot(confidence[few], accuracy[few], **style | {"ls": ""}, alpha=0.3, clip_on=False)
         centres = 100 * (np.arange(len(images)) + 0.5) / len(images)
         counts.bar(centres + shift, images, width=2.4, color=color)
     axes.set(xlim=(0, 100), ylim=(0, 101))

@@ -354,15 +354,17 @@ def _certainty(run: Run) -> Pictures:
             f"Reliability diagram: accuracy by confidence; {ece}.",
             "Test images are put in bins by the probability of the answer; of those answered with "
             "80 %, 80 % should be right, on the grey line. Points above it: too modest; below: too "
-            f"sure. Bars count the images; bins of few are up to chance. {ece}.",
+            f"sure. Bars count the images; pale points are of fewer than {plots.FEW}, up to "
+            f"chance. {ece}.",
         ),
         "risk_coverage": Picture(
             plots.to_png(plots.risk_coverage(curves, single)),
             f"Risk-coverage curve: {_percent(risk[99])} % errors when all images are answered, "
             f"{_percent(risk[89])} % when the tenth it is least sure of is refused.",
             "The errors among the images it still answers, when it may refuse those it is least "
-            "sure of; a lower curve knows better when it is wrong. The axis begins where errors do. "
-            f"Answering all: {_percent(risk[99])} % errors; the surest 90 %: {_percent(risk[89])} %.",
+            "sure of; a lower curve knows better when it is wrong. Where hardly any errors are "
+            f"left, the axis is cut off. Answering all: {_percent(risk[99])} % errors; the surest "
+            f"90 %: {_percent(risk[89])} %.",
         ),
     }
 

@@ -134,9 +134,21 @@ def test_shifts_that_do_not_fill_the_grid_share_their_scale():
     np.testing.assert_allclose(line.get_ydata(), [10, 70])
 
 
-def test_empty_bins_are_left_out():
+def test_bins_of_few_images_are_apart_and_empty_ones_left_out():
     bins = {"confidence": [None, 0.5, 0.9], "accuracy": [None, 0.4, 1.0], "images": [0, 5, 20]}
     axes, counts = plots.reliability({"before": {"reliability": bins}, "after": None}).axes
-    np.testing.assert_allclose(axes.lines[1].get_xdata(), [50, 90])
-    np.testing.assert_allclose(axes.lines[1].get_ydata(), [40, 100])
+    _, many, few = axes.lines
+    np.testing.assert_allclose(many.get_xydata(), [[90, 100]])
+    np.testing.assert_allclose(few.get_xydata(), [[50, 40]])
+    assert few.get_alpha() < 1
     assert [bar.get_height() for bar in counts.patches] == [0, 5, 20]
+
+
+def test_risk_coverage_begins_where_there_are_errors():
+    def curves(risk):
+        return {"mean_probability": {"before": {"risk_coverage": risk}}}
+
+    for risk, start in (([0.0] * 90 + [0.01] * 10, 90), ([0.01] * 100, 0), ([0.0] * 100, 90)):
+        (axes,) = plots.risk_coverage(curves(risk), single=True).axes
+        assert axes.get_xlim() == (start, 100)
+        np.testing.assert_allclose(axes.lines[0].get_ydata(), 100 * np.array(risk))
