@@ -17,6 +17,7 @@ th, td { border-bottom: 1px solid #ccc; padding: 0.35rem 0.6rem; text-align: rig
   vertical-align: bottom; white-space: nowrap; }
 th:first-child, .text { text-align: left; }
 thead th { min-width: 4.2rem; white-space: normal; }
+td.text { min-width: 9rem; white-space: normal; }
 tbody th { font-weight: normal; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
 figure { flex: 1 1 24rem; margin: 0; max-width: 32rem; min-width: 0; }

@@ -240,8 +240,9 @@ def _votes(votes: Sequence[str]) -> list[str]:
     """In the members' order where that is short, else how often each; lines of at most 28."""
     if len(votes) <= 10 and max(map(len, votes)) == 1:
         return [" ".join(votes)]
-    counted = ", ".join(f"{count} x {vote}" for vote, count in Counter(votes).most_common())
-    return textwrap.wrap(counted, 28)
+    counted = [f"{count} x {vote}" for vote, count in Counter(votes).most_common()]
+    unbroken = ", ".join(item.replace(" ", "\u00a0") for item in counted)
+    return [line.replace("\u00a0", " ") for line in textwrap.wrap(unbroken, 28)]
 
 
 def gallery(images: np.ndarray, texts: Sequence[Sequence[str]], title: str) -> Figure:

@@ -78,8 +78,7 @@ def test_votes_of_long_names_are_counted_and_wrapped():
     names = ["T-shirt/top", "Ankle boot", "Sneaker"]
     ((_, said, *votes),) = plots.describe(logits, np.array([2]), np.array([0]), names)
     assert said.startswith("said Ankle boot (")
-    assert " ".join(votes) == "4 x Ankle boot, 2 x Sneaker, 1 x T-shirt/top"
-    assert max(map(len, votes)) <= 28
+    assert votes == ["4 x Ankle boot, 2 x Sneaker,", "1 x T-shirt/top"]
     ((*_, votes),) = plots.describe(logits, np.array([2]), np.array([0]), ["a", "b", "c"])
     assert votes == "c b b c b a b"
 
