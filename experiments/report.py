@@ -465,15 +465,15 @@ def _shifts(run: Run) -> tuple[list[str], Pictures]:
             "Accuracy by strength of shift; at the strongest "
             + ", ".join(f"{name} {accuracy} %" for name, accuracy in worst.items())
             + ".",
-            "Right answers on the test images made harder, further to the right in each panel.",
-            wide=True,
+            "Right answers on the test images made harder and harder, from left to right.",
+            wide=len(results) > 1,
         ),
         "shift_ece": Picture(
             plots.to_png(plots.shift_curves(results, "ece")),
             "Calibration error (ECE) by strength of shift.",
             f"How far stated probabilities are from how often they come true, on the same images; "
             f"lower is better.{same}",
-            wide=True,
+            wide=len(results) > 1,
         ),
     }
 
