@@ -1,332 +1,444 @@
-"""The report's pictures: predictions and results in, a matplotlib `Figure` out."""
+"""The pictures of a report: results in, a matplotlib Figure out.
 
+Dictionaries are parts of `evaluation.json` and `metrics.jsonl`; logits are `[members, n, classes]`.
+The colours are Okabe and Ito's, which colour-blind readers tell apart; lines differ in style too.
+"""
+
+import textwrap
+from collections import Counter
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from scipy import stats
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from mnist_jax import shifts
+from mnist_jax import ensemble, shifts
 
-# Okabe and Ito 2008: told apart by colour-blind readers; lines differ in style too.
-_BLACK, _BLUE, _ORANGE, _GREEN, _GREY = "#000000", "#0072B2", "#D55E00", "#009E73", "#999999"
-_RULES = {
-    "mean_probability": ("mean probability", _BLUE, "-", "o"),
-    "sum_logits": ("summed logits", _ORANGE, "--", "s"),
-    "majority_vote": ("majority vote", _GREEN, ":", "^"),
+BLACK, GREY = "#000000", "#767676"
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # blue, vermilion, bluish green
+SKY = "#56B4E9"
+FEW = 10  # images in a bin
+MOST_MAPS = 32  # of a layer
+_RULES = {  # colour, line, marker
+    "mean_probability": (BLUE, "-", "o"),
+    "sum_logits": (ORANGE, "--", "s"),
+    "majority_vote": (GREEN, ":", "^"),
 }
-_WIDTH = 9.0  # inches
+_ERRORS = LinearSegmentedColormap.from_list("errors", ["#FFFFFF", "#F6C9A0", ORANGE])
+_SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", ORANGE])
+_NARROW = (4.8, 3.6)  # inches; two side by side on a page
+_WIDE = 8.0
 
 
-def learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
-    """Cost, and validation accuracy and NLL where there are validation images, by epoch.
+def to_png(figure: Figure) -> bytes:
+    """A figure's file."""
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=160)
+    return file.getvalue()
 
-    Args:
-        history: the lines of `metrics.jsonl`.
-    """
-    epochs = [record["epoch"] for record in history]
-    validated = "ensemble" in history[0]
-    figure = _figure(3.2)
-    axes = figure.subplots(1, 3 if validated else 1, squeeze=False)[0]
-    costs = np.array([record["member_costs"] for record in history])
-    _members_and_mean(axes[0], epochs, costs, costs.mean(axis=1), "mean")
-    axes[0].set(title="Training cost", yscale="log", ylabel="nats an image")
-    for plain in (axes[0].yaxis.set_major_formatter, axes[0].yaxis.set_minor_formatter):
-        plain("{x:g}")
-    if validated:
-        for axis, metric, title, factor, unit in (
-            (axes[1], "validation_accuracy", "Validation accuracy", 100, "%"),
-            (axes[2], "validation_nll", "Validation NLL", 1, "nats an image"),
-        ):
-            members = [[row[metric] for row in record["members"]] for record in history]
-            together = [record["ensemble"][metric] for record in history]
-            by_member, by_ensemble = factor * np.array(members), factor * np.array(together)
-            _members_and_mean(axis, epochs, by_member, by_ensemble, "ensemble")
-            axis.set(title=title, ylabel=unit)
-        # The first epoch is far below the others, and what matters is at the top.
-        late = [record["ensemble"]["validation_accuracy"] for record in history[1:]]
-        axes[1].set_ylim(bottom=max(0, 100 * min(late, default=0) - 0.5))
-    for axis in axes:
-        axis.set_xlabel("epoch")
+
+def cost(history: Sequence[dict[str, Any]]) -> Figure:
+    """The members' training cost by epoch."""
+    title = f"Training cost: {history[-1]['cost']:.4f} at the end"
+    figure, axes = _plot(title, "epoch", "mean cross-entropy, nats")
+    epochs = [row["epoch"] for row in history]
+    members = np.array([row["member_costs"] for row in history]).T
+    if len(members) > 1:
+        _draw_members(axes, epochs, members)
+    axes.plot(epochs, [row["cost"] for row in history], **_line(BLACK, "-", "o"), label="mean")
+    if len(members) > 1:
+        _legend(figure, axes)
+    _log_scale(axes)
+    _count_axis(axes)
     return figure
 
 
-def _members_and_mean(
-    axis: Axes, epochs: list[int], members: np.ndarray, together: np.ndarray, name: str
-) -> None:
-    """One thin line a member, `[epochs, members]`, and a thick one of them together."""
-    marker = "o" if len(epochs) == 1 else None
-    if members.shape[1] == 1:
-        axis.plot(epochs, members, color=_BLUE, marker=marker)
-        return
-    lines = axis.plot(epochs, members, color=_GREY, linewidth=0.8, marker=marker)
-    lines[0].set_label("each member")
-    axis.plot(epochs, together, color=_BLUE, linewidth=2, marker=marker, label=name)
-    axis.legend()
-
-
-def by_size(sizes: Sequence[dict[str, Any]]) -> Figure:
-    """Accuracy by each rule, and NLL, of ensembles of 1, 2, ... members.
+def validation(history: Sequence[dict[str, Any]], metric: str) -> Figure:
+    """Accuracy or NLL of members and ensemble on the validation images by epoch.
 
     Args:
-        sizes: `evaluation.sizes`.
+        metric: `"accuracy"` or `"nll"`.
     """
-    figure = _figure(3.4)
-    left, right = figure.subplots(1, 2)
-    counts = np.array([row["size"] for row in sizes])
-    for i, (rule, (name, color, line, marker)) in enumerate(_RULES.items()):
-        means, stds = (
-            [100 * row[rule]["accuracy"][what] for row in sizes] for what in ("mean", "std")
+    share = metric == "accuracy"
+    scale = 100 if share else 1
+    key = f"validation_{metric}"
+    label = "accuracy, %" if share else "negative log-likelihood, nats"
+    epochs = [row["epoch"] for row in history]
+    members = scale * np.array([[m[key] for m in row["members"]] for row in history]).T
+    together = [scale * row["ensemble"][key] for row in history]
+    last = f"accuracy: {together[-1]:.2f} %" if share else f"NLL: {together[-1]:.4f}"
+    figure, axes = _plot(f"Validation {last} at the end", "epoch", label)
+    if len(members) > 1:
+        _draw_members(axes, epochs, members)
+        axes.plot(epochs, together, **_line(BLUE, "-", "o"), label="ensemble")
+        _legend(figure, axes)
+    else:
+        axes.plot(epochs, together, **_line(BLUE, "-", "o"))
+    if not share:
+        _log_scale(axes)
+    _count_axis(axes)
+    return figure
+
+
+def sizes(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
+    """Accuracy or NLL of ensembles of 1, 2, ... of the members, with the spread over subsets.
+
+    Args:
+        rows: `sizes` of an evaluation.
+        metric: `"accuracy"` or `"nll"`.
+    """
+    share = metric == "accuracy"
+    scale = 100 if share else 1
+    ends = [scale * rows[i]["mean_probability"][metric]["mean"] for i in (0, -1)]
+    one, everyone = (f"{end:.2f} %" if share else f"{end:.4f}" for end in ends)
+    title = f"One member: {'' if share else 'NLL '}{one}; all {len(rows)}: {everyone}"
+    label = "test accuracy, %" if share else "test negative log-likelihood, nats"
+    figure, axes = _plot(title, "members that take part", label)
+    rules = [rule for rule in _RULES if share or rule != "majority_vote"]
+    for i, rule in enumerate(rules):
+        x = np.array([row["size"] for row in rows]) + 0.08 * (i - (len(rules) - 1) / 2)
+        mean, std = (
+            scale * np.array([row[rule][metric][part] for row in rows]) for part in ("mean", "std")
         )
-        style = {"color": color, "linestyle": line, "marker": marker, "capsize": 3, "label": name}
-        left.errorbar(counts + 0.12 * (i - 1), means, stds, **style)
-    nlls, stds = (
-        [row["mean_probability"]["nll"][what] for row in sizes] for what in ("mean", "std")
-    )
-    right.errorbar(counts, nlls, stds, color=_BLUE, marker="o", capsize=3)
-    left.set(title="Test accuracy", ylabel="%")
-    right.set(title="Test NLL of the mean probability", ylabel="nats an image")
-    left.legend(loc="lower right")
-    for axis in (left, right):
-        axis.set(xlabel="members", xticks=counts)
+        axes.errorbar(
+            x, mean, std, **_line(*_RULES[rule]), elinewidth=1, capsize=3, label=_words(rule)
+        )
+    _legend(figure, axes)
+    _count_axis(axes)
     return figure
 
 
-def reliability(before: dict[str, Any], after: dict[str, Any] | None) -> Figure:
-    """How often predictions of each confidence are right, before and after scaling.
+def reliability(curves: dict[str, Any]) -> Figure:
+    """Accuracy by confidence, and how many images there are of each, before and after scaling.
 
     Args:
-        before, after: a rule's parts of `evaluation.curves`.
+        curves: of one rule, of an evaluation's `curves`.
     """
-    parts = {"before scaling": before} | ({"after scaling": after} if after else {})
-    figure = _figure(4.6)
-    axes = figure.subplots(2, 2, height_ratios=[3, 1], sharex=True)
-    for (above, below), (title, part) in zip(axes.T, parts.items(), strict=False):
-        bins = part["reliability"]
+    figure = Figure((4.8, 5.0), layout="constrained")
+    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    _style(axes, "Is it right as often as it says?", "", "accuracy, %")
+    _style(counts, "", "confidence: probability of the answer, %", "images")
+    axes.plot([0, 100], [0, 100], color=GREY, lw=1, label="perfect")
+    kinds = {"before": (ORANGE, "-", "s", -1.2), "after": (BLUE, "--", "o", 1.2)}
+    for kind, (color, line, marker, shift) in kinds.items():
+        if curves[kind] is None:
+            continue
+        bins = curves[kind]["reliability"]
+        confidence, accuracy = (
+            100 * np.array(bins[name], float) for name in ("confidence", "accuracy")
+        )
         images = np.array(bins["images"])
-        filled = images > 0
-        images = images[filled]
-        confidence = np.array(bins["confidence"], float)[filled]
-        chance = np.array(stats.binom.interval(0.95, images, confidence)) / images
-        margins = 100 * abs(chance - confidence)
-        confidence = 100 * confidence
-        accuracy = 100 * np.array(bins["accuracy"], float)[filled]
-        above.plot([0, 100], [0, 100], color=_GREY, linestyle="--", label="calibrated")
-        above.errorbar(
-            confidence,
-            confidence,
-            margins,
-            color=_GREY,
-            linestyle="none",
-            capsize=3,
-            label="95 % of chances",
-        )
-        above.plot(confidence, accuracy, color=_BLUE, marker="o", label="measured")
-        above.set(title=title.capitalize(), xlim=(0, 102), ylim=(0, 105))
-        below.bar(confidence, images, width=5, color=_BLUE)
-        below.set(yscale="log", xlabel="confidence, %")
-    for axis in axes[:, len(parts) :].flat:
-        axis.remove()
-    axes[0, 0].set_ylabel("right, %")
-    axes[1, 0].set_ylabel("images")
-    axes[0, 0].legend(loc="upper left")
+        many, few = images >= FEW, (images > 0) & (images < FEW)
+        label = f"{kind} scaling" if curves["after"] else "without scaling"
+        style = _line(color, line, marker)
+        axes.plot(confidence[many], accuracy[many], **style, label=label, clip_on=False)
+        axes.plot(confidence[few], accuracy[few], **style | {"ls": ""}, alpha=0.3, clip_on=False)
+        centres = 100 * (np.arange(len(images)) + 0.5) / len(images)
+        counts.bar(centres + shift, images, width=2.4, color=color)
+    axes.set(xlim=(0, 100), ylim=(0, 101))
+    _legend(figure, axes)
+    counts.set_yscale("log")
+    counts.set_ylim(bottom=0.7)
+    _plain_log_ticks(counts, (1,))
     return figure
 
 
-def risk_coverage(curves: dict[str, Any], together: bool) -> Figure:
-    """Errors among the images answered, when the least certain ones are refused.
+def risk_coverage(curves: dict[str, Any], single: bool) -> Figure:
+    """The errors that remain when the least certain images are refused.
 
     Args:
-        curves: `evaluation.curves`.
-        together: of several members, so that the rules differ.
+        curves: of an evaluation.
+        single: draw one curve, since there is one member and no rule to tell apart.
     """
-    figure = _figure(3.6)
-    axis = figure.subplots()
-    for rule, (name, color, line, _) in _RULES.items():
-        if together or rule == "mean_probability":
-            risk = 100 * np.array(curves[rule]["before"]["risk_coverage"], float)
-            coverage = np.arange(1, 101)
-            axis.plot(coverage, risk, color=color, linestyle=line, label=name)
-    axis.set(xlabel="answered, % of images (the most certain first)", ylabel="wrong among them, %")
-    axis.set(title="Risk and coverage", xlim=(80, 100), ylim=(0, None))
-    if together:
-        axis.legend()
+    figure, axes = _plot(
+        "Errors left when it may refuse", "images it answers, the surest first, %", "errors, %"
+    )
+    rules = ["mean_probability"] if single else list(_RULES)
+    coverage = np.arange(1, 101)
+    risks = {rule: 100 * np.array(curves[rule]["before"]["risk_coverage"]) for rule in rules}
+    for rule, risk in risks.items():
+        color, line, _ = _RULES[rule]
+        label = "the network" if single else _words(rule)
+        axes.plot(coverage, risk, color=color, ls=line, lw=2, label=label)
+    everything = risks[rules[0]][-1]
+    axes.axhline(everything, color=GREY, lw=1, ls="-.", label="refusing at random")
+    # From where there is something to see: further left the risk is a tenth or less.
+    highest = np.max(list(risks.values()), axis=0)
+    starts = [start for start in (50, 80, 90) if highest[start - 1] <= everything / 10]
+    axes.set_xlim(max(starts, default=0), 100)
+    axes.set_ylim(bottom=0)
+    _legend(figure, axes)
     return figure
 
 
-def confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
-    """A row a true class, a column a predicted one; only errors are coloured."""
-    counts = np.array(matrix)
-    errors = np.where(np.eye(len(counts), dtype=bool), 0, counts)
-    figure = _figure(5.6, width=6.6)
-    axis = figure.subplots()
-    image = axis.imshow(errors, cmap="Blues", vmin=0, vmax=max(errors.max(), 1))
+def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """A confusion matrix, int `[classes, classes]`, a row a true class; errors are coloured."""
+    errors = counts * (1 - np.eye(len(counts), dtype=int))
+    long = max(map(len, names)) > 3
+    figure, axes = _plot(
+        f"{errors.sum():,} of {counts.sum():,} images get a wrong answer",
+        "answer",
+        "true class",
+        (6.4, 6.2) if long else (4.8, 4.8),
+    )
+    axes.grid(False)
+    axes.imshow(errors, cmap=_ERRORS, vmin=0, vmax=max(errors.max(), 1))
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            dark = row != column and count > 0.6 * errors.max()
-            color = "white" if dark else _BLACK
-            weight = "normal" if row != column else "bold"
-            axis.text(
-                column,
-                row,
-                f"{count:,}",
-                ha="center",
-                va="center",
-                color=color,
-                size=8,
-                weight=weight,
-            )
-    ticks = range(len(class_names))
-    axis.set_xticks(ticks, class_names)
-    if max(map(len, class_names)) > 2:
-        axis.tick_params("x", rotation=60)
-    axis.set_yticks(ticks, class_names)
-    axis.set(xlabel="predicted", ylabel="true class", title="Test images by class")
-    axis.grid(False)
-    figure.colorbar(image, ax=axis, label="errors", shrink=0.8)
+            right = row == column
+            color = GREY if right else BLACK
+            size = 8 if count < 1000 else 7
+            axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=size)
+    axes.set_xticks(range(len(names)), names)
+    if long:
+        axes.tick_params("x", rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
     return figure
 
 
-def hardest(
-    images: np.ndarray,
-    labels: np.ndarray,
-    logits: np.ndarray,
-    class_names: Sequence[str],
-    most: int = 40,
-) -> Figure:
-    """The images of the largest NLL, the worst first, with all members' votes.
+def wrong(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which images the mean probability gets wrong, the most surely wrong first; int `[wrong]`."""
+    probabilities = np.exp(ensemble.mean_probability(logits))
+    (chosen,) = np.nonzero(probabilities.argmax(axis=1) != labels)
+    return chosen[np.argsort(-probabilities[chosen].max(axis=1), kind="stable")]
+
+
+def least_sure(logits: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """The `count` right answers of the least probability, the least first; int `[count]`."""
+    probabilities = np.exp(ensemble.mean_probability(logits))
+    (chosen,) = np.nonzero(probabilities.argmax(axis=1) == labels)
+    return chosen[np.argsort(probabilities[chosen].max(axis=1), kind="stable")][:count]
+
+
+def describe(
+    logits: np.ndarray, labels: np.ndarray, chosen: np.ndarray, names: Sequence[str]
+) -> list[list[str]]:
+    """Lines of text of each chosen image: number and label, answer, and the members' votes."""
+    logits, labels = logits[:, chosen], labels[chosen]
+    probabilities = np.exp(ensemble.mean_probability(logits))
+    votes = logits.argmax(axis=2).T
+    lines = [
+        [
+            f"no. {number} is {names[label]}",
+            f"said {names[row.argmax()]} ({100 * row.max():.1f} %)",
+        ]
+        for number, label, row in zip(chosen, labels, probabilities, strict=True)
+    ]
+    if len(logits) > 1:
+        for text, of_members in zip(lines, votes, strict=True):
+            text += _votes([names[vote] for vote in of_members])
+    return lines
+
+
+def _votes(votes: Sequence[str]) -> list[str]:
+    """In the members' order where that is short, else how often each; lines of at most 28."""
+    if len(votes) <= 10 and max(map(len, votes)) == 1:
+        return [" ".join(votes)]
+    counted = [f"{count} x {vote}" for vote, count in Counter(votes).most_common()]
+    unbroken = ", ".join(item.replace(" ", "\u00a0") for item in counted)
+    return [line.replace("\u00a0", " ") for line in textwrap.wrap(unbroken, 28)]
+
+
+def gallery(images: np.ndarray, texts: Sequence[Sequence[str]], title: str) -> Figure:
+    """Pictures in a grid, each with its lines of text below.
 
     Args:
-        images: uint8 `[n, 28, 28, 1]`.
-        labels: int `[n]`.
-        logits: float32 `[members, n, classes]`.
-        most: how many are shown.
+        images: uint8 `[n, 28, 28, 1]`, n > 0.
+        texts: each image's lines.
     """
-    chosen, probabilities = worst(logits, labels, most)
-    columns = 8
-    rows = -(-len(chosen) // columns)
-    members = len(logits)
-    vote_lines = -(-members // 10) if members > 1 else 0
-    figure = _figure(rows * (1.32 + 0.16 * vote_lines) + 0.2)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, i in zip(axes.flat, chosen, strict=False):
-        axis.imshow(images[i, ..., 0], cmap="gray_r")
-        best = probabilities[i].argmax()
-        answer = f"{class_names[best]} ({100 * probabilities[i, best]:.0f} %)"
-        color = _BLACK if best == labels[i] else _ORANGE
-        axis.set_title(f"{class_names[labels[i]]}: {answer}", size=8, pad=3, color=color)
-        votes = [str(vote) for vote in logits[:, i].argmax(axis=-1)]
-        lines = [" ".join(votes[j : j + 10]) for j in range(0, members, 10)] if members > 1 else []
-        axis.text(
-            0.5, -0.04, "\n".join(lines), transform=axis.transAxes, ha="center", va="top", size=7
-        )
+    longest = max(len(line) for lines in texts for line in lines)
+    columns = 6 if longest <= 19 else 4
+    cell_width, picture = _WIDE / columns, 0.9  # inches
+    line_height = 0.155
+    cell_height = picture + line_height * max(map(len, texts)) + 0.15
+    rows = -(-len(images) // columns)
+    per_inch = 28 / picture
+    height, width = round(cell_height * per_inch), round(cell_width * per_inch)
+    canvas = np.full((rows * height, columns * width), np.nan)
+    top = 0.4
+    figure = Figure((_WIDE, rows * cell_height + top))
+    axes = figure.add_axes((0, 0, 1, rows * cell_height / (rows * cell_height + top)))
+    for i, (image, lines) in enumerate(zip(images, texts, strict=True)):
+        y, x = i // columns * height, i % columns * width
+        left = x + (width - 28) // 2
+        canvas[y : y + 28, left : left + 28] = 255.0 - image[..., 0]
+        axes.text(x + width / 2, y + 29, "\n".join(lines), ha="center", va="top", fontsize=8.5)
+    axes.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
+    axes.axis("off")
+    figure.text(0.01, 1 - 0.1 / (rows * cell_height + top), title, va="top", weight="bold")
     return figure
 
 
-def worst(logits: np.ndarray, labels: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """The images to which the ensemble gives least probability of being what they are.
-
-    Returns:
-        Their indices, the worst first, and all images' mean probabilities `[n, classes]`.
-    """
-    logits = np.asarray(logits, np.float64)
-    exps = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities = (exps / exps.sum(axis=-1, keepdims=True)).mean(axis=0)
-    order = np.argsort(probabilities[np.arange(len(labels)), labels], kind="stable")
-    return order[:most], probabilities
-
-
-def filters(kernel: np.ndarray) -> Figure:
-    """The first convolution's kernels, `[height, width, 1, features]`, in a grid."""
-    features = kernel.shape[-1]
-    columns = 16
-    limit = abs(kernel).max()
-    figure = _figure(0.75 * -(-features // columns) + 0.5)
-    axis = figure.subplots()
-    tiles = mosaic(np.moveaxis(kernel[:, :, 0], -1, 0), columns)
-    image = axis.imshow(tiles, cmap="PuOr", vmin=-limit, vmax=limit)
-    axis.axis("off")
-    figure.colorbar(image, ax=axis, label="weight", pad=0.02, aspect=8)
+def filters(kernels: np.ndarray, name: str) -> Figure:
+    """The first convolution's kernels, float `[height, width, features]`."""
+    rows, columns, count = kernels.shape
+    canvas = tile(kernels, columns=8, gap=1)
+    height = 0.5 + 4.4 * canvas.shape[0] / canvas.shape[1]
+    figure = Figure((4.8, height + 0.3), layout="constrained")
+    figure.suptitle(f"What {name} looks for first", x=0.01, ha="left", weight="bold", fontsize=11)
+    _maps(figure.subplots(), canvas, f"{count} filters of {rows} x {columns} weights")
     return figure
 
 
-def feature_maps(maps: dict[str, np.ndarray], most: int = 16) -> Figure:
+def features(image: np.ndarray, maps: dict[str, np.ndarray], title: str) -> Figure:
     """What each layer makes of one image.
 
     Args:
-        maps: layer to `[height, width, channels]`; the input is one of them.
-        most: channels shown of each.
+        image: uint8 `[height, width, 1]`.
+        maps: layer's name to float `[height, width, channels]`; the first 32 channels are shown.
     """
-    figure = _figure(0.85 * len(maps))
-    axes = figure.subplots(len(maps), 1, squeeze=False)[:, 0]
-    for axis, (name, grid) in zip(axes, maps.items(), strict=True):
-        channels = np.moveaxis(grid, -1, 0)[:most]
-        height, width, count = grid.shape
-        axis.imshow(mosaic(channels, most), cmap="viridis")
-        shown = f", the first {most}" if count > most else ""
-        axis.set_title(f"{name}: {height} x {width} x {count}{shown}", size=8, loc="left", pad=2)
-        axis.axis("off")
+    shown = {"the image": image.astype(np.float32)} | maps
+    canvases = {
+        name: tile(values[..., :MOST_MAPS], columns=16, gap=max(1, values.shape[0] // 14))
+        for name, values in shown.items()
+    }
+    ratios = [canvas.shape[0] / canvas.shape[1] for canvas in canvases.values()]
+    figure = Figure((_WIDE, _WIDE * sum(ratios) + 0.3 * len(ratios) + 0.4), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11)
+    subplots = figure.subplots(len(shown), 1, height_ratios=ratios, squeeze=False)[:, 0]
+    for axes, (name, canvas) in zip(subplots, canvases.items(), strict=True):
+        height, width, channels = shown[name].shape
+        some = f"the first {MOST_MAPS} of " if channels > MOST_MAPS else ""
+        size = f"{height} x {width}" + (f", {some}{channels} channels" if name in maps else "")
+        _maps(axes, canvas, f"{name}: {size}")
+    subplots[0].set_facecolor("white")
     return figure
 
 
-def mosaic(tiles: np.ndarray, columns: int) -> np.ndarray:
-    """`[n, height, width]` in rows of `columns`, a pixel of NaN between them."""
-    n, height, width = tiles.shape
+def tile(maps: np.ndarray, columns: int, gap: int) -> np.ndarray:
+    """Maps `[height, width, n]` in a grid, row by row, with NaN between and after them."""
+    height, width, n = maps.shape
     rows = -(-n // columns)
-    filled = np.full((rows * columns, height + 1, width + 1), np.nan)
-    filled[:n, :height, :width] = tiles
-    grid = filled.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
-    return grid.reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1]
+    cells = np.full((rows * columns, height + gap, width + gap), np.nan, np.float32)
+    cells[:n, :height, :width] = np.moveaxis(maps, -1, 0)
+    grid = cells.reshape(rows, columns, height + gap, width + gap).swapaxes(1, 2)
+    return grid.reshape(rows * (height + gap), columns * (width + gap))[:-gap, :-gap]
 
 
-def under_shift(by_shift: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Accuracy and ECE of a member and of the mean probability, by the strength of each shift.
+def shift_curves(by_shift: dict[str, Any], metric: str) -> Figure:
+    """Accuracy or ECE on shifted images by strength, of the members and of the ensemble.
 
     Args:
-        by_shift: `shifts` of `evaluation.json`.
+        by_shift: `shifts` of an evaluation.
+        metric: `"accuracy"` or `"ece"`.
     """
-    figure = _figure(3.0 * -(-len(by_shift) // 3) * 1.7)
-    rows = 2 * -(-len(by_shift) // 3)
-    axes = figure.subplots(rows, 3, squeeze=False)
-    for axis in axes.flat:
-        axis.set_visible(False)
-    for i, (name, strengths) in enumerate(by_shift.items()):
-        above, below = axes[2 * (i // 3), i % 3], axes[2 * (i // 3) + 1, i % 3]
-        amounts = [row["amount"] for row in strengths]
-        rules = [row["rules"]["mean_probability"] for row in strengths]
-        for axis, metric in ((above, "accuracy"), (below, "ece")):
-            axis.set_visible(True)
-            members = [
-                100 * np.mean([member["before"][metric] for member in row["members"]])
-                for row in strengths
-            ]
-            if len(strengths[0]["members"]) > 1:
-                axis.plot(
-                    amounts, members, color=_GREY, linestyle="--", marker="s", label="a member"
-                )
-            values = [100 * row["before"][metric] for row in rules]
-            axis.plot(amounts, values, color=_BLUE, marker="o", label="mean probability")
-            if metric == "ece" and rules[0]["after"]:
-                values = [100 * row["after"][metric] for row in rules]
-                axis.plot(
-                    amounts, values, color=_ORANGE, linestyle=":", marker="^", label="after scaling"
-                )
-        above.set(title=name.capitalize(), ylim=(0, 103))
-        below.set(xlabel=shifts.UNITS[name], ylim=(0, None))
-        if i % 3 == 0:
-            above.set_ylabel("accuracy, %")
-            below.set_ylabel("ECE, %")
-        if amounts[0] > amounts[-1]:
-            above.invert_xaxis()  # the harder, the further right
-            below.invert_xaxis()
-        handles = below.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper center", ncols=3)
+    columns = min(2, len(by_shift))
+    rows = -(-len(by_shift) // columns)
+    figure = Figure((4 * columns, 2.6 * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    lines = _shift_accuracy if metric == "accuracy" else _shift_ece
+    label = "accuracy, %" if metric == "accuracy" else "ECE, %"
+    for axes, (name, strengths) in zip(panels, by_shift.items(), strict=False):
+        _style(axes, name, shifts.UNITS[name], label if axes in panels[::columns] else "")
+        x = range(len(strengths))
+        for text, (values, style) in lines(strengths).items():
+            axes.plot(x, 100 * np.array(values), **_line(*style), label=text)
+        axes.set_xticks(x, [f"{row['amount']:g}" for row in strengths])
+    for axes in panels[len(by_shift) :]:
+        axes.axis("off")
+    panels[0].set_ylim(0, 102 if metric == "accuracy" else None)  # of all, with sharey
+    _legend(figure, panels[0])
     return figure
 
 
-def _figure(height: float, width: float = _WIDTH) -> Figure:
-    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+_Lines = dict[str, tuple[list[float], tuple[str, str, str]]]
+
+
+def _shift_accuracy(strengths: Sequence[dict[str, Any]]) -> _Lines:
+    together = [row["rules"]["mean_probability"]["before"]["accuracy"] for row in strengths]
+    members = [[m["before"]["accuracy"] for m in row["members"]] for row in strengths]
+    if len(members[0]) == 1:
+        return {"the network": (together, (BLUE, "-", "o"))}
+    return {
+        "ensemble": (together, (BLUE, "-", "o")),
+        "mean member": ([float(np.mean(row)) for row in members], (ORANGE, "--", "s")),
+    }
+
+
+def _shift_ece(strengths: Sequence[dict[str, Any]]) -> _Lines:
+    rows = [row["rules"]["mean_probability"] for row in strengths]
+    before = {"as it is": ([row["before"]["ece"] for row in rows], (ORANGE, "-", "s"))}
+    if rows[0]["after"] is None:
+        return before
+    after = [row["after"]["ece"] for row in rows]
+    return before | {"after temperature scaling": (after, (BLUE, "--", "o"))}
+
+
+def _plot(
+    title: str, x_label: str, y_label: str, size: tuple[float, float] = _NARROW
+) -> tuple[Figure, Axes]:
+    figure = Figure(size, layout="constrained")
+    axes = figure.subplots()
+    _style(axes, title, x_label, y_label)
+    return figure, axes
+
+
+def _style(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11, weight="bold")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#DDDDDD", lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def _maps(axes: Axes, canvas: np.ndarray, title: str) -> None:
+    """Signed values, white at zero, up to the 99.5th percentile of their size."""
+    largest = float(np.nanpercentile(np.abs(canvas), 99.5)) or 1.0
+    axes.imshow(canvas, cmap=_SIGNED, vmin=-largest, vmax=largest, interpolation="nearest")
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_facecolor("#C8C8C8")  # between the maps
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _draw_members(axes: Axes, x: Sequence[int], members: np.ndarray) -> None:
+    for i, values in enumerate(members):
+        label = "members" if i == 0 else None
+        axes.plot(x, values, color=SKY, lw=1, marker=".", ms=4, label=label)
+
+
+def _line(color: str, line: str, marker: str) -> dict[str, Any]:
+    return {"color": color, "ls": line, "marker": marker, "ms": 5, "lw": 2}
+
+
+def _words(rule: str) -> str:
+    return rule.replace("_", " ")
+
+
+def _count_axis(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+
+
+def _log_scale(axes: Axes) -> None:
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    _plain_log_ticks(axes, (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 6, 8))
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Below the axes, where it hides nothing."""
+    handles, texts = axes.get_legend_handles_labels()
+    columns = 2 if len(texts) == 4 else 3
+    figure.legend(
+        handles,
+        texts,
+        loc="outside lower left",
+        ncols=columns,
+        columnspacing=1.5,
+        frameon=False,
+    )
+
+
+def _plain_log_ticks(axes: Axes, steps: Sequence[float]) -> None:
+    """Numbers such as 0.05 and 100, where matplotlib has powers of ten."""
+    axes.yaxis.set_major_locator(LogLocator(subs=steps))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -1,45 +1,59 @@
-"""Draw what was trained and evaluated: `python -m experiments.report WORKDIR...`."""
+"""One page of tables and pictures about trained members: `python -m experiments.report WORKDIR`."""
 
 import argparse
-import io
 import json
+import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
-import jax.numpy as jnp
+import jax
 import numpy as np
 from etils import epath
-from matplotlib.figure import Figure
 
-from experiments import cli, evaluate, page, plots, records, trained
+from experiments import cli, evaluate, features, page, plots, trained
 from experiments.evaluate import Evaluation
-from experiments.page import Picture, Section
-from experiments.trained import Member, Trained
-from mnist_jax import data, parallel, training
+from experiments.page import Picture
+from experiments.trained import Trained
+from mnist_jax import data, parallel
 from mnist_jax.data import Dataset
-from mnist_jax.layers import Conv, MaxPool
 
 INTERRUPTED = 130
+MOST_WRONG = 48  # pictures of wrong answers
+LEAST_SURE = 12  # pictures of right ones
 _HINT = "See python -m experiments.report --help."
-_HEADER = (
-    *("workdir", "members", "prediction", "networks run", "trained s", "accuracy %", "NLL"),
-    *("ECE %", "scaled ECE %", "AURC %", "unfamiliar AUROC %"),
+_NONE = "–"  # noqa: RUF001
+_RULE = "mean_probability"  # the ensemble's, where one is shown
+
+_HEAD = (
+    *("run", "members", "epochs", "accuracy %, mean member", "accuracy %, mean probability"),
+    *("accuracy %, summed logits", "NLL, nats", "ECE %, before → after scaling", "AURC %"),
+    "training, s",
+)
+_ABOUT_TABLE = (
+    "Accuracies are of the test images. NLL, ECE and AURC are those of the members' mean "
+    "probability, and of the network where there is one: NLL is the mean negative log of the "
+    "probability given to the right class; ECE is how far stated probabilities are from how often "
+    "they come true, before and after scaling by a temperature fitted on the validation images; "
+    "AURC is the mean error over all shares of images that it may refuse. All three: lower is "
+    "better."
 )
 
 
 class Run(NamedTuple):
-    """What is known about a workdir."""
+    """All that is known of one workdir."""
 
-    name: str
+    name: str  # on the page
     loaded: Trained
     dataset: Dataset
-    history: list[dict[str, Any]]  # metrics.jsonl
-    train_seconds: float | None  # None before the training's end
     evaluation: Evaluation
+    history: list[dict[str, Any]]  # metrics.jsonl
+    outcome: dict[str, Any]  # results.json; empty where the training was not finished
+
+
+Pictures = dict[str, Picture]  # by the name of the PNG, without its ending
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,263 +62,454 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = cli.show_warning
     cli.use_compilation_cache()
     parallel.use_cpu_cores()
-    started = time.perf_counter()
-    folder = given.output or given.workdirs[0] / "report"
+    output = given.output or given.workdirs[0] / "report" / "index.html"
     try:
-        for workdir in given.workdirs:
-            records.read_config(workdir)  # before any of them takes long
-        _make_folder(folder)
-        runs = [_read(workdir) for workdir in given.workdirs]
+        sources = [_load(workdir) for workdir in given.workdirs]
+        _make_folder(output)
+        names = _names(given.workdirs)
+        runs = [read(name, *source) for name, source in zip(names, sources, strict=True)]
+        write(runs, output)
     except (ValueError, data.DataUnavailable) as error:
         message, _, hint = str(error).partition("\n")
         cli.fail(message, hint or _HINT)
     except KeyboardInterrupt:
-        print("Interrupted; nothing was drawn.", file=sys.stderr)
+        print("Interrupted; the report was not finished.", file=sys.stderr)
         return INTERRUPTED
-    sections = [Section(run.name, _lines(run), list(_pictures(run))) for run in runs]
-    for i, section in enumerate(sections):
-        for picture in section.pictures:
-            prefix = f"{i}-" if len(sections) > 1 else ""
-            (folder / f"{prefix}{picture.name}.png").write_bytes(picture.png)
-    title = "Report: " + ", ".join(run.name for run in runs)
-    table = [_HEADER, *(row for run in runs for row in rows(run))]
-    columns = [column for column in zip(*table, strict=True) if any(column[1:])]
-    header, *body = zip(*columns, strict=True)
-    html = page.render(title, header, body, sections)
-    (folder / "index.html").write_text(html)
-    print(f"Drawn in {time.perf_counter() - started:.0f} s: {folder / 'index.html'}")
+    print(f"The report is {output}; its pictures lie beside it.")
     return 0
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = cli.Parser(
         prog="python -m experiments.report",
-        description="Draw one or several workdirs as one HTML page and its PNGs. A workdir that "
-        "experiments.evaluate has not seen yet is evaluated first; run that yourself for shifts, "
-        "unfamiliar images and dropout.",
+        description="Write one HTML page about workdirs, side by side and one by one: tables, "
+        "curves, calibration, mistakes, filters and feature maps. A workdir that was not evaluated "
+        "yet is evaluated first.",
     )
     parser.add_argument(
-        "workdirs", nargs="+", type=epath.Path, metavar="WORKDIR", help="of experiments.run"
+        "workdirs", type=epath.Path, nargs="+", metavar="WORKDIR", help="of experiments.run"
     )
     parser.add_argument(
         "--output",
         type=epath.Path,
-        metavar="FOLDER",
-        help="where the page goes (default: report in the first WORKDIR)",
+        metavar="FILE",
+        help="the page; its pictures are written beside it, named after it (default: "
+        "report/index.html in the first WORKDIR)",
     )
     given = parser.parse(argv)
-    for i, workdir in enumerate(given.workdirs):
-        if workdir in given.workdirs[:i]:
-            cli.fail(f"WORKDIR {workdir} is given twice.", _HINT)
+    seen: dict[str, epath.Path] = {}
+    for workdir in given.workdirs:
+        first = seen.setdefault(_identity(workdir), workdir)
+        if first is not workdir:
+            cli.fail(f"{workdir} is given twice.", "Give each workdir once.")
     return given
 
 
-def _make_folder(folder: epath.Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "index.html").write_text("")
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be written: {error.strerror}.") from None
+def _identity(path: epath.Path) -> str:
+    return str(path) if "://" in str(path) else os.path.realpath(path)
 
 
-def _read(workdir: epath.Path) -> Run:
+def _names(workdirs: Sequence[epath.Path]) -> list[str]:
+    """The folders' names, or their whole paths where two have the same name."""
+    short = [os.path.basename(_identity(workdir)) for workdir in workdirs]
+    return short if len(set(short)) == len(short) else [str(workdir) for workdir in workdirs]
+
+
+def _load(workdir: epath.Path) -> tuple[Trained, Dataset]:
     loaded = trained.load(workdir)
-    dataset = trained.load_dataset(loaded)
-    evaluation = evaluate.read(loaded)
-    if evaluation is None:
-        print(f"{workdir} has no evaluation of its last state yet.")
-        evaluation = evaluate.evaluate(loaded, dataset)
-        evaluate.save(workdir, evaluation)
-    metrics, results = workdir / "metrics.jsonl", workdir / "results.json"
-    history = (
-        [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
-    )
-    seconds = json.loads(results.read_text())["train_seconds"] if results.exists() else None
-    return Run(workdir.name or str(workdir), loaded, dataset, history, seconds, evaluation)
+    for member in loaded.members:
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(member.params)):
+            raise ValueError(
+                f"{workdir}: the weights of member {member.name} are not finite.\n"
+                "There is nothing to show of it; train it again."
+            )
+    return loaded, trained.load_dataset(loaded)
 
 
-def rows(run: Run) -> Iterator[list[str]]:
-    """The run's lines of the table: a member on average, the members together, with dropout."""
-    results = run.evaluation.results
-    members = results["members"]
-    unfamiliar = results["unfamiliar"] or {"members": [], "ensemble": {}}
-    seconds = "" if run.train_seconds is None else f"{run.train_seconds:,.0f}"
-    kind = _kind(run.loaded)
+def _make_folder(output: epath.Path) -> None:
+    """See, before the work, that the page can be written, as far as can be told.
 
-    def row(who: str, networks: int, scores: Sequence[Any], found: Sequence[Any]) -> list[str]:
-        def mean(when: str, metric: str) -> float | None:
-            values = [one[when][metric] for one in scores if one[when]]
-            return float(np.mean(values)) if values else None
-
-        cells = [kind, who, str(networks), seconds, _percent(mean("before", "accuracy"))]
-        cells += [_number(mean("before", "nll")), _percent(mean("before", "ece"))]
-        cells += [_percent(mean("after", "ece")), _percent(mean("before", "aurc"), 3)]
-        aurocs = [by["auroc"] for by in found]
-        return [run.name, *cells, _percent(float(np.mean(aurocs)) if aurocs else None)]
-
-    alone = [by["entropy"] for by in unfamiliar["members"]]
-    if len(members) == 1:
-        yield row("alone", 1, members, alone)
-    else:
-        yield row("one, on average", 1, members, alone)
-        by = unfamiliar["ensemble"]
-        for rule, name, score in (
-            ("mean_probability", "mean probability", "entropy"),
-            ("sum_logits", "summed logits", None),
-        ):
-            found = [by[score]] if score in by else []
-            yield row(name, len(members), [results["rules"][rule]], found)
-    dropout = results["mc_dropout"]
-    if dropout:
-        by = unfamiliar.get("mc_dropout", {})
-        found = [by["entropy"]] if by else []
-        count = dropout["passes"] * len(members)
-        yield row(f"{dropout['passes']} x dropout", count, [dropout], found)
+    Raises:
+        ValueError: it cannot.
+    """
+    if output.is_dir():
+        raise ValueError(f"--output {output} is a folder.\nGive the name of an HTML file.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{output.parent} cannot be made: {error.strerror}.") from None
+    if os.path.isdir(output.parent) and not os.access(output.parent, os.W_OK):
+        raise ValueError(f"{output.parent} cannot be written.")
 
 
-def _kind(loaded: Trained) -> str:
-    """Such as "7 layers", "deep, averaged" or "5 snapshots of deep"."""
-    config = loaded.config
-    kinds = [
-        f"{len(seeds)} {name}" if len(config.seeds) > 1 else name for name, seeds in config.kinds
-    ]
-    text = " + ".join(kinds)
-    if config.snapshots > 1:
-        text = f"{len(loaded.members) // len(config.seeds)} snapshots of {text}"
-    return text if config.ema is None else f"{text}, weights averaged"
-
-
-def _percent(value: float | None, digits: int = 2) -> str:
-    return "" if value is None else f"{100 * value:.{digits}f}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _lines(run: Run) -> list[str]:
-    results = run.evaluation.results
-    lines = [
-        f"{_kind(run.loaded)}, trained for {len(run.history)} epochs on {run.dataset.name} "
-        f"({len(run.dataset.train.labels):,} images), evaluated on {results['test_size']:,} test "
-        f"images; temperatures from {results['validation_size']:,} validation images."
-    ]
-    if not results["shifts"]:
-        lines.append(
-            f"Not evaluated under shift yet: python -m experiments.evaluate "
-            f"{run.loaded.workdir} --shift all"
-        )
-    return lines
-
-
-def _pictures(run: Run) -> Iterator[Picture]:
-    results, logits = run.evaluation.results, run.evaluation.logits["test"]
-    images, labels = run.dataset.test
-    names = run.dataset.class_names
-    together = len(logits) > 1
-    curves = results["curves"]
-    first = run.loaded.members[0]
-    if run.history:
-        yield _picture(
-            "learning_curves",
-            "Learning curves",
-            "Cost of the training batches, with dropout and before each step, so it can be above "
-            "that of the validation images." + (" Thin lines are members." if together else ""),
-            plots.learning_curves(run.history),
-        )
-    if together:
-        yield _picture(
-            "by_size",
-            "Accuracy by ensemble size",
-            "Mean over all ensembles of that many of these members; the bars are their standard "
-            "deviation, which is no error bar for other members.",
-            plots.by_size(results["sizes"]),
-        )
-    reliable = curves["mean_probability"]
-    yield _picture(
-        "reliability",
-        "Reliability" + (" of the mean probability" if together else ""),
-        "Where predictions are as sure as they are right, the line is on the diagonal; below it "
-        "they are too sure. The grey bars are what chance would give calibrated predictions.",
-        plots.reliability(reliable["before"], reliable["after"]),
-    )
-    yield _picture(
-        "risk_coverage",
-        "Refusing the least certain",
-        "From right to left more images are refused, those of the smallest largest probability "
-        "first; the line is the share of errors among those that are answered.",
-        plots.risk_coverage(curves, together),
-    )
-    yield _picture(
-        "confusion",
-        "Which is taken for which",
-        "Right answers are on the diagonal; the darker a square beside it, the more errors.",
-        plots.confusion(reliable["confusion_matrix"], names),
-    )
-    votes = " Below: the members' votes." if together else ""
-    yield _picture(
-        "hardest",
-        "Hardest test images",
-        "Those whose true class got the least probability. Above each: the true class, then the "
-        f"answer and its probability, coloured where it is wrong.{votes}",
-        plots.hardest(images, labels, logits, names),
-    )
-    maps = feature_maps(first, images[0])
-    kernel = _first_kernel(first)
-    yield _picture(
-        "filters",
-        f"First-layer filters of {first.name}",
-        "One square a filter, its weights as colours.",
-        plots.filters(kernel),
-    )
-    yield _picture(
-        "feature_maps",
-        f"A {names[labels[0]]}, layer by layer",
-        f"What each convolution and pool of {first.name} makes of the first test image; bright is "
-        "large.",
-        plots.feature_maps(maps),
-    )
-    if results["shifts"]:
-        yield _picture(
-            "shifts",
-            "Under shift",
-            "The same test images made harder. Trust is in the lower row: where accuracy falls and "
-            "the calibration error (ECE) rises, predictions are wrong and sure.",
-            plots.under_shift(results["shifts"]),
-        )
-
-
-def _picture(name: str, title: str, caption: str, figure: Figure) -> Picture:
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    return Picture(name, title, caption, png.getvalue())
-
-
-def _first_kernel(member: Member) -> np.ndarray:
-    """Of the first convolution, `[height, width, 1, features]`."""
-    return np.asarray(member.params["Conv_0"]["kernel"])
-
-
-def feature_maps(member: Member, image: np.ndarray) -> dict[str, np.ndarray]:
-    """The input and what each convolution and pool gives, by name, `[height, width, channels]`.
+def read(name: str, loaded: Trained, dataset: Dataset) -> Run:
+    """Everything about a workdir; it is evaluated where it was not yet.
 
     Args:
-        image: uint8 `[28, 28, 1]`.
+        name: what the page calls it.
+
+    Raises:
+        ValueError: predictions are not finite.
     """
-    pixels = training.to_float(jnp.asarray(image[None]))
-    maps = {"input": np.asarray(pixels[0])}
+    saved = evaluate.read(loaded)
+    if saved is not None and not _is_of(saved, dataset):
+        print(f"{name}: evaluation.json is of other images than those trained for; making one.")
+        made = evaluate.evaluate(loaded, dataset)
+    elif saved is None:
+        print(f"{name}: not evaluated yet; python -m experiments.evaluate does it now.")
+        made = evaluate.evaluate(loaded, dataset)
+        try:
+            evaluate.save(loaded.workdir, made)
+        except OSError as error:
+            print(f"{loaded.workdir} cannot be written ({error.strerror}); not saved.")
+    else:
+        made = saved
+    if not all(np.isfinite(logits).all() for logits in made.logits.values()):
+        raise ValueError(f"{loaded.workdir}: some predictions are not finite; train it again.")
+    history = _read_text(loaded.workdir / "metrics.jsonl").splitlines()
+    outcome = _read_text(loaded.workdir / "results.json")
+    return Run(
+        name,
+        loaded,
+        dataset,
+        made,
+        [json.loads(line) for line in history],
+        json.loads(outcome) if outcome else {},
+    )
 
-    def watch(
-        call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
-    ) -> Any:
-        out = call(*args, **kwargs)
-        if isinstance(context.module, Conv | MaxPool):
-            maps["/".join(context.module.path)] = np.asarray(out[0], np.float32)
-        return out
 
-    with nn.intercept_methods(watch):
-        training.apply(member.network, member.params, pixels)
-    return maps
+def _is_of(saved: Evaluation, dataset: Dataset) -> bool:
+    """Whether an evaluation is of a data set's test images: its name and its accuracies tell."""
+    logits, labels = saved.logits["test"], dataset.test.labels
+    if saved.results["dataset"]["name"] != dataset.name or logits.shape[1] != len(labels):
+        return False
+    said = [member["before"]["accuracy"] for member in saved.results["members"]]
+    return np.allclose((logits.argmax(axis=2) == labels).mean(axis=1), said, atol=1e-5)
+
+
+def _read_text(path: epath.Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def write(runs: Sequence[Run], output: epath.Path) -> None:
+    """Write the page and, beside it, its pictures."""
+    parts = [page.table(_HEAD, list(summary(runs)), words=[1]), page.paragraph(_ABOUT_TABLE)]
+    prefix = "" if output.stem == "index" else f"{output.stem}-"
+    for number, run in enumerate(runs, start=1):
+        print(f"Drawing {run.name}", flush=True)
+        parts.append(page.heading(run.name, 2))
+        parts.append(page.paragraph(_introduction(run)))
+        numbered = f"{prefix}{number}-" if len(runs) > 1 else prefix
+        for title, notes, pictures in sections(run):
+            parts.append(page.heading(title, 3))
+            parts += notes
+            if pictures:
+                parts.append(page.pictures(list(pictures.values())))
+            for name, picture in pictures.items():
+                (output.parent / f"{numbered}{name}.png").write_bytes(picture.png)
+    title = f"Report: {', '.join(run.name for run in runs)}"
+    output.write_text(page.page(title, *parts))
+
+
+def summary(runs: Sequence[Run]) -> Iterator[list[str]]:
+    """The rows of the table that compares all runs; its columns are named by `_HEAD`."""
+    for run in runs:
+        results = run.evaluation.results
+        members = [row["before"]["accuracy"] for row in results["members"]]
+        together = results["rules"][_RULE]
+        summed = results["rules"]["sum_logits"]["before"]["accuracy"]
+        several = len(members) > 1
+        seconds = run.outcome.get("train_seconds")
+        yield [
+            run.name,
+            _members(run.loaded),
+            f"{run.outcome.get('epochs', len(run.history)):g}",
+            _percent(float(np.mean(members))),
+            _percent(together["before"]["accuracy"]) if several else _NONE,
+            _percent(summed) if several else _NONE,
+            *_quality(together),
+            _NONE if seconds is None else f"{seconds:,.0f}",
+        ]
+        dropping = results.get("mc_dropout")
+        if dropping:
+            passes = f"{dropping['passes']} passes each, dropout on"
+            accuracy = _percent(dropping["before"]["accuracy"])
+            yield [run.name, passes, "", "", accuracy, "", *_quality(dropping), ""]
+
+
+def _members(loaded: Trained) -> str:
+    """How many members of which networks, and what was done to their weights."""
+    config = loaded.config
+    counts = Counter(member.network_name for member in loaded.members)
+    words = [" + ".join(f"{count} x {name}" for name, count in counts.items())]
+    if config.snapshots > 1:
+        words.append(f"{config.snapshots} snapshots a run")
+    if config.ema is not None:
+        words.append(f"averaged weights ({config.ema:g})")
+    return ", ".join(words)
+
+
+def _quality(row: dict[str, Any]) -> list[str]:
+    before, after = row["before"], row["after"]
+    ece = _percent(before["ece"])
+    if after is not None:
+        ece += f" → {_percent(after['ece'])}"
+    return [f"{before['nll']:.4f}", ece, f"{100 * before['aurc']:.3f}"]
+
+
+def _percent(share: float | None) -> str:
+    return _NONE if share is None else f"{100 * share:.2f}"
+
+
+def _introduction(run: Run) -> str:
+    dataset = run.dataset
+    sizes = [len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)]
+    config = run.loaded.config
+    return (
+        f"{_members(run.loaded)}, trained on {sizes[0]:,} images of {dataset.name} in batches of "
+        f"{config.batch_size}; {sizes[1]:,} more for validation, {sizes[2]:,} for testing. "
+        f"Optimizer {config.optimizer}, learning rate {config.learning_rate:g} "
+        f"({config.schedule})."
+    )
+
+
+def sections(run: Run) -> Iterator[tuple[str, list[str], Pictures]]:
+    """A run's part of the page: titles, HTML before the pictures, and pictures."""
+    if run.history:
+        yield "Learning", [], _learning(run)
+    if len(run.loaded.members) > 1:
+        yield "How many members it takes", [], _sizes(run)
+    yield "Whether it knows when it is wrong", [], _certainty(run)
+    yield "Mistakes", *_mistakes(run)
+    yield "What it looks at", [], _features(run)
+    yield "Harder images", *_shifts(run)
+    yield "Unfamiliar images", _unfamiliar(run), {}
+
+
+def _learning(run: Run) -> Pictures:
+    history = run.history
+    many = len(history[0]["member_costs"]) > 1
+    thin = " Thin lines are single members." if many else ""
+    shown = {
+        "cost": Picture(
+            plots.to_png(plots.cost(history)),
+            f"Training cost by epoch: from {history[0]['cost']:.4f} to {history[-1]['cost']:.4f}.",
+            f"How wrong the networks are on the images they learn from, by epoch; lower is better."
+            f"{thin} The scale is logarithmic.",
+        )
+    }
+    if all("ensemble" in row for row in history):
+        together = [row["ensemble"] for row in history]
+        first, last = (100 * row["validation_accuracy"] for row in (together[0], together[-1]))
+        shown["validation_accuracy"] = Picture(
+            plots.to_png(plots.validation(history, "accuracy")),
+            f"Validation accuracy by epoch: from {first:.2f} % to {last:.2f} %.",
+            f"The share of right answers on images that are kept out of training.{thin}",
+        )
+        first, last = (row["validation_nll"] for row in (together[0], together[-1]))
+        shown["validation_nll"] = Picture(
+            plots.to_png(plots.validation(history, "nll")),
+            f"Validation NLL by epoch: from {first:.4f} to {last:.4f} nats.",
+            f"On the same images, the mean negative log of the probability given to the right "
+            f"class: sure mistakes cost most; lower is better.{thin} The scale is logarithmic.",
+        )
+    return shown
+
+
+def _sizes(run: Run) -> Pictures:
+    rows = run.evaluation.results["sizes"]
+    first, last = (rows[i][_RULE] for i in (0, -1))
+    spread = (
+        "Points are means over the ensembles that can be picked from these members, and bars their "
+        "standard deviation: the luck of the choice, not an error bar for new members."
+    )
+    return {
+        "size_accuracy": Picture(
+            plots.to_png(plots.sizes(rows, "accuracy")),
+            f"Test accuracy by number of members: {_percent(first['accuracy']['mean'])} % of one, "
+            f"{_percent(last['accuracy']['mean'])} % of all {len(rows)} by mean probability.",
+            f"Right answers of smaller and larger ensembles. {spread}",
+        ),
+        "size_nll": Picture(
+            plots.to_png(plots.sizes(rows, "nll")),
+            f"Test NLL by number of members: {first['nll']['mean']:.4f} of one, "
+            f"{last['nll']['mean']:.4f} of all {len(rows)} by mean probability.",
+            "The same for the negative log-likelihood; lower is better. Summed logits are surer of "
+            "themselves the more members there are, so their NLL can rise.",
+        ),
+    }
+
+
+def _certainty(run: Run) -> Pictures:
+    results = run.evaluation.results
+    row, curves = results["rules"][_RULE], results["curves"]
+    single = len(run.loaded.members) == 1
+    ece = f"ECE {_percent(row['before']['ece'])} %"
+    if row["after"] is not None:
+        ece += f" before and {_percent(row['after']['ece'])} % after temperature scaling"
+    risk = curves[_RULE]["before"]["risk_coverage"]
+    return {
+        "reliability": Picture(
+            plots.to_png(plots.reliability(curves[_RULE])),
+            f"Reliability diagram: accuracy by confidence; {ece}.",
+            "Test images are put in bins by the probability of the answer; of those answered with "
+            "80 %, 80 % should be right, on the grey line. Points above it: too modest; below: too "
+            f"sure. Bars count the images; pale points are of fewer than {plots.FEW}, up to "
+            f"chance. {ece}.",
+        ),
+        "risk_coverage": Picture(
+            plots.to_png(plots.risk_coverage(curves, single)),
+            f"Risk-coverage curve: {_percent(risk[99])} % errors when all images are answered, "
+            f"{_percent(risk[89])} % when the tenth it is least sure of is refused.",
+            "The errors among the images it still answers, when it may refuse those it is least "
+            "sure of; a lower curve knows better when it is wrong. Where hardly any errors are "
+            f"left, the axis is cut off. Answering all: {_percent(risk[99])} % errors; the surest "
+            f"90 %: {_percent(risk[89])} %.",
+        ),
+    }
+
+
+def _mistakes(run: Run) -> tuple[list[str], Pictures]:
+    logits, (images, labels) = run.evaluation.logits["test"], run.dataset.test
+    names = run.dataset.class_names
+    matrix = np.array(run.evaluation.results["curves"][_RULE]["confusion_matrix"])
+    who = "the ensemble" if len(logits) > 1 else "the network"
+    votes = ""
+    if len(logits) > 1:
+        votes = f" The last line has the answers of the members ({len(logits)})."
+    below = f"Below each: its number among the test images and its class; what {who} said.{votes}"
+    errors = [
+        (matrix[i, j], f"{names[i]} for {names[j]} ({matrix[i, j]} times)")
+        for i, j in np.ndindex(matrix.shape)
+        if i != j and matrix[i, j]
+    ]
+    most = ", ".join(text for _, text in sorted(errors, key=lambda error: -error[0])[:3])
+    shown = {
+        "confusion": Picture(
+            plots.to_png(plots.confusion(matrix, names)),
+            f"Confusion matrix of the test images; most often: {most or 'no mistakes'}.",
+            "How many test images of each class (rows) got which answer (columns). Grey numbers on "
+            f"the diagonal are right; mistakes are orange. Most often it takes {most}."
+            if most
+            else "How many test images of each class (rows) got which answer (columns).",
+        )
+    }
+    wrong = plots.wrong(logits, labels)
+    chosen = {
+        "wrong": wrong[:MOST_WRONG],
+        "least_sure": plots.least_sure(logits, labels, LEAST_SURE),
+    }
+    some = f"; here are {MOST_WRONG}" if len(wrong) > MOST_WRONG else ""
+    titles = {
+        "wrong": f"The {len(wrong):,} test images that {who} gets wrong{some}, the surest first",
+        "least_sure": f"The right answers that {who} is least sure of",
+    }
+    for kind, numbers in chosen.items():
+        if not len(numbers):
+            continue
+        texts = plots.describe(logits, labels, numbers, names)
+        shown[kind] = Picture(
+            plots.to_png(plots.gallery(images[numbers], texts, titles[kind])),
+            f"{titles[kind]}: " + "; ".join(", ".join(lines) for lines in texts) + ".",
+            below,
+            wide=True,
+        )
+    notes = [] if len(wrong) else [page.paragraph(f"All answers of {who} are right.")]
+    return notes, shown
+
+
+def _features(run: Run) -> Pictures:
+    """Of the first member of each network: its first filters, and what it makes of one image."""
+    first = {member.network_name: member for member in reversed(run.loaded.members)}
+    image, label = run.dataset.test.images[0], run.dataset.test.labels[0]
+    what = f"test image 0, of class {run.dataset.class_names[label]}"
+    signs = "Orange is positive, blue negative, white zero"
+    shown = {}
+    for name, member in first.items():
+        maps = features.feature_maps(member.network, member.params, image)
+        kernels = features.first_filters(member.params, maps)
+        height, width, count = kernels.shape
+        shown[f"filters_{name}"] = Picture(
+            plots.to_png(plots.filters(kernels, member.name)),
+            f"The {count} filters of {height} x {width} pixels of the first convolution of member "
+            f"{member.name}.",
+            f"The weights of the first convolution of member {member.name}. {signs}: a filter "
+            "responds where the image is light under orange and dark under blue.",
+        )
+        title = f"What {member.name} makes of {what}"
+        shown[f"features_{name}"] = Picture(
+            plots.to_png(plots.features(image, maps, title)),
+            f"{title}, layer by layer: {', '.join(maps)}.",
+            f"The output of each convolution (Conv) and pooling (MaxPool), one small picture a "
+            f"channel, each layer to its own scale. {signs}; after pooling the negative is cut off "
+            "(relu).",
+            wide=True,
+        )
+    return shown
+
+
+def _shifts(run: Run) -> tuple[list[str], Pictures]:
+    results = run.evaluation.results["shifts"]
+    if not results:
+        command = f"python -m experiments.evaluate {run.loaded.workdir} --shift all"
+        return [page.paragraph(f"Not evaluated; {command} adds them.")], {}
+    worst = {
+        name: _percent(rows[-1]["rules"][_RULE]["before"]["accuracy"])
+        for name, rows in results.items()
+    }
+    scaled = next(iter(results.values()))[0]["rules"][_RULE]["after"] is not None
+    same = " The temperature is the one fitted on clean images." if scaled else ""
+    return [], {
+        "shift_accuracy": Picture(
+            plots.to_png(plots.shift_curves(results, "accuracy")),
+            "Accuracy by strength of shift; at the strongest "
+            + ", ".join(f"{name} {accuracy} %" for name, accuracy in worst.items())
+            + ".",
+            "Right answers on the test images made harder and harder, from left to right.",
+            wide=len(results) > 1,
+        ),
+        "shift_ece": Picture(
+            plots.to_png(plots.shift_curves(results, "ece")),
+            "Calibration error (ECE) by strength of shift.",
+            f"How far stated probabilities are from how often they come true, on the same images; "
+            f"lower is better.{same}",
+            wide=len(results) > 1,
+        ),
+    }
+
+
+def _unfamiliar(run: Run) -> list[str]:
+    """How well uncertainty tells images of something else, as a table."""
+    results = run.evaluation.results["unfamiliar"]
+    if not results:
+        command = f"python -m experiments.evaluate {run.loaded.workdir} --unfamiliar FOLDER"
+        return [page.paragraph(f"Not evaluated; {command} adds them.")]
+    rows = dict(
+        zip([member.name for member in run.loaded.members], results["members"], strict=True)
+    )
+    if len(rows) > 1:
+        rows["ensemble"] = results["ensemble"]
+    if results.get("mc_dropout"):
+        rows["dropout on"] = results["mc_dropout"]
+    scores = list(rows[list(rows)[-1]])
+    head = ["told apart by: AUROC % / AUPR %", *(score.replace("_", " ") for score in scores)]
+    table = [
+        [name]
+        + [
+            f"{_percent(by[score]['auroc'])} / {_percent(by[score]['aupr'])}"
+            if score in by
+            else _NONE
+            for score in scores
+        ]
+        for name, by in rows.items()
+    ]
+    about = (
+        f"{results['size']:,} images of something else from {results['source']} are mixed with the "
+        "test images. AUROC is how often the uncertainty of an unfamiliar image is the larger one "
+        f"of a pair (50 %: guessing); AUPR is the mean precision (guessing: "
+        f"{_percent(results['share'])} %)."
+    )
+    return [page.table(head, table), page.paragraph(about)]
 
 
 if __name__ == "__main__":

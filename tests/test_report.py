@@ -1,180 +1,268 @@
-"""`python -m experiments.report`, its page and what its pictures show."""
+"""`python -m experiments.report`, as a user meets it."""
 
 import base64
+import dataclasses
 import json
 from html.parser import HTMLParser
 
+import jax
 import numpy as np
 import pytest
-from jax import lax
+from PIL import Image
 
-from experiments import cli, evaluate, plots, records, report, trained
+from experiments import cli, evaluate, page, plots, records, report, trained
 from experiments.config import Config
-from mnist_jax import parallel
-from tests.test_evaluate import digits, workdir_of  # noqa: F401 (a fixture)
+from mnist_jax import data, parallel
+from tests.test_data import FILES, idx
+from tests.test_evaluate import workdir_of
+
+_VOID = {"meta", "img", "br"}
+_NAME = 'two <b>&"members'
 
 
-@pytest.fixture(autouse=True)
-def this_process(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def this_process():
     """The tests have started JAX already, and keep no cache of compiled programs."""
-    monkeypatch.setattr(parallel, "use_cpu_cores", lambda: None)
-    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "use_cpu_cores", lambda: None)
+        patch.setattr(cli, "use_compilation_cache", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="module")
-def two_members(tmp_path_factory, digits):  # noqa: F811
-    config = Config(members=2, seed=5, dataset="mnist", data_dir=str(digits), validation=40)
-    workdir = workdir_of(tmp_path_factory.mktemp("runs") / "two & <more>", config)
-    member = {"seed": 5, "network": "simple", "validation_accuracy": 0.9, "validation_nll": 0.3}
-    history = [
-        {
-            "epoch": epoch,
-            "steps": 10,
-            "cost": 1 / epoch,
-            "member_costs": [0.9 / epoch, 1.1 / epoch],
-            "members": [member, member | {"seed": 6}],
-            "ensemble": {"validation_accuracy": 0.91, "validation_nll": 0.28},
-        }
-        for epoch in (1, 2)
-    ]
-    records.write_json_lines(workdir / "metrics.jsonl", history)
-    records.write_json(workdir / "results.json", {"train_seconds": 1234.5})
-    return workdir
+def digits(tmp_path_factory):
+    """A folder of IDX files: 100 training and 60 test digits of the embedded subset."""
+    dataset = data.load("mnist5k")
+    folder = tmp_path_factory.mktemp("digits")
+    arrays = [array for split in (dataset.train, dataset.test) for array in split]
+    for name, array, n in zip(FILES, arrays, (100, 100, 60, 60), strict=True):
+        (folder / name).write_bytes(idx(array[:n, ..., 0] if array.ndim == 4 else array[:n]))
+    return folder
 
 
 class Page(HTMLParser):
-    """What a browser would find."""
+    """Reads a page, and fails where it is not well-formed."""
 
     def __init__(self, text):
         super().__init__()
-        self.images, self.cells, self.open, self.text, self.links = [], [], [], "", []
+        self.open, self.text, self.images, self.addresses = [], "", [], []
+        self.cells, self.rows, self.tags = None, [], []
         self.feed(text)
-        assert not self.open
+        self.close()
+        assert self.open == []
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        self.links += [attrs[name] for name in ("src", "href") if name in attrs]
+        self.tags.append(tag)
+        self.addresses += [attrs[name] for name in ("src", "href", "srcset") if name in attrs]
+        if tag not in _VOID:
+            self.open.append(tag)
         if tag == "img":
             self.images.append(attrs)
         if tag == "tr":
-            self.cells.append([])
+            self.rows.append([])
         if tag in ("td", "th"):
-            self.cells[-1].append("")
-        if tag not in ("img", "meta"):
-            self.open.append(tag)
+            self.rows[-1].append("")
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
-    def handle_data(self, data):
+    def handle_data(self, text):
+        if "style" in self.open:
+            self.addresses += [text] if "url(" in text or "@import" in text else []
+            return
+        self.text += text
         if self.open and self.open[-1] in ("td", "th"):
-            self.cells[-1][-1] += data
-        self.text += data
+            self.rows[-1][-1] += text
 
 
-def test_the_page_is_whole_and_says_what_the_evaluation_says(two_members, capsys):
-    argv = [str(two_members), "--shift", "blur", "--mc-dropout", "0"]
-    assert evaluate.main(argv) == 0
-    assert report.main([str(two_members)]) == 0
-    assert "Predicting" not in capsys.readouterr().out.partition("All of it")[2]
-    folder = two_members / "report"
-    page = Page((folder / "index.html").read_text())
-    assert all(link.startswith("data:image/png;base64,") for link in page.links)
-    names = ["learning_curves", "by_size", "reliability", "risk_coverage", "confusion", "hardest"]
-    names += ["filters", "feature_maps", "shifts"]
-    assert [image["alt"] != "" for image in page.images] == [True] * len(names)
-    for name, image in zip(names, page.images, strict=True):
-        png = base64.b64decode(image["src"].partition(",")[2])
-        assert png == (folder / f"{name}.png").read_bytes() and png.startswith(b"\x89PNG")
-    assert "Report: two & <more>" in page.text
+@pytest.fixture(scope="module")
+def two_members(tmp_path_factory, digits):
+    """An evaluated ensemble with a history, and the page of it with the folder's name."""
+    config = Config(members=2, seed=5, dataset="mnist", data_dir=str(digits), validation=40)
+    workdir = workdir_of(tmp_path_factory.mktemp("runs") / _NAME, config)
+    score = {"validation_accuracy": 0.5, "validation_nll": 1.5}
+    epoch = {"cost": 2.5, "member_costs": [2.0, 3.0], "members": [score, score], "ensemble": score}
+    records.write_json_lines(workdir / "metrics.jsonl", [{"epoch": i, **epoch} for i in (1, 2)])
+    records.write_json(workdir / "results.json", {"epochs": 2.0, "train_seconds": 1234.5})
+    assert evaluate.main([str(workdir), "--shift", "blur", "--unfamiliar", str(digits)]) == 0
+    # What --mc-dropout would write, had this network dropout.
+    results = json.loads((workdir / "evaluation.json").read_text())
+    results["mc_dropout"] = {"passes": 8} | results["members"][1]
+    records.write_json(workdir / "evaluation.json", results)
+    assert report.main([str(workdir)]) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def shown(two_members):
+    return Page((two_members / "report" / "index.html").read_text())
+
+
+def test_the_page_needs_nothing_else(two_members, shown):
+    pictures = {path.read_bytes(): path.stem for path in (two_members / "report").glob("*.png")}
+    embedded = []
+    for image in shown.images:
+        assert len(image["alt"]) > 20
+        head, _, content = image["src"].partition(",")
+        assert head == "data:image/png;base64"
+        embedded.append(pictures[base64.b64decode(content)])
+    assert sorted(embedded) == sorted(pictures.values())
+    assert set(embedded) == {
+        *("cost", "validation_accuracy", "validation_nll", "size_accuracy", "size_nll"),
+        *("reliability", "risk_coverage", "confusion", "wrong", "least_sure"),
+        *("filters_simple", "features_simple", "shift_accuracy", "shift_ece"),
+    }
+    assert all(address.startswith("data:") for address in shown.addresses)
+    assert not {"script", "link", "iframe", "b"} & set(shown.tags)
+    for path in (two_members / "report").glob("*.png"):
+        with Image.open(path) as image:
+            image.verify()
+            assert image.width >= 600
+
+
+def test_a_name_is_text(shown):
+    assert shown.rows[1][0] == _NAME and f"Report: {_NAME}" in shown.text
+    assert page.heading(_NAME, 2) == "<h2>two &lt;b&gt;&amp;&quot;members</h2>"
+
+
+def test_the_table_has_the_evaluation_s_numbers(two_members, shown):
     results = json.loads((two_members / "evaluation.json").read_text())
-    header, alone, mean, summed = page.cells
-    assert "unfamiliar AUROC %" not in header  # nothing unfamiliar was given
-    column = dict(zip(header, zip(alone, mean, summed, strict=True), strict=True))
-    assert column["trained s"] == ("1,234",) * 3 and column["networks run"] == ("1", "2", "2")
+    head, row, dropping = shown.rows[:3]
+    assert len(head) == len(row) == len(dropping)
     accuracies = [member["before"]["accuracy"] for member in results["members"]]
     rules = results["rules"]
-    wanted = [np.mean(accuracies)] + [
-        rules[rule]["before"]["accuracy"] for rule in ("mean_probability", "sum_logits")
+    mean = rules["mean_probability"]
+
+    def quality(row):
+        ece = f"{100 * row['before']['ece']:.2f} → {100 * row['after']['ece']:.2f}"
+        return [f"{row['before']['nll']:.4f}", ece, f"{100 * row['before']['aurc']:.3f}"]
+
+    assert row[1:] == [
+        *("2 x simple", "2", f"{50 * sum(accuracies):.2f}"),
+        f"{100 * mean['before']['accuracy']:.2f}",
+        f"{100 * rules['sum_logits']['before']['accuracy']:.2f}",
+        *(*quality(mean), "1,234"),
     ]
-    assert column["accuracy %"] == tuple(f"{100 * accuracy:.2f}" for accuracy in wanted)
-    assert column["scaled ECE %"][1] == f"{100 * rules['mean_probability']['after']['ece']:.2f}"
+    member = results["members"][1]
+    assert dropping[1] == "8 passes each, dropout on"
+    assert dropping[4] == f"{100 * member['before']['accuracy']:.2f}"
+    assert dropping[6:9] == quality(member)
+    unfamiliar = results["unfamiliar"]["ensemble"]["mutual_information"]
+    areas = f"{100 * unfamiliar['auroc']:.2f} / {100 * unfamiliar['aupr']:.2f}"
+    assert shown.rows[-1] == ["ensemble", *shown.rows[-1][1:3], areas]
 
 
-def test_one_member_without_validation_or_history(tmp_path, digits, two_members, capsys):  # noqa: F811
-    workdir = workdir_of(
-        tmp_path / "one", Config(dataset="mnist", data_dir=str(digits), validation=0)
-    )
-    assert report.main([str(workdir), str(two_members), "--output", str(tmp_path / "out")]) == 0
-    assert f"{workdir} has no evaluation of its last state yet." in capsys.readouterr().out
-    assert (workdir / "predictions.npz").exists()
-    page = Page((tmp_path / "out" / "index.html").read_text())
-    assert len(page.cells) == 1 + 1 + 3 and page.cells[1][:3] == ["one", "simple", "alone"]
-    pictures = {path.name for path in (tmp_path / "out").glob("0-*.png")}
-    assert "0-reliability.png" in pictures
-    assert not pictures & {"0-by_size.png", "0-learning_curves.png", "0-shifts.png"}
-    assert f"python -m experiments.evaluate {workdir} --shift all" in page.text
-
-
-def test_feature_maps_are_what_lax_computes(two_members):
+def test_the_wrong_digits(two_members, shown):
     loaded = trained.load(two_members)
-    image = trained.load_dataset(loaded).test.images[0]
-    maps = report.feature_maps(loaded.members[0], image)
-    assert list(maps) == ["input", "Conv_0", "MaxPool_0", "Conv_1", "MaxPool_1"]
-    kernel = loaded.members[0].params["Conv_0"]["kernel"]
-    convolved = lax.conv_general_dilated(
-        image[None] / np.float32(255),
-        kernel,
-        (1, 1),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )[0]
-    np.testing.assert_allclose(maps["Conv_0"], convolved, atol=1e-5)
-    pooled = np.asarray(convolved).reshape(14, 2, 14, 2, 32).max(axis=(1, 3))
-    np.testing.assert_allclose(maps["MaxPool_0"], pooled, atol=1e-5)
+    images, labels = trained.load_dataset(loaded).test
+    logits = loaded.predict(images)
+    odds = np.exp(logits - logits.max(axis=2, keepdims=True))
+    mean = (odds / odds.sum(axis=2, keepdims=True)).mean(axis=0)
+    answers, votes = mean.argmax(axis=1), logits.argmax(axis=2)
+    wrong = [i for i in np.argsort(-mean.max(axis=1), kind="stable") if answers[i] != labels[i]]
+    assert len(wrong) > report.MOST_WRONG  # the weights are random
+    (alt,) = [image["alt"] for image in shown.images if "gets wrong" in image["alt"]]
+    title, _, rest = alt.removesuffix(".").partition(": ")
+    assert title.startswith(f"The {len(wrong)} test images that the ensemble gets wrong")
+    told = rest.split("; ")
+    assert len(told) == report.MOST_WRONG
+    for text, i in zip(told, wrong, strict=False):
+        said = f"said {answers[i]} ({100 * mean[i].max():.1f} %)"
+        assert text == f"no. {i} is {labels[i]}, {said}, {votes[0, i]} {votes[1, i]}"
 
 
-def test_the_worst_come_first():
-    logits = np.log([[[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]], [[0.7, 0.3], [0.6, 0.4], [0.9, 0.1]]])
-    order, probabilities = plots.worst(logits, np.array([1, 1, 1]), most=2)
-    np.testing.assert_allclose(probabilities[:, 1], [0.2, 0.6, 0.3])
-    assert order.tolist() == [0, 2]
+def test_one_member_that_was_stopped_before_the_end_of_an_epoch(tmp_path, digits, capsys):
+    config = Config(dataset="mnist", data_dir=str(digits), validation=0, ema=0.9)
+    workdir = workdir_of(tmp_path / "one", config)
+    (workdir / "metrics.jsonl").write_text("")
+    output = tmp_path / "made" / "here" / "page.html"
+    assert report.main([str(workdir), "--output", str(output)]) == 0
+    assert "one: not evaluated yet" in capsys.readouterr().out
+    assert (workdir / "evaluation.json").exists() and not (workdir / "report").exists()
+    page_ = Page(output.read_text())
+    (row,) = page_.rows[1:]
+    assert row[1:3] == ["1 x simple, averaged weights (0.9)", "0"] and row[4:6] == ["–", "–"]  # noqa: RUF001
+    assert "→" not in row[7] and row[9] == "–"  # noqa: RUF001
+    assert {path.stem for path in output.parent.glob("*.png")} == {
+        f"page-{name}"
+        for name in (
+            *("reliability", "risk_coverage", "confusion", "wrong", "least_sure"),
+            *("filters_simple", "features_simple"),
+        )
+    }
+    assert f"experiments.evaluate {workdir} --shift all" in page_.text
+    assert "ensemble" not in page_.text and "nan" not in page_.text.lower()
 
 
-def test_a_mosaic_by_hand():
-    tiles = np.arange(12.0).reshape(3, 2, 2)
-    nan = np.nan
-    wanted = [
-        [0, 1, nan, 4, 5],
-        [2, 3, nan, 6, 7],
-        [nan] * 5,
-        [8, 9, nan, nan, nan],
-        [10, 11, nan, nan, nan],
-    ]
-    np.testing.assert_array_equal(plots.mosaic(tiles, 2), wanted)
+def test_a_mixed_ensemble_next_to_a_run_of_the_same_name(
+    tmp_path, two_members, digits, monkeypatch
+):
+    monkeypatch.setattr(plots, "to_png", lambda figure: b"")  # the other tests draw
+    config = Config(members="simple:1,fast:1", dataset="mnist", data_dir=str(digits), validation=40)
+    other = workdir_of(tmp_path / _NAME, config)
+    assert report.main([str(other), str(two_members)]) == 0
+    page_ = Page((other / "report" / "index.html").read_text())
+    assert [row[0] for row in page_.rows[1:3]] == [str(other), str(two_members)]
+    assert page_.rows[1][1] == "1 x simple + 1 x fast"
+    names = {path.name for path in (other / "report").glob("*.png")}
+    assert {"1-features_simple.png", "1-features_fast.png", "2-features_simple.png"} <= names
 
 
-def test_errors_are_below_their_class_and_beside_it():
-    figure = plots.confusion([[5, 2], [0, 7]], ["a", "b"])
-    texts = {text.get_text(): text.get_position() for text in figure.axes[0].texts}
-    assert texts == {"5": (0, 0), "2": (1, 0), "7": (1, 1)}  # (predicted, true)
-    colored = figure.axes[0].images[0].get_array()
-    np.testing.assert_array_equal(colored, [[0, 2], [0, 0]])
+def test_an_evaluation_of_other_images_is_not_taken(tmp_path, two_members, digits, capsys):
+    backwards = data.load_test(digits)
+    (tmp_path / FILES[2]).write_bytes(idx(backwards.images[::-1, ..., 0]))
+    (tmp_path / FILES[3]).write_bytes(idx(backwards.labels[::-1]))
+    for name in FILES[:2]:
+        (tmp_path / name).write_bytes((digits / name).read_bytes())
+    loaded = trained.load(two_members)
+    here = dataclasses.replace(loaded.config, data_dir=str(tmp_path))
+    dataset = trained.load_dataset(dataclasses.replace(loaded, config=here))
+    run = report.read("two", loaded, dataset)
+    assert "of other images" in capsys.readouterr().out
+    accuracy = (run.evaluation.logits["test"].argmax(axis=2) == dataset.test.labels).mean(axis=1)
+    said = [member["before"]["accuracy"] for member in run.evaluation.results["members"]]
+    np.testing.assert_allclose(said, accuracy, atol=1e-6)
+    assert evaluate.read(loaded).results["test_size"] == 60  # and the one that is there stays
+
+
+def test_members_that_are_nan(tmp_path, digits, capsys, monkeypatch):
+    workdir = workdir_of(tmp_path / "nan", Config(dataset="mnist", data_dir=str(digits)))
+    load = trained.load
+
+    def load_nan(folder):
+        loaded = load(folder)
+        params = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), loaded.members[0].params)
+        return dataclasses.replace(
+            loaded, members=[dataclasses.replace(loaded.members[0], params=params)]
+        )
+
+    monkeypatch.setattr(trained, "load", load_nan)
+    with pytest.raises(SystemExit, match="2"):
+        report.main([str(workdir)])
+    error = capsys.readouterr().err
+    assert "member simple 0 are not finite" in error and len(error.splitlines()) == 2
+    assert not (workdir / "report").exists()
 
 
 @pytest.mark.parametrize(
     ("argv", "message", "hint"),
     [
-        ([], "required: WORKDIR", "--help"),
+        ([], "required: WORKDIR", "experiments.report --help"),
         (["/nowhere"], "/nowhere is no workdir of experiments.run", "--help"),
-        (["WORKDIR", "/nowhere"], "/nowhere is no workdir of experiments.run", "--help"),
-        (["WORKDIR", "WORKDIR"], "is given twice", "--help"),
-        (["WORKDIR", "--output", "/proc/report"], "/proc/report cannot be written", "--help"),
+        (["WORKDIR", "WORKDIR/../DATA"], "is no workdir of experiments.run", "--help"),
+        (["WORKDIR", "WORKDIR/."], "is given twice", "once"),
+        (["WORKDIR", "--output", "WORKDIR"], "is a folder", "HTML file"),
+        (["WORKDIR", "--output", "WORKDIR/config.json/page.html"], "cannot be made", "--help"),
         (["WORKDIR", "--out", "x"], "--out is no flag", "--output"),
     ],
 )
-def test_a_mistake_is_two_lines_and_code_2(two_members, argv, message, hint, capsys):
-    argv = [str(two_members) if word == "WORKDIR" else word for word in argv]
+def test_a_mistake_is_two_lines_and_code_2(two_members, argv, message, hint, capsys, monkeypatch):
+    def read(*_):
+        raise AssertionError("the work was begun")
+
+    monkeypatch.setattr(report, "read", read)
+    argv = [word.replace("WORKDIR", str(two_members)) for word in argv]
     with pytest.raises(SystemExit) as exit_:
         report.main(argv)
     error = capsys.readouterr().err

@@ -1,0 +1,153 @@
+"""What the pictures of a report show, against NumPy and `lax.conv`."""
+
+import jax
+import numpy as np
+import pytest
+from jax import lax
+
+from experiments import features, plots
+from mnist_jax import data, models
+
+
+@pytest.mark.parametrize("name", ["simple", "fast"])
+def test_feature_maps_and_filters(name):
+    image = data.load("mnist5k").test.images[3]
+    network = models.create(name)
+    like = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), like["params"])
+    maps = features.feature_maps(network, params, image)
+    assert list(maps) == ["Conv_0", "MaxPool_0", "Conv_1", "MaxPool_1"]
+    pixels = image[None] / np.float32(255)
+    padding = "SAME"
+    if name == "fast":
+        pixels, padding = (pixels - 0.1307) / 0.3081, "VALID"
+    layer = params["Conv_0"]
+    out = lax.conv_general_dilated(
+        pixels.astype(np.float32),
+        layer["kernel"],
+        (1, 1),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )[0]
+    expected = np.asarray(out + layer.get("bias", 0))
+    np.testing.assert_allclose(maps["Conv_0"], expected, rtol=1e-4, atol=1e-5)
+    height, width, channels = expected.shape
+    pooled = expected.reshape(height // 2, 2, width // 2, 2, channels).max(axis=(1, 3))
+    np.testing.assert_allclose(maps["MaxPool_0"], pooled, rtol=1e-4, atol=1e-5)
+    kernels = features.first_filters(params, maps)
+    np.testing.assert_array_equal(kernels, layer["kernel"][:, :, 0, :])
+
+
+def test_tile():
+    maps = np.arange(12.0).reshape(2, 2, 3)
+    nan = np.nan
+    expected = [
+        [0, 3, nan, 1, 4],
+        [6, 9, nan, 7, 10],
+        [nan] * 5,
+        [2, 5, nan, nan, nan],
+        [8, 11, nan, nan, nan],
+    ]
+    np.testing.assert_array_equal(plots.tile(maps, columns=2, gap=1), expected)
+
+
+def test_confusion_has_true_classes_down_and_answers_across():
+    counts = np.array([[5, 2, 0], [0, 7, 1], [0, 0, 1000]])
+    (axes,) = plots.confusion(counts, ["a", "b", "c"]).axes
+    shown = {text.get_position(): text.get_text() for text in axes.texts}
+    assert shown == {(0, 0): "5", (1, 0): "2", (1, 1): "7", (2, 1): "1", (2, 2): "1000"}
+    assert axes.get_ylabel() == "true class" and axes.get_xlabel() == "answer"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first class on top
+    np.testing.assert_array_equal(axes.images[0].get_array(), [[0, 2, 0], [0, 0, 1], [0, 0, 0]])
+    assert axes.get_title("left") == "3 of 1,015 images get a wrong answer"
+
+
+def test_who_is_wrong_and_least_sure():
+    logits = np.log([[[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]]]).astype(np.float32)
+    labels = np.array([0, 1, 0, 0])
+    assert plots.wrong(logits, labels).tolist() == [2, 3]
+    assert plots.least_sure(logits, labels, 5).tolist() == [1, 0]
+    assert plots.least_sure(logits, labels, 1).tolist() == [1]
+
+
+def test_votes_of_long_names_are_counted_and_wrapped():
+    logits = np.zeros((7, 1, 3), np.float32)
+    logits[range(7), 0, [2, 1, 1, 2, 1, 0, 1]] = 5
+    names = ["T-shirt/top", "Ankle boot", "Sneaker"]
+    ((_, said, *votes),) = plots.describe(logits, np.array([2]), np.array([0]), names)
+    assert said.startswith("said Ankle boot (")
+    assert votes == ["4 x Ankle boot, 2 x Sneaker,", "1 x T-shirt/top"]
+    ((*_, votes),) = plots.describe(logits, np.array([2]), np.array([0]), ["a", "b", "c"])
+    assert votes == "c b b c b a b"
+
+
+def test_gallery_puts_each_image_above_its_text():
+    images = np.zeros((8, 28, 28, 1), np.uint8)
+    for i, image in enumerate(images):
+        image[10, 14] = 100 + i
+    figure = plots.gallery(images, [[f"no. {i}"] for i in range(8)], "title")
+    (axes,) = figure.axes
+    canvas = axes.images[0].get_array()
+    assert len(axes.texts) == 8
+    for i, text in enumerate(axes.texts):
+        row, column = np.argwhere(canvas == 255 - (100 + i))[0]
+        x, y = text.get_position()
+        assert text.get_text() == f"no. {i}" and abs(x - column) <= 1 and 18 <= y - row <= 20
+
+
+def test_lines_have_the_numbers():
+    accuracies = [[0.90, 0.80], [0.95, 0.85]]
+    history = [
+        {
+            "epoch": epoch,
+            "members": [{"validation_accuracy": value} for value in members],
+            "ensemble": {"validation_accuracy": members[0] + 0.01},
+        }
+        for epoch, members in enumerate(accuracies, start=1)
+    ]
+    (axes,) = plots.validation(history, "accuracy").axes
+    lines = [line.get_ydata() for line in axes.lines]
+    np.testing.assert_allclose(lines, [[90, 95], [80, 85], [91, 96]])
+    assert axes.get_title("left") == "Validation accuracy: 96.00 % at the end"
+
+
+def test_shifts_that_do_not_fill_the_grid_share_their_scale():
+    def row(accuracy, ece):
+        return {
+            "amount": 0.5,
+            "members": [{"before": {"accuracy": accuracy}}],
+            "rules": {"mean_probability": {"before": {"ece": ece, "accuracy": accuracy}}},
+        }
+
+    by_shift = {name: [row(0.9, 0.1), row(0.2, ece)] for name, ece in [("blur", 0.2)]}
+    by_shift |= {"noise": [row(0.9, 0.1), row(0.2, 0.7)], "rotation": [row(0.9, 0.1)]}
+    for rows in by_shift.values():
+        for strength in rows:
+            strength["rules"]["mean_probability"]["after"] = None
+    figure = plots.shift_curves(by_shift, "ece")
+    assert [axes.axison for axes in figure.axes] == [True, True, True, False]
+    assert all(axes.get_ylim()[0] == 0 and axes.get_ylim()[1] >= 70 for axes in figure.axes)
+    (line,) = figure.axes[1].lines
+    np.testing.assert_allclose(line.get_ydata(), [10, 70])
+
+
+def test_bins_of_few_images_are_apart_and_empty_ones_left_out():
+    bins = {"confidence": [None, 0.5, 0.9], "accuracy": [None, 0.4, 1.0], "images": [0, 5, 20]}
+    axes, counts = plots.reliability({"before": {"reliability": bins}, "after": None}).axes
+    _, many, few = axes.lines
+    np.testing.assert_allclose(many.get_xydata(), [[90, 100]])
+    np.testing.assert_allclose(few.get_xydata(), [[50, 40]])
+    assert few.get_alpha() < 1
+    assert [bar.get_height() for bar in counts.patches] == [0, 5, 20]
+
+
+def test_risk_coverage_begins_where_there_are_errors():
+    def curves(risk):
+        return {"mean_probability": {"before": {"risk_coverage": risk}}}
+
+    for risk, start in (([0.0] * 90 + [0.01] * 10, 90), ([0.01] * 100, 0), ([0.0] * 100, 90)):
+        (axes,) = plots.risk_coverage(curves(risk), single=True).axes
+        assert axes.get_xlim() == (start, 100)
+        np.testing.assert_allclose(axes.lines[0].get_ydata(), 100 * np.array(risk))
