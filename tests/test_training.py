@@ -10,6 +10,8 @@ from mnist_jax import training
 from mnist_jax.training import Share
 from tests.tiny import Tiny, assert_close, problem
 
+train_step = jax.jit(training.train_step, static_argnums=(0, 1))
+
 
 def mean_weights(n):
     return jnp.full(n, 1 / n)
@@ -38,7 +40,7 @@ def test_three_steps_equal_adam_by_hand():
             v[i] = 0.999 * v[i] + 0.001 * g**2
             m_hat, v_hat = m[i] / (1 - 0.9**t), v[i] / (1 - 0.999**t)
             params[i] = params[i] - 0.001 * m_hat / (np.sqrt(v_hat) + 1e-8)
-        state, ours = training.train_step(
+        state, ours = train_step(
             network, optimizer, state, jnp.uint32(0), images, labels, mean_weights(16)
         )
         np.testing.assert_allclose(ours, wanted_loss, rtol=1e-5)
@@ -63,8 +65,8 @@ def test_a_step_on_weighted_images_is_a_step_on_the_images_with_weight():
     images, labels = problem(8)
     step = [network, optimizer, state, jnp.uint32(0)]
     weights = jnp.array([0.2] * 5 + [0.0] * 3)
-    one, loss = training.train_step(*step, images, labels, weights)
-    other, wanted = training.train_step(*step, images[:5], labels[:5], mean_weights(5))
+    one, loss = train_step(*step, images, labels, weights)
+    other, wanted = train_step(*step, images[:5], labels[:5], mean_weights(5))
     np.testing.assert_allclose(loss, wanted, rtol=1e-6)
     assert_close(one.params, other.params)
 
@@ -130,7 +132,7 @@ def test_averaged_weights_by_hand():
         state = training.init_state(network, optimizer, jnp.uint32(0))
         start = state.params
         for _ in range(3):
-            state, _ = training.train_step(
+            state, _ = train_step(
                 network, optimizer, state, jnp.uint32(0), images, labels, mean_weights(16)
             )
             weights.append(state.params)
