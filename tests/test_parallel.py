@@ -1,6 +1,9 @@
 """Members and devices: whatever the layout, the same networks come out."""
 
 import functools
+import pickle
+import subprocess
+import sys
 
 import flax.linen as nn
 import jax
@@ -83,6 +86,25 @@ def test_any_grid_of_devices(members, devices, data):
     state, ours = train(seeds, devices=devices, data=data)
     np.testing.assert_allclose(ours, losses, rtol=1e-4)
     assert_close(state, wanted)
+
+
+_ON_EIGHT = """
+import pickle, sys
+from mnist_jax import parallel
+parallel.use_cpu_cores(8)
+from tests.tiny import train
+runs = [train(range(members), 8, data) for members, data in ((1, 8), (3, 2), (9, 1))]
+pickle.dump(runs, sys.stdout.buffer)
+"""
+
+
+def test_eight_devices_are_one():
+    """Also where neither batches nor members divide evenly; in a process of their own."""
+    done = subprocess.run([sys.executable, "-c", _ON_EIGHT], stdout=subprocess.PIPE, check=True)
+    for state, losses in pickle.loads(done.stdout):
+        wanted, wanted_losses = train_once(tuple(range(len(losses))))
+        np.testing.assert_allclose(losses, wanted_losses, rtol=1e-4)
+        assert_close(state, wanted)
 
 
 @pytest.mark.parametrize(
