@@ -220,7 +220,7 @@ def evaluate(
         for strength, amount in enumerate(shifts.AMOUNTS[name]):
             if strength > 0:
                 shifted = shifts.apply(name, images, strength)
-                logits_here = predict(f"test images, {name} {amount:g}:", shifted)
+                logits_here = predict(f"test ({name} {amount:g})", shifted)
             else:
                 logits_here = logits
             results["shifts"][name].append(
