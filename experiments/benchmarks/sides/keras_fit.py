@@ -35,9 +35,11 @@ class Keras:
         models = [self._build(network, network.dropout) for _ in range(members)]
 
         def run(steps: int) -> None:
+            epochs, rest = divmod(steps, len(labels) // BATCH)
             for model in models:
-                n = steps * BATCH
-                model.fit(x[:n], labels[:n], batch_size=BATCH, verbose=0)
+                for n, times in ((len(labels) // BATCH * BATCH, epochs), (rest * BATCH, 1)):
+                    if n and times:
+                        model.fit(x[:n], labels[:n], batch_size=BATCH, epochs=times, verbose=0)
 
         return run
 
