@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 import warnings
 import zipfile
@@ -43,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         loaded = trained.load(given.workdir)
         dataset = _load_dataset(loaded, given.dataset, given.data_dir)
-        if not _writable(given.workdir):
+        if not records.writable(given.workdir):
             raise ValueError(f"{given.workdir} cannot be written.")
         if given.mc_dropout and not _drops(loaded):
             raise ValueError("--mc-dropout needs networks with dropout, which these are not.")
@@ -84,11 +83,6 @@ def read(loaded: Trained) -> Evaluation | None:
 
 def _drops(loaded: Trained) -> bool:
     return all(getattr(member.network, "dropout_rate", 0) > 0 for member in loaded.members)
-
-
-def _writable(folder: epath.Path) -> bool:
-    """As far as can be told beforehand, which is not at all of a bucket."""
-    return not os.path.isdir(folder) or os.access(folder, os.W_OK)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

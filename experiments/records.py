@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,11 @@ def open_workdir(workdir: epath.Path, config: Config, resume: bool) -> None:
         write_json(workdir / "config.json", dataclasses.asdict(config))
     except OSError as error:
         raise ValueError(f"--workdir {workdir} cannot be written: {error.strerror}.") from error
+
+
+def writable(folder: epath.Path) -> bool:
+    """Whether a folder can be written, where that can be told beforehand: not of a bucket."""
+    return not os.path.isdir(folder) or os.access(folder, os.W_OK)
 
 
 def read_config(workdir: epath.Path) -> Config:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from experiments import cli, evaluate, features, page, plots, trained
+from experiments import cli, evaluate, features, page, plots, records, trained
 from experiments.evaluate import Evaluation
 from experiments.page import Picture
 from experiments.trained import Trained
@@ -138,7 +138,7 @@ def _make_folder(output: epath.Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{output.parent} cannot be made: {error.strerror}.") from None
-    if os.path.isdir(output.parent) and not os.access(output.parent, os.W_OK):
+    if not records.writable(output.parent):
         raise ValueError(f"{output.parent} cannot be written.")
 
 

@@ -135,7 +135,8 @@ def train_and_evaluate(run: Run, force: bool = False) -> int:
                 return TERMINATED
             if stop:
                 print("Interrupted: what is trained is saved, and evaluated now.", flush=True)
-            checkpoints.wait()  # the evaluation may need them
+            if snapshots:
+                checkpoints.wait()  # they are read for the evaluation
             _evaluate(run, states, now, compile_seconds)
             return INTERRUPTED if stop else 0
     except loop.NonFiniteLoss as error:

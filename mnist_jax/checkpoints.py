@@ -139,7 +139,7 @@ class Checkpoints:
             try:
                 saved = self._restore_one(step, like)
             except Exception as error:  # whatever damage makes of the files
-                reason = str(error).partition("\n")[0][:200]
+                reason = _first_line(error)
                 message = f"checkpoint {self._folder / str(step)} is damaged and left out: {reason}"
                 warnings.warn(message, CheckpointWarning, stacklevel=2)
                 damaged.append(step)
@@ -159,8 +159,8 @@ class Checkpoints:
         try:
             return self._restore_one(step, like)
         except Exception as error:  # whatever damage makes of the files
-            reason = str(error).partition("\n")[0][:200]
-            raise CheckpointError(f"{self._folder / str(step)} cannot be read: {reason}") from error
+            path = self._folder / str(step)
+            raise CheckpointError(f"{path} cannot be read: {_first_line(error)}") from error
 
     def _make_way(self, damaged: list[int]) -> None:
         """Delete damaged checkpoints, which stand where the continued run will save its own."""
@@ -181,6 +181,10 @@ class Checkpoints:
 
     def _cannot_write(self, error: Exception) -> CheckpointError:
         return CheckpointError(f"{self._folder}: a checkpoint could not be written: {error}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]
 
 
 def _digest(state: Any, details: dict[str, Any]) -> str:

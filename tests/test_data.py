@@ -31,6 +31,15 @@ def idx(array: np.ndarray) -> bytes:
     return header + array.astype(np.uint8).tobytes()
 
 
+def write_digits(folder: Path, train: int, test: int) -> Path:
+    """IDX files of so many training and test digits of the embedded subset."""
+    dataset = data.load("mnist5k")
+    arrays = [array for split in (dataset.train, dataset.test) for array in split]
+    for name, array, n in zip(FILES, arrays, (train, train, test, test), strict=True):
+        (folder / name).write_bytes(idx(array[:n, ..., 0] if array.ndim == 4 else array[:n]))
+    return folder
+
+
 def small_arrays(train: int = 30, test: int = 20) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     pairs = [(rng.integers(0, 256, (n, 28, 28)), rng.integers(0, 10, n)) for n in (train, test)]

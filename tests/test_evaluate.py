@@ -9,9 +9,9 @@ import pytest
 
 from experiments import cli, evaluate, records, stacks, trained
 from experiments.config import Config
-from mnist_jax import data, parallel, shifts
+from mnist_jax import parallel, shifts
 from mnist_jax.checkpoints import Checkpoints
-from tests.test_data import FILES, idx
+from tests.test_data import FILES, idx, write_digits
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +24,7 @@ def this_process(monkeypatch):
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """A folder of IDX files: 100 training and 60 test digits of the embedded subset."""
-    dataset = data.load("mnist5k")
-    folder = tmp_path_factory.mktemp("digits")
-    arrays = [array for split in (dataset.train, dataset.test) for array in split]
-    for name, array, n in zip(FILES, arrays, (100, 100, 60, 60), strict=True):
-        (folder / name).write_bytes(idx(array[:n, ..., 0] if array.ndim == 4 else array[:n]))
-    return folder
+    return write_digits(tmp_path_factory.mktemp("digits"), 100, 60)
 
 
 @pytest.fixture(scope="module")

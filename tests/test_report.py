@@ -13,7 +13,7 @@ from PIL import Image
 from experiments import cli, evaluate, page, plots, records, report, trained
 from experiments.config import Config
 from mnist_jax import data, parallel
-from tests.test_data import FILES, idx
+from tests.test_data import FILES, idx, write_digits
 from tests.test_evaluate import workdir_of
 
 _VOID = {"meta", "img", "br"}
@@ -32,12 +32,7 @@ def this_process():
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """A folder of IDX files: 100 training and 60 test digits of the embedded subset."""
-    dataset = data.load("mnist5k")
-    folder = tmp_path_factory.mktemp("digits")
-    arrays = [array for split in (dataset.train, dataset.test) for array in split]
-    for name, array, n in zip(FILES, arrays, (100, 100, 60, 60), strict=True):
-        (folder / name).write_bytes(idx(array[:n, ..., 0] if array.ndim == 4 else array[:n]))
-    return folder
+    return write_digits(tmp_path_factory.mktemp("digits"), 100, 60)
 
 
 class Page(HTMLParser):

@@ -14,7 +14,7 @@ import pytest
 from experiments import cli, config, display, run, trained
 from experiments.config import Config
 from mnist_jax import metrics, parallel
-from tests.test_data import FILES, idx
+from tests.test_data import write_digits
 
 NAMES = ["class", "deep", "ensemble", "fast", "layers", "simple"]
 
@@ -22,14 +22,7 @@ NAMES = ["class", "deep", "ensemble", "fast", "layers", "simple"]
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory) -> Path:
     """A folder of IDX files: 600 training and 100 test digits of the embedded subset."""
-    from mnist_jax import data
-
-    dataset = data.load("mnist5k")
-    folder = tmp_path_factory.mktemp("digits")
-    arrays = [array for split in (dataset.train, dataset.test) for array in split]
-    for name, array, n in zip(FILES, arrays, (600, 600, 100, 100), strict=True):
-        (folder / name).write_bytes(idx(array[:n, ..., 0] if array.ndim == 4 else array[:n]))
-    return folder
+    return write_digits(tmp_path_factory.mktemp("digits"), 600, 100)
 
 
 @pytest.fixture(autouse=True)

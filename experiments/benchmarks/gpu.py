@@ -19,9 +19,9 @@ import numpy as np
 
 from experiments import cli, records, stacks
 from experiments.benchmarks import convolutions, equality, measure
-from experiments.benchmarks.run import INTERRUPTED, TERMINATED
+from experiments.benchmarks.run import INTERRUPTED, TERMINATED, add_output, check_output
 from experiments.benchmarks.run import table as workload_table
-from experiments.benchmarks.scaling import add_output, check_output, say
+from experiments.benchmarks.scaling import say
 from experiments.benchmarks.scaling_worker import noise
 from experiments.benchmarks.sides import OURS, missing_packages
 from experiments.benchmarks.worker import CPU_ONLY

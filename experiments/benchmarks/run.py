@@ -66,7 +66,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--peers", metavar="A,B", help=f"of {', '.join(PEERS)}; or none (default: all installed)"
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="turns of each side (default: 5)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
+    add_output(parser)
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -89,9 +89,23 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         options.rounds = QUICK_ROUNDS if quick else 5
     if options.rounds < 1:
         cli.fail(f"--rounds must be at least 1, not {options.rounds}.", HELP)
-    if options.output and (options.output.is_dir() or not options.output.parent.is_dir()):
-        cli.fail(f"--output {options.output} cannot be written.", "Give a file in a folder there.")
+    check_output(options.output)
     return options
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """The flag that `check_output` checks."""
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
+
+
+def check_output(file: Path | None) -> None:
+    """See that the file can be written.
+
+    Raises:
+        SystemExit: code 2 with an error of two lines.
+    """
+    if file and (file.is_dir() or not file.parent.is_dir()):
+        cli.fail(f"--output {file} cannot be written.", "Give a file in a folder there.")
 
 
 def _names(flag: str, text: str | None, known: Sequence[str], default: Sequence[str]) -> list[str]:

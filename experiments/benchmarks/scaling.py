@@ -11,12 +11,17 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import cli, records
 from experiments.benchmarks import measure
-from experiments.benchmarks.run import INTERRUPTED, TERMINATED, cpu_name
+from experiments.benchmarks.run import (
+    INTERRUPTED,
+    TERMINATED,
+    add_output,
+    check_output,
+    cpu_name,
+)
 from experiments.benchmarks.scaling_worker import NETWORK
 from experiments.benchmarks.worker import Worker, WorkerError
 from experiments.benchmarks.workloads import BATCH
@@ -180,21 +185,6 @@ def parse(argv: Sequence[str]) -> Namespace:
     options = parser.parse(argv)
     check_output(options.output)
     return options
-
-
-def add_output(parser: cli.Parser) -> None:
-    """The flag that `check_output` checks."""
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
-
-
-def check_output(file: Path | None) -> None:
-    """See that the file can be written.
-
-    Raises:
-        SystemExit: code 2 with an error of two lines.
-    """
-    if file and (file.is_dir() or not file.parent.is_dir()):
-        cli.fail(f"--output {file} cannot be written.", "Give a file in a folder there.")
 
 
 def run(options: Namespace) -> None:
