@@ -44,7 +44,8 @@ def conv2d(
     def block(_: None, images: Array) -> tuple[None, Array]:
         shifted = _shifted(images, kernel.shape, strides, padding)
         if images.shape[-1] == 1:
-            return None, jnp.tensordot(_side_by_side(shifted), matrix, axes=(0, 0))
+            features_first = jnp.tensordot(matrix, _side_by_side(shifted), axes=(0, 0))
+            return None, jnp.moveaxis(features_first, 0, -1)
         return None, jnp.tensordot(jnp.concatenate(shifted, axis=-1), matrix, axes=1)
 
     return _scan_blocks(block, None, _block_size(images, kernel), images)[1]
@@ -84,7 +85,7 @@ def _block_size(images: Array, kernel: Array) -> int:
     """How many images' columns are made at a time; it divides the number of images."""
     n, height, width, channels = images.shape
     column = kernel[..., 0].size
-    if jax.default_backend() != "cpu" or column < kernel.shape[-1]:
+    if jax.default_backend() != "cpu" or (column < kernel.shape[-1] and channels > 1):
         return n  # a loop costs a copy of its output, too much where the columns are smaller
     cache = _CACHE_BYTES if channels > 1 else _CACHE_BYTES // 4
     fitting = cache // (height * width * column * images.dtype.itemsize)
@@ -163,9 +164,15 @@ def _shifted_back(
 
 
 def _sum_of_outer_products(a: Array, b: Array) -> Array:
-    """`a.T @ b` of `[..., a]` and `[..., b]`, in the order that transposes less in memory."""
+    """`a.T @ b` of `[..., a]` and `[..., b]`, in the order that transposes less in memory.
+
+    The barriers keep XLA from making it one product with a transposed factor, which is slower.
+    """
     a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
-    return a.T @ b if a.size <= b.size + a.shape[1] * b.shape[1] else (b.T @ a).T
+    barrier = lax.optimization_barrier
+    if a.size <= b.size + a.shape[1] * b.shape[1]:
+        return barrier(a.T) @ b
+    return barrier(barrier(b.T) @ a).T
 
 
 @jax.custom_vjp

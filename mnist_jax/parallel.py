@@ -208,7 +208,11 @@ def _spread(layout: Layout, tree: Any) -> Any:
 
 def _from_all(layout: Layout, on_devices: Array) -> np.ndarray:
     """`[devices here, ...]` to `[devices, ...]` on the host."""
-    here = np.asarray(on_devices)
+    # Another array of the same buffers: JAX keeps the copy made here as long as the array lives.
+    parts = [shard.data for shard in on_devices.addressable_shards]
+    here = np.asarray(
+        jax.make_array_from_single_device_arrays(on_devices.shape, on_devices.sharding, parts)
+    )
     if len(here) == len(layout.devices):
         return here
     return multihost_utils.process_allgather(here).reshape(-1, *here.shape[1:])
