@@ -55,6 +55,7 @@ class Trained:
     workdir: epath.Path
     config: Config
     step: int  # of the checkpoint
+    fingerprint: str | None  # of the data set trained on
     members: list[Member]
     predict: Predict
 
@@ -100,7 +101,8 @@ def load(workdir: epath.PathLike) -> Trained:
             [stack.predict(params, images, dropout_seed) for stack, params in placed]
         )
 
-    return Trained(workdir, config, saved.step, members, predict)
+    fingerprint = saved.details.get("fingerprint")
+    return Trained(workdir, config, saved.step, fingerprint, members, predict)
 
 
 def _snapshots(
@@ -127,6 +129,19 @@ def _snapshots(
 
 
 def load_dataset(trained: Trained) -> Dataset:
-    """The data set the members were trained on, split as it was then."""
+    """The data set the members were trained on, split as it was then.
+
+    Raises:
+        ValueError: it is another one here, as when MNIST is missing and `mnist5k` takes its place,
+            whose test images are among MNIST's for training.
+        DataUnavailable: it cannot be had.
+    """
     config = trained.config
-    return data.load(config.dataset, config.data_dir, validation=config.validation)
+    dataset = data.load(config.dataset, config.data_dir, validation=config.validation)
+    if trained.fingerprint not in (None, data.fingerprint(dataset)):
+        raise ValueError(
+            f"{dataset.name} ({dataset.source}) is not the data that {trained.workdir} was trained "
+            "on, and its test images may be among those.\n"
+            "Make those data available, or evaluate on others by --dataset or --data-dir."
+        )
+    return dataset

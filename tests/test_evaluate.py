@@ -9,7 +9,7 @@ import pytest
 
 from experiments import cli, evaluate, records, stacks, trained
 from experiments.config import Config
-from mnist_jax import parallel, shifts
+from mnist_jax import data, parallel, shifts
 from mnist_jax.checkpoints import Checkpoints
 from tests.test_data import FILES, idx, write_digits
 
@@ -37,14 +37,14 @@ def clothes(tmp_path_factory):
     return folder
 
 
-def workdir_of(folder, config):
+def workdir_of(folder, config, details=()):
     """What `run` leaves, without its training."""
     optimizer = stacks.make_optimizer(config, total_steps=1)
     like = stacks.shapes(stacks.create(config, device_count=None), optimizer)
     rng = np.random.default_rng(0)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), like)
-        checkpoints.save(0, state, {})
+        checkpoints.save(0, state, dict(details))
     records.write_json(folder / "config.json", dataclasses.asdict(config))
     return folder
 
@@ -100,6 +100,21 @@ def test_another_data_set_has_its_own_validation_images(two_members, digits, cap
         evaluate.main([str(two_members), *flags])
     assert "validation must be from 0 to 99" in capsys.readouterr().err
     assert evaluate.main([str(two_members), "--data-dir", str(digits)]) == 0
+
+
+def test_data_that_are_not_those_trained_on(tmp_path, digits, capsys):
+    config = Config(dataset="mnist", data_dir=str(digits), validation=40)
+    right = {"fingerprint": data.fingerprint(data.load("mnist", digits, validation=40))}
+    assert evaluate.main([str(workdir_of(tmp_path / "right", config, right))]) == 0
+    wrong = {"fingerprint": data.fingerprint(data.load("mnist5k"))}
+    workdir = str(workdir_of(tmp_path / "wrong", config, wrong))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        evaluate.main([workdir])
+    first, second = capsys.readouterr().err.splitlines()
+    assert exit_.value.code == 2 and f"is not the data that {workdir} was trained on" in first
+    assert "--data-dir" in second
+    assert evaluate.main([workdir, "--data-dir", str(digits)]) == 0
 
 
 @pytest.mark.parametrize(
