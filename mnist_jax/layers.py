@@ -1,9 +1,9 @@
 """Convolution, pooling and dropout, in forms that are fast on a CPU and under `vmap`.
 
-`lax.conv` is not used: inside a loop XLA's CPU backend runs it ten times slower than it should
-(jax-ml/jax#12868), and under `vmap` with one kernel a member it becomes a grouped convolution, slow
-on every backend. A convolution here is shifted slices, concatenated, times one matrix; on a CPU for
-a few images at a time, so that the slices stay in the cache. The gradients are written out, since
+`lax.conv` is used forward on a CPU only: its gradients are several to a hundred times slower there
+than they should be, and under `vmap` with one kernel a member it becomes a grouped convolution, slow
+on every backend. Elsewhere a convolution is shifted slices, concatenated, times one matrix; on a CPU
+for a few images at a time, so that the slices stay in the cache. The gradients are written out, since
 those that JAX derives copy and transpose much that need not be.
 """
 
@@ -39,16 +39,11 @@ def conv2d(
     Returns:
         `[n, out_height, out_width, features]` of the images' dtype.
     """
-    matrix = kernel.reshape(-1, kernel.shape[-1])
-
-    def block(_: None, images: Array) -> tuple[None, Array]:
-        shifted = _shifted(images, kernel.shape, strides, padding)
-        if images.shape[-1] == 1:
-            features_first = jnp.tensordot(matrix, _side_by_side(shifted), axes=(0, 0))
-            return None, jnp.moveaxis(features_first, 0, -1)
-        return None, jnp.tensordot(jnp.concatenate(shifted, axis=-1), matrix, axes=1)
-
-    return _scan_blocks(block, None, _block_size(images, kernel), images)[1]
+    if jax.default_backend() == "cpu":
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=numbers)
+    columns = jnp.concatenate(_shifted(images, kernel.shape, strides, padding), axis=-1)
+    return jnp.tensordot(columns, kernel.reshape(-1, kernel.shape[-1]), axes=1)
 
 
 def _conv2d_forward(
@@ -84,11 +79,10 @@ conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 def _block_size(images: Array, kernel: Array) -> int:
     """How many images' columns are made at a time; it divides the number of images."""
     n, height, width, channels = images.shape
-    column = kernel[..., 0].size
-    if jax.default_backend() != "cpu" or (column < kernel.shape[-1] and channels > 1):
-        return n  # a loop costs a copy of its output, too much where the columns are smaller
+    if jax.default_backend() != "cpu":
+        return n
     cache = _CACHE_BYTES if channels > 1 else _CACHE_BYTES // 4
-    fitting = cache // (height * width * column * images.dtype.itemsize)
+    fitting = cache // (height * width * kernel[..., 0].size * images.dtype.itemsize)
     return max(size for size in range(1, max(1, fitting) + 1) if n % size == 0)
 
 

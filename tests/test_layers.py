@@ -17,6 +17,12 @@ def reference(images, kernel, strides, padding):
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=numbers)
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def backend(request, monkeypatch):
+    """Convolutions as written for a backend; all of them run on a CPU as well."""
+    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+
+
 def draw(seed, *shapes):
     rng = np.random.default_rng(seed)
     return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
@@ -37,7 +43,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("size", "kernel_size", "strides", "padding"), CASES)
-def test_conv2d_and_its_gradients_are_lax_convs(size, kernel_size, strides, padding):
+def test_conv2d_and_its_gradients_are_lax_convs(backend, size, kernel_size, strides, padding):
     images, kernel = draw(0, (2, *size, 3), (*kernel_size, 3, 4))
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -51,8 +57,16 @@ def test_conv2d_and_its_gradients_are_lax_convs(size, kernel_size, strides, padd
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+def test_conv2d_is_a_sum_of_products(backend):
+    images, kernel = draw(0, (2, 6, 5, 3), (3, 2, 3, 4))
+    out = layers.conv2d(images, kernel, (1, 1), "VALID")
+    windows = np.lib.stride_tricks.sliding_window_view(images, (3, 2), axis=(1, 2))
+    wanted = np.einsum("nyxcij,ijcf->nyxf", windows, kernel)
+    np.testing.assert_allclose(out, wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("shared_images", [True, False])
-def test_conv2d_under_vmap(shared_images):
+def test_conv2d_under_vmap(backend, shared_images):
     images, kernels = draw(0, (3, 2, 6, 5, 2), (3, 3, 3, 2, 4))
     images = images[0] if shared_images else images
     axes = (None if shared_images else 0, 0)

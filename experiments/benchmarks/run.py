@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -27,11 +27,6 @@ TEST_IMAGES = 10_000
 QUICK_STEPS, QUICK_ROUNDS = 20, 3
 QUICK_WORKLOADS = ("deep",)
 QUICK_PEERS = ("torch", "keras_tf", "flax")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        cli.fail(message, HELP)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,11 +46,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: code 2 with an error of two lines; code 0 after `--help`.
     """
-    parser = _Parser(
+    parser = cli.Parser(
         prog="python -m experiments.benchmarks.run",
         description="Measure mnist_jax and its peers side by side on this machine's CPU.",
         epilog="; ".join(f"{name}: {entry.title}" for name, entry in SIDES.items()),
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--workloads",
@@ -72,11 +66,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help=f"two minutes, rough: {', '.join(QUICK_WORKLOADS)} with {', '.join(QUICK_PEERS)}",
     )
-    options, unknown = parser.parse_known_args(argv)
-    if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        word = unknown[0].split("=")[0]
-        cli.fail(f"{word} is no flag of this command.", cli.nearest(word, flags))
+    options = parser.parse(argv)
     quick = options.quick
     options.workloads = _names(
         "--workloads", options.workloads, tuple(WORKLOADS), QUICK_WORKLOADS if quick else DEFAULT
