@@ -1,10 +1,10 @@
 """Convolution, pooling and dropout, in forms that are fast on a CPU and under `vmap`.
 
-`lax.conv` is used forward on a CPU only: its gradients are several to a hundred times slower there
-than they should be, and under `vmap` with one kernel a member it becomes a grouped convolution, slow
-on every backend. Elsewhere a convolution is shifted slices, concatenated, times one matrix; on a CPU
-for a few images at a time, so that the slices stay in the cache. The gradients are written out, since
-those that JAX derives copy and transpose much that need not be.
+XLA's own convolution is used forward on a CPU only. Its gradients are several to a hundred times
+slower there than they should be, and under `vmap` with one kernel a member it becomes a grouped
+convolution, slow on every backend. Elsewhere a convolution is shifted slices, concatenated, times one
+matrix; on a CPU for a few images at a time, so that the slices stay in the cache. The gradients are
+written out, since those that JAX derives copy and transpose much that need not be.
 """
 
 from collections.abc import Callable, Sequence
