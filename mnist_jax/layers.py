@@ -2,9 +2,9 @@
 
 XLA's own convolution is used forward on a CPU only. Its gradients are several to a hundred times
 slower there than they should be, and under `vmap` with one kernel a member it becomes a grouped
-convolution, slow on every backend. Elsewhere a convolution is shifted slices, concatenated, times one
-matrix; on a CPU for a few images at a time, so that the slices stay in the cache. The gradients are
-written out, since those that JAX derives copy and transpose much that need not be.
+convolution, slow on every backend. Elsewhere a convolution is shifted slices, concatenated, times
+one matrix; on a CPU for a few images at a time, so that the slices stay in the cache. The gradients
+are written out, since those that JAX derives copy and transpose much that need not be.
 """
 
 from collections.abc import Callable, Sequence
