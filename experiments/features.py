@@ -40,7 +40,9 @@ def feature_maps(network: nn.Module, params: Any, image: np.ndarray) -> dict[str
             return out
 
         with nn.intercept_methods(watch):
-            training.apply(network, params, training.to_float(image)[None])
+            # Layers that nobody watches may be called as one.
+            images = training.to_float(image)[None]
+            network.apply({"params": params}, images, mutable=["intermediates"])
         return outputs
 
     return dict(zip(names, map(np.asarray, run(params, image)), strict=True))

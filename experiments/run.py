@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     warnings.showwarning = cli.show_warning
     cli.use_compilation_cache()
     try:
-        parallel.use_cpu_cores(command.config.devices)
+        parallel.use_cpu_cores(command.config.devices, _side_by_side(command))
         _connect(command)
         run = _prepare(command)
     except (ValueError, RuntimeError, data.DataUnavailable) as error:
@@ -62,6 +62,14 @@ def main(argv: list[str] | None = None) -> int:
         print("Interrupted before training began; nothing was written.", file=sys.stderr)
         return INTERRUPTED
     return train_and_evaluate(run, command.force)
+
+
+def _side_by_side(command: Command) -> int:
+    """How many members the cores of this process train at the same time, each on one device."""
+    one_kind, *others = command.config.kinds
+    if others or command.config.data_parallel or command.coordinator:
+        return 1
+    return len(one_kind.seeds)
 
 
 def _connect(command: Command) -> None:

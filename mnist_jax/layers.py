@@ -1,5 +1,8 @@
 """Convolution, pooling and dropout, in forms that are fast on a CPU and under `vmap`.
 
+`conv_pool_relu` is what the networks are made of; on a CPU it is one kernel where `kernels.py` has
+one. What follows is said of all other cases.
+
 XLA's own convolution is used forward on a CPU only. Its gradients are several to a hundred times
 slower there than they should be, and under `vmap` with one kernel a member it becomes a grouped
 convolution, slow on every backend. Elsewhere a convolution is shifted slices, concatenated, times
@@ -16,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
 from jax import Array, lax
+
+from mnist_jax import kernels
 
 Padding = Literal["SAME", "VALID"]
 Pair = tuple[int, int]
@@ -205,15 +210,20 @@ class Conv(nn.Module):
     bias_init: Initializer = nn.initializers.zeros
 
     @nn.compact
-    def __call__(self, images: Array) -> Array:
+    def operands(self, images: Array) -> tuple[Array, Array, Array | None]:
+        """Images, kernel and bias as they meet."""
         dtype = self.dtype or images.dtype
         shape = (*self.kernel_size, images.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        out = conv2d(images.astype(dtype), kernel.astype(dtype), self.strides, self.padding)
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-            out = out + bias.astype(dtype)
-        return out
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(dtype)
+        if not self.use_bias:
+            return images.astype(dtype), kernel, None
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32).astype(dtype)
+        return images.astype(dtype), kernel, bias
+
+    def __call__(self, images: Array) -> Array:
+        images, kernel, bias = self.operands(images)
+        out = conv2d(images, kernel, self.strides, self.padding)
+        return out if bias is None else out + bias
 
 
 class Dense(nn.Module):
@@ -292,6 +302,50 @@ class MaxPool(nn.Module):
     @nn.compact
     def __call__(self, images: Array) -> Array:
         return max_pool(images, self.window)
+
+
+def conv_pool_relu(conv: Conv, pool: MaxPool, images: Array) -> Array:
+    """`relu(pool(conv(images)))`, which is relu before pooling on a quarter of the values.
+
+    Where `kernels` takes it, in one pass over memory. That calls neither module, so they are called
+    one by one while variables are made and where "intermediates" are asked for.
+    """
+    watched = conv.is_initializing() or conv.is_mutable_collection("intermediates")
+    if not watched and conv.strides == (1, 1) and pool.window == 2:
+        images, kernel, bias = conv.operands(images)
+        if kernels.supports(images, kernel):
+            bias = jnp.zeros(conv.features) if bias is None else bias
+            return _in_one_pass(images, kernel, bias, conv.padding)
+    return nn.relu(pool(conv(images)))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _in_one_pass(images: Array, kernel: Array, bias: Array, padding: Padding) -> Array:
+    return kernels.forward(images, kernel, bias, padding)[0]
+
+
+def _in_one_pass_forward(
+    images: Array, kernel: Array, bias: Array, padding: Padding
+) -> tuple[Array, tuple[Array, ...]]:
+    pooled, places = kernels.forward(images, kernel, bias, padding)
+    return pooled, (images, kernel, bias, places)
+
+
+def _in_one_pass_backward(
+    padding: Padding, residuals: tuple[Array, ...], grad: Array
+) -> tuple[Array, Array, Array]:
+    images, kernel, bias, places = residuals
+    images_grad, kernel_grad, bias_grad = kernels.gradients(images, kernel, places, grad, padding)
+    if images_grad is None:  # of a network's input; XLA leaves this out where nobody asks for it
+
+        def step_by_step(images: Array) -> Array:
+            return nn.relu(max_pool(conv2d(images, kernel, (1, 1), padding) + bias))
+
+        (images_grad,) = jax.vjp(step_by_step, images)[1](grad)
+    return images_grad, kernel_grad, bias_grad
+
+
+_in_one_pass.defvjp(_in_one_pass_forward, _in_one_pass_backward)
 
 
 def dropout(values: Array, rate: float, key: Array) -> Array:

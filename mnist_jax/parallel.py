@@ -56,19 +56,39 @@ class Predict(Protocol):
         """
 
 
-def use_cpu_cores(count: int | None = None) -> None:
-    """Make each CPU core, or `count` of them, a JAX device, which is what lets pmap fill them all.
+def use_cpu_cores(count: int | None = None, members: int = 1) -> None:
+    """Make CPU cores JAX devices, which is what lets pmap fill them all.
 
     Call it before JAX touches a device. It does nothing to GPUs and TPUs.
 
+    Args:
+        count: how many devices; default one a core. Members that do not divide evenly over the
+            cores get a device each, up to 8 a core: the system then keeps all cores at work, where
+            some would wait for the one with a member more.
+        members: that are to be trained.
+
     Raises:
-        ValueError: `count` below 1.
+        ValueError: `count` or `members` below 1.
         RuntimeError: JAX has started its backends with another number of CPU devices already.
     """
-    if count is not None and count < 1:
-        raise ValueError(f"count must be at least 1, not {count}.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jax.config.update("jax_num_cpu_devices", count or cores or 1)
+    for name, value in (("count", count), ("members", members)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}.")
+    cores = cpu_cores()
+    uneven = cores < members <= 8 * cores and members % cores
+    jax.config.update("jax_num_cpu_devices", count or (members if uneven else cores))
+
+
+def cpu_cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def each_core_is_a_device() -> bool:
+    """Whether `use_cpu_cores` was called, or there is one core only."""
+    return jax.local_device_count() >= cpu_cores()
 
 
 def use_precision(name: str) -> None:

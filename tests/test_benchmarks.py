@@ -19,7 +19,7 @@ from mnist_jax import data, models, parallel
 @pytest.fixture(autouse=True)
 def this_process(monkeypatch):
     """The tests have started JAX already, have no network, and need no figures."""
-    monkeypatch.setattr(parallel, "use_cpu_cores", lambda: None)
+    monkeypatch.setattr(parallel, "use_cpu_cores", lambda **_: None)
     monkeypatch.setattr(run, "_load_data", lambda: data.load("mnist5k", validation=0))
     monkeypatch.setattr(peak, "measure", lambda: {"numpy": 100.0})
 

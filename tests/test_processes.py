@@ -128,7 +128,7 @@ def test_flags_that_make_no_sense(flags, message, monkeypatch, tmp_path, capsys)
     from mnist_jax import parallel
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(parallel, "use_cpu_cores", lambda count: None)
+    monkeypatch.setattr(parallel, "use_cpu_cores", lambda *_: None)
     with pytest.raises(SystemExit) as exit_:
         run.main(flags)
     error = capsys.readouterr().err

@@ -33,7 +33,7 @@ def environment(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def this_process(monkeypatch):
     """The tests have started JAX already, and keep no cache of compiled programs."""
-    monkeypatch.setattr(parallel, "use_cpu_cores", lambda count: None)
+    monkeypatch.setattr(parallel, "use_cpu_cores", lambda *_: None)
     monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
 
 
@@ -144,7 +144,7 @@ def half(digits, tmp_path_factory):  # noqa: F811
     flags = ["--network", "simple", "--members", 2, "--data-dir", digits, "--validation", 100]
     flags += ["--batch-size", 100]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "use_cpu_cores", lambda count: None)
+        patch.setattr(parallel, "use_cpu_cores", lambda *_: None)
         patch.setattr(cli, "use_compilation_cache", lambda: None)
         assert run.main([*map(str, flags), "--epochs", "1", "--workdir", str(workdir)]) == 0
     return workdir

@@ -13,7 +13,7 @@ from tests.tiny import Tiny, problem
 @pytest.fixture(autouse=True)
 def this_process(monkeypatch):
     """The tests have started JAX already, and keep no cache of compiled programs."""
-    monkeypatch.setattr(parallel, "use_cpu_cores", lambda count: None)
+    monkeypatch.setattr(parallel, "use_cpu_cores", lambda *_: None)
     monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
 
 

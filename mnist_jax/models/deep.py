@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 from jax import Array
 
-from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
+from mnist_jax.layers import Conv, Dense, Dropout, MaxPool, conv_pool_relu
 
 
 class Deep(nn.Module):
@@ -26,8 +26,8 @@ class Deep(nn.Module):
         x = images.astype(self.dtype)
         for features in (32, 64, 128):
             kernel_init = nn.initializers.normal(self.conv_stddev)
-            x = Conv(features, use_bias=False, kernel_init=kernel_init)(x)
-            x = nn.relu(MaxPool()(x))  # as pooling after relu, on a quarter of the values
+            conv = Conv(features, use_bias=False, kernel_init=kernel_init)
+            x = conv_pool_relu(conv, MaxPool(), x)
             x = Dropout(self.dropout_rate)(x, train)
         x = x.reshape(x.shape[0], -1)
         for features in (625, 625):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 from jax import Array
 
-from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
+from mnist_jax.layers import Conv, Dense, Dropout, MaxPool, conv_pool_relu
 
 
 class Layers(nn.Module):
@@ -24,7 +24,7 @@ class Layers(nn.Module):
     def __call__(self, images: Array, train: bool = False) -> Array:
         x = images.astype(self.dtype)
         for features in (32, 64, 128):
-            x = nn.relu(MaxPool()(Conv(features)(x)))  # as pooling after relu, on a quarter
+            x = conv_pool_relu(Conv(features), MaxPool(), x)
             x = Dropout(self.dropout_rate)(x, train)
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(Dense(2048)(x))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 from jax import Array
 
-from mnist_jax.layers import Conv, Dense, MaxPool
+from mnist_jax.layers import Conv, Dense, MaxPool, conv_pool_relu
 
 
 class Simple(nn.Module):
@@ -21,8 +21,8 @@ class Simple(nn.Module):
     def __call__(self, images: Array, train: bool = False) -> Array:
         x = images.astype(self.dtype)
         for features in (32, 64):
-            x = Conv(features, use_bias=False, kernel_init=nn.initializers.normal(0.01))(x)
-            x = nn.relu(MaxPool()(x))  # as pooling after relu, on a quarter of the values
+            conv = Conv(features, use_bias=False, kernel_init=nn.initializers.normal(0.01))
+            x = conv_pool_relu(conv, MaxPool(), x)
         x = x.reshape(x.shape[0], -1)
         logits = Dense(
             self.num_classes,

@@ -1,4 +1,4 @@
-"""mnist_jax, used as `experiments/run.py` uses it: each CPU core is a JAX device."""
+"""mnist_jax, used as `experiments/run.py` uses it: CPU cores are JAX devices."""
 
 from collections.abc import Callable
 from itertools import count
@@ -23,9 +23,6 @@ _EPOCHS = 1_000_000
 class MnistJax:
     """The library's side."""
 
-    def __init__(self) -> None:
-        parallel.use_cpu_cores()
-
     def losses(
         self, network: Network, weights: Weights, images: np.ndarray, labels: np.ndarray
     ) -> list[float]:
@@ -45,11 +42,13 @@ class MnistJax:
     def trainer(
         self, network: Network, members: int, images: np.ndarray, labels: np.ndarray
     ) -> Callable[[int], Any]:
+        parallel.use_cpu_cores(members=members)
         return make_trainer(parallel.plan(members), _module(network), images, labels)
 
     def predictor(
         self, network: Network, weights: Weights, images: np.ndarray
     ) -> Callable[[], np.ndarray]:
+        parallel.use_cpu_cores()
         layout = parallel.plan(members=1)
         params = parallel.place(layout, _stack(linen_params(weights)))
         predict = parallel.make_predict(layout, _module(network))
@@ -59,6 +58,7 @@ class MnistJax:
         self, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
     ) -> Callable[[], float]:
         """The config `fast`; each time from the same initial weights, in another order."""
+        parallel.use_cpu_cores()
         config, _ = get("fast")
         layout, network, n = parallel.plan(members=1), models.create(config.network), len(train[1])
         steps = training.steps_per_epoch(n, config.batch_size)

@@ -1,0 +1,631 @@
+// relu(max_pool(conv(images, kernel) + bias)) and its gradient on one CPU core, in one pass over memory.
+//
+// A 3x3 convolution of many channels is Winograd's F(4x4, 3x3): a third of the multiplications (Lavin
+// and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4). One of a single
+// channel, a first layer, is done directly. Nothing larger than a block of tiles is ever written but
+// the pooled values and, of each, a byte: bit i is set where place i of its 2x2 square is the maximum,
+// and none where that is not above 0. `kernels.py` builds this file, and says what it takes.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+#define INLINE_LAMBDA __attribute__((always_inline))
+#define INLINE inline INLINE_LAMBDA
+
+namespace {
+
+namespace ffi = xla::ffi;
+using Index = std::int64_t;
+using Byte = std::uint8_t;
+
+// Vectors of W floats, as compilers build them from whatever the processor has.
+template <int W>
+struct Lanes {
+  typedef float Float __attribute__((vector_size(4 * W)));
+  typedef std::int32_t Int __attribute__((vector_size(4 * W)));
+  typedef Byte Bytes __attribute__((vector_size(W)));
+};
+
+#ifdef __AVX512F__
+constexpr int kLanes = 16, kVectors = 4;  // 6 x 4 sums fill 24 of 32 registers
+#else
+constexpr int kLanes = 8, kVectors = 2;  // 6 x 2 sums fill 12 of 16 registers
+#endif
+constexpr int kRows = 6;
+constexpr int kFewestLanes = 8;
+
+template <class Vector, class T>
+INLINE Vector load(const T* from) {
+  Vector vector;
+  std::memcpy(&vector, from, sizeof vector);
+  return vector;
+}
+
+template <class Vector, class T>
+INLINE void store(T* to, Vector vector) {
+  std::memcpy(to, &vector, sizeof vector);
+}
+
+// Calls `body(width, start)` for chunks of 0..n of kLanes or, at the end, kFewestLanes values.
+template <class Body>
+INLINE void for_chunks(Index n, Body body) {
+  Index start = 0;
+  for (; start + kLanes <= n; start += kLanes) body(std::integral_constant<int, kLanes>{}, start);
+  for (; start < n; start += kFewestLanes)
+    body(std::integral_constant<int, kFewestLanes>{}, start);
+}
+
+// A buffer of this thread's, aligned to cache lines, which is kept for its next call.
+inline float* scratch(Index floats) {
+  constexpr Index kLine = 64;
+  thread_local std::vector<float> buffer;
+  if (static_cast<Index>(buffer.size()) < floats + kLine) buffer.resize(floats + kLine);
+  auto address = reinterpret_cast<std::uintptr_t>(buffer.data());
+  return buffer.data() + (kLine - address % kLine) % kLine / sizeof(float);
+}
+
+// ---- Matrix products: c[m, n] = or += sum over k of a[m, k] b[k, n] ----
+
+struct Factor {
+  const float* data;
+  Index row, column;  // how far apart
+};
+
+template <int W, int Rows, int Vectors>
+inline void product_tile(Index depth, Factor a, const float* b, Index b_row, float* c, Index c_row,
+                         bool add) {
+  using Float = typename Lanes<W>::Float;
+  Float sums[Rows][Vectors];
+  for (int i = 0; i < Rows; ++i)
+    for (int j = 0; j < Vectors; ++j)
+      sums[i][j] = add ? load<Float>(c + i * c_row + j * W) : Float{};
+  for (Index k = 0; k < depth; ++k) {
+    Float right[Vectors];
+    for (int j = 0; j < Vectors; ++j) right[j] = load<Float>(b + k * b_row + j * W);
+    for (int i = 0; i < Rows; ++i) {
+      const float left = a.data[i * a.row + k * a.column];
+      for (int j = 0; j < Vectors; ++j) sums[i][j] += left * right[j];
+    }
+  }
+  for (int i = 0; i < Rows; ++i)
+    for (int j = 0; j < Vectors; ++j) store(c + i * c_row + j * W, sums[i][j]);
+}
+
+template <int W, int Vectors, int Rows = kRows>
+inline void product_rows(Index m, Index depth, Factor a, const float* b, Index b_row, float* c,
+                         Index c_row, bool add) {
+  for (; m >= Rows; m -= Rows, a.data += Rows * a.row, c += Rows * c_row)
+    product_tile<W, Rows, Vectors>(depth, a, b, b_row, c, c_row, add);
+  if constexpr (Rows > 1) product_rows<W, Vectors, Rows - 1>(m, depth, a, b, b_row, c, c_row, add);
+}
+
+template <int W = kLanes, int Vectors = kVectors>
+inline void product(Index m, Index n, Index depth, Factor a, const float* b, Index b_row, float* c,
+                    Index c_row, bool add) {
+  constexpr Index step = W * Vectors;
+  for (; n >= step; n -= step, b += step, c += step)
+    product_rows<W, Vectors>(m, depth, a, b, b_row, c, c_row, add);
+  if constexpr (Vectors > 1)
+    product<W, Vectors - 1>(m, n, depth, a, b, b_row, c, c_row, add);
+  else if constexpr (W > kFewestLanes)
+    product<kFewestLanes, 1>(m, n, depth, a, b, b_row, c, c_row, add);
+}
+
+// ---- Shapes ----
+
+struct Shape {
+  Index n, height, width, channels, size, features, pad;
+
+  Shape(const ffi::AnyBuffer::Dimensions& images, const ffi::AnyBuffer::Dimensions& kernel,
+        Index pad)
+      : n(images[0]), height(images[1]), width(images[2]), channels(images[3]), size(kernel[0]),
+        features(kernel[3]), pad(pad) {}
+
+  Index out_height() const { return height + 2 * pad - size + 1; }
+  Index out_width() const { return width + 2 * pad - size + 1; }
+  Index pooled_height() const { return (out_height() + 1) / 2; }
+  Index pooled_width() const { return (out_width() + 1) / 2; }
+};
+
+// ---- Pooling ----
+
+// Where the four values of a square are to be found, and whether they are in the image.
+template <class Float>
+INLINE void pool_square(Float (&values)[4], const bool (&inside)[4], float* pooled, Byte* places) {
+  constexpr int W = sizeof(Float) / sizeof(float);
+  using Int = typename Lanes<W>::Int;
+  Float top = values[0];  // always inside
+  for (int i = 1; i < 4; ++i)
+    if (inside[i]) top = top < values[i] ? values[i] : top;
+  Int bits{};
+  for (int i = 0; i < 4; ++i)
+    if (inside[i]) bits |= (values[i] == top) & (1 << i);
+  bits &= top > 0;
+  store(pooled, top < 0 ? Float{} : top);  // NaN stays NaN
+  store(places, __builtin_convertvector(bits, typename Lanes<W>::Bytes));
+}
+
+// The gradient of each place of a square; places that tie for the maximum share it.
+template <class Float>
+INLINE void unpool_square(const float* grad, const Byte* places, Float (&out)[4]) {
+  constexpr int W = sizeof(Float) / sizeof(float);
+  using Int = typename Lanes<W>::Int;
+  const Int bits = __builtin_convertvector(load<typename Lanes<W>::Bytes>(places), Int);
+  const Int ties = (bits & 1) + (bits >> 1 & 1) + (bits >> 2 & 1) + (bits >> 3 & 1);
+  const Float part = load<Float>(grad) / __builtin_convertvector(ties, Float);
+  for (int i = 0; i < 4; ++i) out[i] = (bits & (1 << i)) != 0 ? part : Float{};
+}
+
+// ---- Winograd's F(4x4, 3x3) ----
+// The lines of B^T, A^T and G, and of their transposes, for the points 0, 1, -1, 2, -2, infinity.
+
+struct ImagesIn {  // B^T
+  template <class F>
+  static INLINE void line(const F* d, F* v) {
+    const F even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1];
+    const F even2 = d[4] - d[2], odd2 = 2 * (d[3] - d[1]);
+    v[0] = 4 * d[0] - 5 * d[2] + d[4];
+    v[1] = even + odd;
+    v[2] = even - odd;
+    v[3] = even2 + odd2;
+    v[4] = even2 - odd2;
+    v[5] = 4 * d[1] - 5 * d[3] + d[5];
+  }
+};
+
+struct ImagesBack {  // B
+  template <class F>
+  static INLINE void line(const F* v, F* d) {
+    const F sum = v[1] + v[2], difference = v[1] - v[2];
+    const F sum2 = v[3] + v[4], difference2 = 2 * (v[3] - v[4]);
+    d[0] = 4 * v[0];
+    d[1] = 4 * (v[5] - difference) - difference2;
+    d[2] = -5 * v[0] - 4 * sum - sum2;
+    d[3] = difference + difference2 - 5 * v[5];
+    d[4] = v[0] + sum + sum2;
+    d[5] = v[5];
+  }
+};
+
+struct OutputsOut {  // A^T
+  template <class F>
+  static INLINE void line(const F* m, F* y) {
+    const F sum = m[1] + m[2], difference = m[1] - m[2];
+    const F sum2 = m[3] + m[4], difference2 = m[3] - m[4];
+    y[0] = m[0] + sum + sum2;
+    y[1] = difference + 2 * difference2;
+    y[2] = sum + 4 * sum2;
+    y[3] = difference + 8 * difference2 + m[5];
+  }
+};
+
+struct OutputsBack {  // A
+  template <class F>
+  static INLINE void line(const F* y, F* m) {
+    const F even = y[0] + y[2], odd = y[1] + y[3];
+    const F even2 = y[0] + 4 * y[2], odd2 = 2 * y[1] + 8 * y[3];
+    m[0] = y[0];
+    m[1] = even + odd;
+    m[2] = even - odd;
+    m[3] = even2 + odd2;
+    m[4] = even2 - odd2;
+    m[5] = y[3];
+  }
+};
+
+struct KernelIn {  // G
+  template <class F>
+  static INLINE void line(const F* g, F* u) {
+    const F even = g[0] + g[2], even2 = g[0] + 4 * g[2], odd2 = 2 * g[1];
+    u[0] = g[0] / 4;
+    u[1] = (even + g[1]) / -6;
+    u[2] = (even - g[1]) / -6;
+    u[3] = (even2 + odd2) / 24;
+    u[4] = (even2 - odd2) / 24;
+    u[5] = g[2];
+  }
+};
+
+struct KernelBack {  // G^T
+  template <class F>
+  static INLINE void line(const F* u, F* g) {
+    const F sum = (u[1] + u[2]) / 6, sum2 = (u[3] + u[4]) / 24;
+    g[0] = u[0] / 4 - sum + sum2;
+    g[1] = (u[2] - u[1]) / 6 + (u[3] - u[4]) / 12;
+    g[2] = 4 * sum2 - sum + u[5];
+  }
+};
+
+// A line transform of every column, then of every row.
+template <class Transform, int In, int Out, class F>
+INLINE void transform(const F (&in)[In][In], F (&out)[Out][Out]) {
+  F half[In][Out], column[In];
+#pragma GCC unroll 6
+  for (int j = 0; j < In; ++j) {
+    for (int i = 0; i < In; ++i) column[i] = in[i][j];
+    Transform::line(column, half[j]);
+  }
+  F row[In], line[Out];
+#pragma GCC unroll 6
+  for (int i = 0; i < Out; ++i) {
+    for (int j = 0; j < In; ++j) row[j] = half[j][i];
+    Transform::line(row, line);
+    for (int j = 0; j < Out; ++j) out[i][j] = line[j];
+  }
+}
+
+constexpr int kTile = 6, kOut = 4, kPositions = kTile * kTile;
+
+// Of a matrix [rows, columns] at each position: how far apart; no multiple of a page, at which the
+// 36 values of a tile would get into each other's way in the cache.
+constexpr Index stride(Index rows, Index columns) { return rows * columns + 16; }
+
+struct Tiles {
+  Shape shape;
+  Index down, across;
+
+  explicit Tiles(const Shape& shape)
+      : shape(shape), down((shape.out_height() + kOut - 1) / kOut),
+        across((shape.out_width() + kOut - 1) / kOut) {}
+
+  Index count() const { return shape.n * down * across; }
+  Index image(Index tile) const { return tile / (down * across); }
+  Index top(Index tile) const { return tile / across % down * kOut; }
+  Index left(Index tile) const { return tile % across * kOut; }
+
+  // Where a tile's pixels begin, or `outside` of the image.
+  template <class T>
+  void pixels(T* images, Index tile, T* outside, T* (&out)[kTile][kTile]) const {
+    const Index y = top(tile) - shape.pad, x = left(tile) - shape.pad;
+    T* first = images + ((image(tile) * shape.height + y) * shape.width + x) * shape.channels;
+    for (int i = 0; i < kTile; ++i)
+      for (int j = 0; j < kTile; ++j) {
+        const bool inside =
+            y + i >= 0 && y + i < shape.height && x + j >= 0 && x + j < shape.width;
+        out[i][j] = inside ? first + (i * shape.width + j) * shape.channels : outside;
+      }
+  }
+
+  // Calls `body(i, j, place)` for the squares of a tile: row, column, offset of the pooled values.
+  template <class Body>
+  INLINE void squares(Index tile, Body body) const {
+    const Index height = shape.pooled_height(), width = shape.pooled_width();
+    for (int i = 0; i < kOut; i += 2)
+      for (int j = 0; j < kOut; j += 2) {
+        const Index y = (top(tile) + i) / 2, x = (left(tile) + j) / 2;
+        if (y < height && x < width)
+          body(i, j, ((image(tile) * height + y) * width + x) * shape.features);
+      }
+  }
+};
+
+// Calls `body(i, j, position)` for each, unrolled: what they index stays in registers.
+template <class Body>
+INLINE void for_positions(Body body) {
+#pragma GCC unroll 6
+  for (int i = 0; i < kTile; ++i)
+#pragma GCC unroll 6
+    for (int j = 0; j < kTile; ++j) body(i, j, i * kTile + j);
+}
+
+// kernel [3, 3, rows, columns] to [36] matrices [rows, columns]
+void kernel_in(const float* kernel, Index rows, Index columns, float* out) {
+  const Index n = rows * columns, apart = stride(rows, columns);
+  for_chunks(n, [&](auto width, Index start) INLINE_LAMBDA {
+    using Float = typename Lanes<width>::Float;
+    Float g[3][3], u[kTile][kTile];
+    for (int i = 0; i < 9; ++i) g[i / 3][i % 3] = load<Float>(kernel + i * n + start);
+    transform<KernelIn>(g, u);
+    for_positions([&](int i, int j, int p) INLINE_LAMBDA { store(out + p * apart + start, u[i][j]); });
+  });
+}
+
+void kernel_back(const float* in, Index rows, Index columns, float* kernel) {
+  const Index n = rows * columns, apart = stride(rows, columns);
+  for_chunks(n, [&](auto width, Index start) INLINE_LAMBDA {
+    using Float = typename Lanes<width>::Float;
+    Float u[kTile][kTile], g[3][3];
+    for_positions([&](int i, int j, int p) INLINE_LAMBDA {
+      u[i][j] = load<Float>(in + p * apart + start);
+    });
+    transform<KernelBack>(u, g);
+    for (int i = 0; i < 9; ++i) store(kernel + i * n + start, g[i / 3][i % 3]);
+  });
+}
+
+// A block of tiles to [36] matrices [block, channels], of which `count` rows are filled.
+void images_in(const Tiles& tiles, const float* images, const float* zeros, Index first,
+               Index count, Index apart, float* out) {
+  const Index channels = tiles.shape.channels;
+  for (Index t = 0; t < count; ++t) {
+    const float* pixels[kTile][kTile];
+    tiles.pixels(images, first + t, zeros, pixels);
+    for_chunks(channels, [&](auto width, Index start) INLINE_LAMBDA {
+      using Float = typename Lanes<width>::Float;
+      Float d[kTile][kTile], v[kTile][kTile];
+      for_positions([&](int i, int j, int) INLINE_LAMBDA {
+        d[i][j] = load<Float>(pixels[i][j] + start);
+      });
+      transform<ImagesIn>(d, v);
+      float* to = out + t * channels + start;
+      for_positions([&](int i, int j, int p) INLINE_LAMBDA { store(to + p * apart, v[i][j]); });
+    });
+  }
+}
+
+constexpr Index kForwardBlock = 24, kBackwardBlock = 72;
+
+void winograd_forward(const Shape& shape, const float* images, const float* kernel,
+                      const float* bias, float* pooled, Byte* places) {
+  const Tiles tiles(shape);
+  const Index channels = shape.channels, features = shape.features;
+  const Index v_apart = stride(kForwardBlock, channels), m_apart = stride(kForwardBlock, features);
+  const Index u_apart = stride(channels, features);
+  float* zeros = scratch(channels + kPositions * (u_apart + v_apart + m_apart));
+  float* u = zeros + channels;
+  float* v = u + kPositions * u_apart;
+  float* m = v + kPositions * v_apart;
+  std::fill(zeros, zeros + channels, 0.0f);
+  kernel_in(kernel, channels, features, u);
+
+  for (Index first = 0; first < tiles.count(); first += kForwardBlock) {
+    const Index count = std::min(kForwardBlock, tiles.count() - first);
+    images_in(tiles, images, zeros, first, count, v_apart, v);
+    for (int p = 0; p < kPositions; ++p)
+      product(count, features, channels, {v + p * v_apart, channels, 1}, u + p * u_apart, features,
+              m + p * m_apart, features, false);
+    for (Index t = 0; t < count; ++t) {
+      const Index rows = shape.out_height() - tiles.top(first + t);
+      const Index columns = shape.out_width() - tiles.left(first + t);
+      for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
+        using Float = typename Lanes<width>::Float;
+        Float products[kTile][kTile], y[kOut][kOut];
+        const float* from = m + t * features + start;
+        for_positions([&](int i, int j, int p) INLINE_LAMBDA {
+          products[i][j] = load<Float>(from + p * m_apart);
+        });
+        transform<OutputsOut>(products, y);
+        const Float b = load<Float>(bias + start);
+        tiles.squares(first + t, [&](int i, int j, Index place) INLINE_LAMBDA {
+          Float values[4] = {y[i][j] + b, y[i][j + 1] + b, y[i + 1][j] + b, y[i + 1][j + 1] + b};
+          const bool below = i + 1 < rows, beside = j + 1 < columns;
+          const bool inside[4] = {true, beside, below, below && beside};
+          pool_square(values, inside, pooled + place + start, places + place + start);
+        });
+      });
+    }
+  }
+}
+
+void winograd_backward(const Shape& shape, const float* images, const float* kernel,
+                       const Byte* places, const float* grad, float* images_grad,
+                       float* kernel_grad, float* bias_grad) {
+  const Tiles tiles(shape);
+  const Index channels = shape.channels, features = shape.features;
+  const Index v_apart = stride(kBackwardBlock, channels);
+  const Index m_apart = stride(kBackwardBlock, features);
+  const Index u_apart = stride(channels, features), kernel_floats = 9 * channels * features;
+  float* outside = scratch(channels + kernel_floats +
+                           kPositions * (2 * u_apart + v_apart + m_apart));
+  float* turned = outside + channels;
+  float* u = turned + kernel_floats;  // [36] of [features, channels]
+  float* u_grad = u + kPositions * u_apart;
+  float* v = u_grad + kPositions * u_apart;
+  float* m = v + kPositions * v_apart;
+
+  for (int i = 0; i < 9; ++i)
+    for (Index f = 0; f < features; ++f)
+      for (Index c = 0; c < channels; ++c)
+        turned[(i * features + f) * channels + c] = kernel[(i * channels + c) * features + f];
+  kernel_in(turned, features, channels, u);
+  std::fill(u_grad, u_grad + kPositions * u_apart, 0.0f);
+  std::fill(images_grad, images_grad + shape.n * shape.height * shape.width * channels, 0.0f);
+  std::fill(bias_grad, bias_grad + features, 0.0f);
+
+  for (Index first = 0; first < tiles.count(); first += kBackwardBlock) {
+    const Index count = std::min(kBackwardBlock, tiles.count() - first);
+    std::fill(outside, outside + channels, 0.0f);  // read here, written below
+    images_in(tiles, images, outside, first, count, v_apart, v);
+    for (Index t = 0; t < count; ++t)
+      for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
+        using Float = typename Lanes<width>::Float;
+        Float y[kOut][kOut] = {}, products[kTile][kTile];
+        Float sum = load<Float>(bias_grad + start);
+        tiles.squares(first + t, [&](int i, int j, Index place) INLINE_LAMBDA {
+          Float values[4];
+          unpool_square(grad + place + start, places + place + start, values);
+          y[i][j] = values[0];
+          y[i][j + 1] = values[1];
+          y[i + 1][j] = values[2];
+          y[i + 1][j + 1] = values[3];
+          sum += (values[0] + values[1]) + (values[2] + values[3]);
+        });
+        store(bias_grad + start, sum);
+        transform<OutputsBack>(y, products);
+        float* to = m + t * features + start;
+        for_positions([&](int i, int j, int p) INLINE_LAMBDA {
+          store(to + p * m_apart, products[i][j]);
+        });
+      });
+    for (int p = 0; p < kPositions; ++p) {
+      float* v_here = v + p * v_apart;
+      const float* m_here = m + p * m_apart;
+      product(channels, features, count, {v_here, 1, channels}, m_here, features,
+              u_grad + p * u_apart, features, true);
+      // Its gradient takes the tiles' place.
+      product(count, channels, features, {m_here, features, 1}, u + p * u_apart, channels, v_here,
+              channels, false);
+    }
+    for (Index t = 0; t < count; ++t) {
+      float* pixels[kTile][kTile];
+      tiles.pixels(images_grad, first + t, outside, pixels);
+      for_chunks(channels, [&](auto width, Index start) INLINE_LAMBDA {
+        using Float = typename Lanes<width>::Float;
+        Float v_grad[kTile][kTile], d[kTile][kTile];
+        const float* from = v + t * channels + start;
+        for_positions([&](int i, int j, int p) INLINE_LAMBDA {
+          v_grad[i][j] = load<Float>(from + p * v_apart);
+        });
+        transform<ImagesBack>(v_grad, d);
+        for_positions([&](int i, int j, int) INLINE_LAMBDA {
+          float* to = pixels[i][j] + start;
+          store(to, load<Float>(to) + d[i][j]);
+        });
+      });
+    }
+  }
+  kernel_back(u_grad, channels, features, kernel_grad);
+}
+
+// ---- One channel ----
+
+// Images with their padding, and a line more at the end for squares that reach beyond.
+struct Padded {
+  Index height, width;
+  float* data;
+
+  Padded(const Shape& shape, const float* images)
+      : height(shape.height + 2 * shape.pad + 1), width(shape.width + 2 * shape.pad + 1),
+        data(scratch(shape.n * height * width)) {
+    std::fill(data, data + shape.n * height * width, 0.0f);
+    for (Index n = 0; n < shape.n; ++n)
+      for (Index y = 0; y < shape.height; ++y)
+        std::copy_n(images + (n * shape.height + y) * shape.width, shape.width,
+                    data + (n * height + y + shape.pad) * width + shape.pad);
+  }
+
+  const float* square(Index n, Index y, Index x) const {
+    return data + (n * height + 2 * y) * width + 2 * x;
+  }
+};
+
+template <int Size>
+void direct_forward(const Shape& shape, const float* images, const float* kernel,
+                    const float* bias, float* pooled, Byte* places) {
+  const Padded padded(shape, images);
+  const Index features = shape.features, row = padded.width;
+  for (Index n = 0; n < shape.n; ++n)
+    for (Index y = 0; y < shape.pooled_height(); ++y)
+      for (Index x = 0; x < shape.pooled_width(); ++x) {
+        const float* corner = padded.square(n, y, x);
+        const bool below = 2 * y + 1 < shape.out_height(), beside = 2 * x + 1 < shape.out_width();
+        const bool inside[4] = {true, beside, below, below && beside};
+        for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
+          using Float = typename Lanes<width>::Float;
+          const Float b = load<Float>(bias + start);
+          Float values[4] = {b, b, b, b};
+          for (int i = 0; i < Size; ++i)
+            for (int j = 0; j < Size; ++j) {
+              const Float weight = load<Float>(kernel + (i * Size + j) * features + start);
+              const float* pixel = corner + i * row + j;
+              values[0] += pixel[0] * weight;
+              values[1] += pixel[1] * weight;
+              values[2] += pixel[row] * weight;
+              values[3] += pixel[row + 1] * weight;
+            }
+          pool_square(values, inside, pooled + start, places + start);
+        });
+        pooled += features;
+        places += features;
+      }
+}
+
+template <int Size>
+void direct_backward(const Shape& shape, const float* images, const Byte* places,
+                     const float* grad, float* kernel_grad, float* bias_grad) {
+  const Padded padded(shape, images);
+  const Index features = shape.features, row = padded.width;
+  for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
+    using Float = typename Lanes<width>::Float;
+    Float sums[Size][Size] = {}, bias_sum{};
+    Index place = start;
+    for (Index n = 0; n < shape.n; ++n)
+      for (Index y = 0; y < shape.pooled_height(); ++y)
+        for (Index x = 0; x < shape.pooled_width(); ++x, place += features) {
+          std::uint64_t bits[width / 8];
+          std::memcpy(bits, places + place, width);
+          if (std::all_of(bits, bits + width / 8, [](auto eight) { return eight == 0; })) continue;
+          Float values[4];
+          unpool_square(grad + place, places + place, values);
+          bias_sum += (values[0] + values[1]) + (values[2] + values[3]);
+          const float* corner = padded.square(n, y, x);
+          for (int i = 0; i < Size; ++i)
+            for (int j = 0; j < Size; ++j) {
+              const float* pixel = corner + i * row + j;
+              sums[i][j] += pixel[0] * values[0];
+              sums[i][j] += pixel[1] * values[1];
+              sums[i][j] += pixel[row] * values[2];
+              sums[i][j] += pixel[row + 1] * values[3];
+            }
+        }
+    for (int i = 0; i < Size; ++i)
+      for (int j = 0; j < Size; ++j)
+        store(kernel_grad + (i * Size + j) * features + start, sums[i][j]);
+    store(bias_grad + start, bias_sum);
+  });
+}
+
+// ---- What XLA calls ----
+
+using F32 = ffi::Buffer<ffi::F32>;
+using U8 = ffi::Buffer<ffi::U8>;
+
+ffi::Error forward(Index pad, F32 images, F32 kernel, F32 bias, ffi::Result<F32> pooled,
+                   ffi::Result<U8> places) {
+  const Shape shape(images.dimensions(), kernel.dimensions(), pad);
+  auto run = shape.channels > 1 ? winograd_forward
+             : shape.size == 3  ? direct_forward<3>
+                                : direct_forward<5>;
+  run(shape, images.typed_data(), kernel.typed_data(), bias.typed_data(), pooled->typed_data(),
+      places->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error backward(Index pad, F32 images, F32 kernel, U8 places, F32 grad,
+                    ffi::Result<F32> images_grad, ffi::Result<F32> kernel_grad,
+                    ffi::Result<F32> bias_grad) {
+  winograd_backward(Shape(images.dimensions(), kernel.dimensions(), pad), images.typed_data(),
+                    kernel.typed_data(), places.typed_data(), grad.typed_data(),
+                    images_grad->typed_data(), kernel_grad->typed_data(), bias_grad->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error backward_one_channel(Index pad, F32 images, F32 kernel, U8 places, F32 grad,
+                                ffi::Result<F32> kernel_grad, ffi::Result<F32> bias_grad) {
+  const Shape shape(images.dimensions(), kernel.dimensions(), pad);
+  auto run = shape.size == 3 ? direct_backward<3> : direct_backward<5>;
+  run(shape, images.typed_data(), places.typed_data(), grad.typed_data(),
+      kernel_grad->typed_data(), bias_grad->typed_data());
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    conv_pool_relu, forward,
+    ffi::Ffi::Bind().Attr<Index>("pad").Arg<F32>().Arg<F32>().Arg<F32>().Ret<F32>().Ret<U8>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(conv_pool_relu_grad, backward,
+                              ffi::Ffi::Bind()
+                                  .Attr<Index>("pad")
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<U8>()
+                                  .Arg<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(conv_pool_relu_grad_one_channel, backward_one_channel,
+                              ffi::Ffi::Bind()
+                                  .Attr<Index>("pad")
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<U8>()
+                                  .Arg<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>());

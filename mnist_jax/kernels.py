@@ -1,0 +1,148 @@
+"""Convolution, pooling and relu in one pass, in C++ for one CPU core; called through XLA's FFI.
+
+`kernels.cc` is compiled when it is first needed, for the processor at hand, and kept in
+`~/.cache/mnist_jax`. Where there is no compiler, or `MNIST_JAX_KERNELS=off` is in the environment,
+`layers.conv_pool_relu` does the same in JAX.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mnist_jax import parallel
+
+_SOURCE = Path(__file__).with_suffix(".cc")
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
+_TARGETS = ("conv_pool_relu", "conv_pool_relu_grad", "conv_pool_relu_grad_one_channel")
+_LANES = 8  # channels and features are multiples of it
+
+
+class KernelWarning(UserWarning):
+    """The kernels could not be built, so that a CPU trains more slowly."""
+
+
+def supports(images: Array, kernel: Array) -> bool:
+    """Whether `forward` and `gradients` take these arrays, and are the fastest way here.
+
+    They work on one core, so the others are to be JAX devices of their own.
+    """
+    height, width, channels, features = kernel.shape
+    sizes = (3, 5) if channels == 1 else (3,)
+    return (
+        images.dtype == kernel.dtype == jnp.float32
+        and height == width
+        and height in sizes
+        and min(images.shape[1:3]) >= height
+        and (channels == 1 or channels % _LANES == 0)
+        and features % _LANES == 0
+        and jax.default_backend() == "cpu"
+        and parallel.each_core_is_a_device()
+        and load()
+    )
+
+
+def forward(images: Array, kernel: Array, bias: Array, padding: str) -> tuple[Array, Array]:
+    """`layers.conv_pool_relu`, and of each value where it comes from, which its gradient needs.
+
+    Returns:
+        float32 and uint8 `[n, pooled_height, pooled_width, features]`. Bit i of the latter is set
+        where place i of the 2x2 square (row by row) is its maximum; none where that is not above 0.
+    """
+    n, height, width, _ = images.shape
+    lost = 0 if padding == "SAME" else kernel.shape[0] - 1
+    shape = (n, -(-(height - lost) // 2), -(-(width - lost) // 2), kernel.shape[-1])
+    call = jax.ffi.ffi_call(
+        "mnist_jax.conv_pool_relu",
+        (jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.uint8)),
+        vmap_method="sequential",
+    )
+    pooled, places = call(images, kernel, bias, pad=_pad(kernel, padding))
+    return pooled, places
+
+
+def gradients(
+    images: Array, kernel: Array, places: Array, grad: Array, padding: str
+) -> tuple[Array | None, Array, Array]:
+    """The gradients of images, kernel and bias; None for images of one channel."""
+    images_out, kernel_out, bias_out = (
+        jax.ShapeDtypeStruct(shape, jnp.float32)
+        for shape in (images.shape, kernel.shape, kernel.shape[-1:])
+    )
+    arrays, pad = (images, kernel, places, grad), _pad(kernel, padding)
+    if images.shape[-1] == 1:
+        target, out = "mnist_jax.conv_pool_relu_grad_one_channel", (kernel_out, bias_out)
+        call = jax.ffi.ffi_call(target, out, vmap_method="sequential")
+        kernel_grad, bias_grad = call(*arrays, pad=pad)
+        return None, kernel_grad, bias_grad
+    target, all_out = "mnist_jax.conv_pool_relu_grad", (images_out, kernel_out, bias_out)
+    call = jax.ffi.ffi_call(target, all_out, vmap_method="sequential")
+    images_grad, kernel_grad, bias_grad = call(*arrays, pad=pad)
+    return images_grad, kernel_grad, bias_grad
+
+
+def _pad(kernel: Array, padding: str) -> np.int64:
+    return np.int64(kernel.shape[0] // 2 if padding == "SAME" else 0)
+
+
+@functools.cache
+def load() -> bool:
+    """Build the kernels if need be, and register them with XLA; whether that worked.
+
+    Warns:
+        KernelWarning: the compiler failed.
+    """
+    if os.environ.get("MNIST_JAX_KERNELS", "").lower() == "off":
+        return False
+    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+    if compiler is None or platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    try:
+        library = ctypes.CDLL(str(_build(compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        warnings.warn(f"kernels.cc was not built: {lines[0]}", KernelWarning, stacklevel=2)
+        return False
+    for target in _TARGETS:
+        capsule = jax.ffi.pycapsule(getattr(library, target))
+        jax.ffi.register_ffi_target(f"mnist_jax.{target}", capsule, platform="cpu")
+    return True
+
+
+def _build(compiler: str) -> Path:
+    """The compiled library: that of an earlier process for the same code and processor, or new."""
+    what = (_SOURCE.read_text(), _FLAGS, jax.__version__, _processor())
+    name = f"kernels-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.so"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnist_jax"
+    if (cache / name).exists():
+        return cache / name
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        cache = Path(tempfile.mkdtemp(prefix="mnist_jax"))
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        built = Path(folder) / name
+        command = [compiler, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", str(built)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        # Several processes may build at once: each puts the whole file there in one move.
+        return built.replace(cache / name)
+
+
+def _processor() -> str:
+    """What `-march=native` depends on: machines may share a home."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
