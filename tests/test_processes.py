@@ -14,7 +14,7 @@ from tests.test_resume import environment, wait_for
 from tests.test_run import digits  # noqa: F401 (a fixture)
 
 # SGD, since Adam's first steps make a large difference of the rounding of a tiny gradient.
-FLAGS = ["--config", "simple", "--optimizer", "sgd", "--learning-rate", "0.05", "--batch-size"]
+FLAGS = ["--config", "simple", "--optimizer", "sgd", "--learning-rate", "0.01", "--batch-size"]
 
 
 def start(folder, digits, env, processes, devices, members, *flags):  # noqa: F811

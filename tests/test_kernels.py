@@ -1,0 +1,205 @@
+"""The C++ kernels against XLA's convolution and pooling; how they are built, and done without."""
+
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from mnist_jax import kernels, layers, models, parallel
+
+needs_kernels = pytest.mark.skipif(not kernels.load(), reason="no compiler, or no x86-64 Linux")
+
+
+@pytest.fixture(autouse=True)
+def each_core_is_a_device(monkeypatch):
+    """Also where the machine has more cores than the tests have devices."""
+    monkeypatch.setattr(parallel, "each_core_is_a_device", lambda: True)
+
+
+def in_steps(images, kernel, bias, padding):
+    """Convolution, relu and pooling by XLA, in the lab's order."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    x = lax.conv_general_dilated(images, kernel, (1, 1), padding, dimension_numbers=numbers)
+    square = (1, 2, 2, 1)
+    return lax.reduce_window(jax.nn.relu(x + bias), -jnp.inf, lax.max, square, square, "SAME")
+
+
+def draw(n, height, width, channels, size, features):
+    rng = np.random.default_rng(0)
+    shapes = (n, height, width, channels), (size, size, channels, features), (features,)
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+def output_and_gradients(function, images, kernel, bias, padding):
+    out, vjp = jax.vjp(lambda *args: function(*args, padding), images, kernel, bias)
+    return out, *vjp(jnp.sin(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape))
+
+
+def assert_equal_up_to_rounding(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=0, atol=3e-5 * float(jnp.abs(b).max()))
+
+
+SHAPES = [
+    ((3, 28, 28, 1, 3, 32), "SAME"),
+    ((2, 28, 28, 1, 5, 24), "VALID"),
+    ((2, 9, 11, 1, 5, 8), "SAME"),
+    ((1, 3, 3, 1, 3, 8), "VALID"),
+    ((5, 14, 14, 32, 3, 64), "SAME"),
+    ((20, 7, 7, 64, 3, 128), "SAME"),  # more tiles than a block holds
+    ((2, 12, 12, 24, 3, 32), "VALID"),
+    ((7, 5, 9, 8, 3, 8), "SAME"),
+    ((1, 3, 3, 8, 3, 16), "VALID"),
+    ((3, 6, 4, 16, 3, 40), "SAME"),
+]
+
+
+@needs_kernels
+@pytest.mark.parametrize(("shape", "padding"), SHAPES)
+def test_output_and_gradients_are_xlas(shape, padding):
+    images, kernel, bias = draw(*shape)
+    assert kernels.supports(images, kernel)
+    ours = output_and_gradients(layers._in_one_pass, images, kernel, bias, padding)
+    theirs = output_and_gradients(in_steps, images, kernel, bias, padding)
+    assert_equal_up_to_rounding(ours, theirs)
+
+
+@needs_kernels
+@pytest.mark.parametrize("channels", [1, 8])
+def test_places_of_the_maximum(channels):
+    """A kernel that passes the image on: squares of (2, 1, 0, 0), (1, 3, 3, 0) and of zeros."""
+    image = (
+        jnp.zeros((1, 2, 6, channels)).at[0, :, :4, 0].set(jnp.array([[2, 1, 1, 3], [0, 0, 3, 0]]))
+    )
+    kernel = jnp.zeros((3, 3, channels, 8)).at[1, 1, 0, 0].set(1.0)
+    pooled, places = kernels.forward(image, kernel, jnp.zeros(8), "SAME")
+    np.testing.assert_allclose(pooled[0, 0, :, 0], [2, 3, 0], atol=1e-5)
+    assert places[0, 0, 0, 0] == 1 << 0 and places[0, 0, 2, 0] == 0
+    assert places[0, 0, 1, 0] in ([1 << 1 | 1 << 2] if channels == 1 else [1 << 1, 1 << 2, 6])
+
+
+@needs_kernels
+@pytest.mark.parametrize("channels", [1, 8])
+def test_places_that_tie_share_the_gradient(channels):
+    images, kernel, _ = draw(2, 6, 5, channels, 3, 8)
+    images, bias = jnp.zeros_like(images), jnp.full(8, 0.5)
+
+    def apart(images, kernel, bias, padding):
+        return jax.nn.relu(layers.max_pool(layers.conv2d(images, kernel, (1, 1), padding) + bias))
+
+    ours = output_and_gradients(layers._in_one_pass, images, kernel, bias, "SAME")
+    theirs = output_and_gradients(apart, images, kernel, bias, "SAME")
+    assert float(jnp.abs(theirs[1]).max()) > 0.1
+    assert_equal_up_to_rounding(ours, theirs)
+
+
+@needs_kernels
+@pytest.mark.parametrize("channels", [1, 8])
+def test_nothing_passes_where_relu_is_off(channels):
+    images, kernel, bias = draw(2, 6, 5, channels, 3, 8)
+    ours = output_and_gradients(layers._in_one_pass, images, kernel, bias - 1000, "SAME")
+    assert all(not leaf.any() for leaf in ours)
+
+
+@needs_kernels
+@pytest.mark.parametrize("channels", [1, 8])
+def test_nan_stays_nan(channels):
+    images, kernel, bias = draw(2, 6, 5, channels, 3, 8)
+    out = layers._in_one_pass(images, kernel.at[1, 1, 0, 3].set(jnp.nan), bias, "SAME")
+    assert jnp.isnan(out[..., 3]).all() and not jnp.isnan(out[..., :3]).any()
+
+
+@needs_kernels
+def test_under_vmap():
+    images, kernel, bias = draw(4, 6, 6, 8, 3, 16)
+    kernel = jnp.stack([kernel, -kernel])
+
+    def gradients(function):
+        def loss(images, kernel, bias):
+            return jnp.sum(jnp.sin(function(images, kernel, bias, "SAME")))
+
+        return jax.vmap(jax.grad(loss, (0, 1, 2)), (None, 0, None))(images, kernel, bias)
+
+    assert_equal_up_to_rounding(gradients(layers._in_one_pass), gradients(in_steps))
+
+
+@needs_kernels
+def test_a_network_uses_them_unless_it_is_watched():
+    network, images = models.create("layers"), jnp.ones((2, 28, 28, 1))
+    variables = network.init(jax.random.key(0), images)
+
+    def calls(**options):
+        return str(jax.make_jaxpr(lambda v: network.apply(v, images, **options))(variables))
+
+    assert calls().count("mnist_jax.conv_pool_relu") == 3
+    assert "mnist_jax" not in calls(mutable=["intermediates"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((2, 8, 8, 8, 4, 8), jnp.float32),
+        ((2, 8, 8, 8, 5, 8), jnp.float32),
+        ((2, 8, 8, 12, 3, 8), jnp.float32),
+        ((2, 8, 8, 8, 3, 12), jnp.float32),
+        ((2, 2, 8, 8, 3, 8), jnp.float32),
+        ((2, 8, 8, 8, 3, 8), jnp.bfloat16),
+    ],
+)
+def test_what_they_do_not_take(shape, dtype):
+    images, kernel, _ = (array.astype(dtype) for array in draw(*shape))
+    assert not kernels.supports(images, kernel)
+
+
+def test_not_where_one_device_has_several_cores(monkeypatch):
+    images, kernel, _ = draw(2, 8, 8, 8, 3, 8)
+    monkeypatch.setattr(parallel, "each_core_is_a_device", lambda: False)
+    assert not kernels.supports(images, kernel)
+
+
+@needs_kernels
+def test_built_once_for_all_processes(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = []
+
+    def compile_(command, **_):
+        made.append(command)
+        (tmp_path / command[-1]).write_text("a library")
+
+    monkeypatch.setattr(subprocess, "run", compile_)
+    first, second = kernels._build("c++"), kernels._build("c++")
+    assert first == second and first.read_text() == "a library" and len(made) == 1
+    assert list((tmp_path / "mnist_jax").iterdir()) == [first]
+    monkeypatch.setattr(kernels, "_processor", lambda: "another")
+    assert kernels._build("c++") != first and len(made) == 2
+
+
+@needs_kernels
+def test_built_elsewhere_where_the_cache_cannot_be_made(monkeypatch, tmp_path):
+    (tmp_path / "mnist_jax").write_text("a file in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: open(command[-1], "w").close())
+    built = kernels._build("c++")
+    assert built.exists() and tmp_path not in built.parents
+
+
+def test_done_without(monkeypatch):
+    load = kernels.load.__wrapped__
+    monkeypatch.setenv("MNIST_JAX_KERNELS", "off")
+    assert not load()
+    monkeypatch.delenv("MNIST_JAX_KERNELS")
+    monkeypatch.setattr(kernels.shutil, "which", lambda name: None)
+    assert not load()
+
+
+@needs_kernels
+def test_a_compiler_that_fails_is_named_once_and_done_without(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "false")
+    with pytest.warns(kernels.KernelWarning, match="false.*returned non-zero"):
+        assert not kernels.load.__wrapped__()
+    assert not list((tmp_path / "mnist_jax").iterdir())
