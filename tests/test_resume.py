@@ -27,7 +27,7 @@ def command(*flags):
 
 def environment(tmp_path_factory):
     cache = tmp_path_factory.getbasetemp() / "cache"  # of compiled programs, for all runs here
-    return os.environ | {"XDG_CACHE_HOME": str(cache)}
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,11 @@ def test_killed_at_any_moment(whole, tmp_path, i):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, run.TERMINATED), (signal.SIGINT, run.INTERRUPTED)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, run.TERMINATED),
+        pytest.param(signal.SIGINT, run.INTERRUPTED, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_saves_and_has_its_own_code(whole, tmp_path, number, code):
     _, flags, env, _ = whole

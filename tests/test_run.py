@@ -47,7 +47,7 @@ def two_members(digits, tmp_path_factory):
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"XDG_CACHE_HOME": str(workdir.parent)},
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "cache")},
     )
     return workdir, done.stdout
 
@@ -151,7 +151,7 @@ def test_an_interrupt_saves_and_evaluates(digits, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")},
     )
     metrics = tmp_path / "w" / "metrics.jsonl"
     deadline = time.monotonic() + 120
