@@ -13,6 +13,7 @@ from typing import Any
 from etils import epath
 
 from experiments.config import Config
+from mnist_jax import kernels
 from mnist_jax.data import Dataset
 from mnist_jax.parallel import Layout
 
@@ -84,6 +85,7 @@ def environment(layouts: dict[str, Layout]) -> dict[str, Any]:
             "kind": device.device_kind,
             "platform": device.platform,
             "count": len(devices),
+            "kernels": kernels.available(),
             "processes": len({device.process_index for device in devices}),
             "layouts": {
                 name: {"member_groups": layout.groups, "data_parallel": layout.data}

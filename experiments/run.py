@@ -21,7 +21,7 @@ from experiments.config import Config
 from experiments.display import TrainingDisplay, draw
 from experiments.progress import Progress
 from experiments.stacks import Stack
-from mnist_jax import augment, data, ensemble, loop, metrics, parallel, training
+from mnist_jax import augment, data, ensemble, kernels, loop, metrics, parallel, training
 from mnist_jax.data import Dataset
 from mnist_jax.loop import Chunk
 from mnist_jax.training import TrainState
@@ -355,6 +355,8 @@ def _first_line(run: Run) -> str:
     devices = f"{count} {layouts[0].devices[0].device_kind} device{'s' if count > 1 else ''}"
     if len(layouts) == 1 and layouts[0].data > 1:
         devices += f", {layouts[0].data} a member"
+    if kernels.available():
+        devices += ", C++ kernels"
     return (
         f"{members} on {len(run.dataset.train.labels):,} images of {run.dataset.name} "
         f"({run.dataset.source}), {devices}; into {run.workdir}"

@@ -1,8 +1,8 @@
 """Convolution, pooling and relu in one pass, in C++ for one CPU core; called through XLA's FFI.
 
 `kernels.cc` is compiled when it is first needed, for the processor at hand, and kept in
-`~/.cache/mnist_jax`. Where there is no compiler, or `MNIST_JAX_KERNELS=off` is in the environment,
-`layers.conv_pool_relu` does the same in JAX.
+`~/.cache/mnist_jax`. That is tried on x86-64 Linux; elsewhere, without a compiler, or with
+`MNIST_JAX_KERNELS=off` in the environment, `layers.conv_pool_relu` does the same in JAX.
 """
 
 import ctypes
@@ -10,8 +10,8 @@ import functools
 import hashlib
 import os
 import platform
-import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -34,10 +34,7 @@ class KernelWarning(UserWarning):
 
 
 def supports(images: Array, kernel: Array) -> bool:
-    """Whether `forward` and `gradients` take these arrays, and are the fastest way here.
-
-    They work on one core, so the others are to be JAX devices of their own.
-    """
+    """Whether `forward` and `gradients` take these arrays here."""
     height, width, channels, features = kernel.shape
     sizes = (3, 5) if channels == 1 else (3,)
     return (
@@ -47,10 +44,14 @@ def supports(images: Array, kernel: Array) -> bool:
         and min(images.shape[1:3]) >= height
         and (channels == 1 or channels % _LANES == 0)
         and features % _LANES == 0
-        and jax.default_backend() == "cpu"
-        and parallel.each_core_is_a_device()
-        and load()
+        and available()
     )
+
+
+def available() -> bool:
+    """Whether there are kernels, and a use for them: they work on one core of a CPU each, so the
+    other cores are to be JAX devices of their own."""
+    return jax.default_backend() == "cpu" and parallel.each_core_is_a_device() and load()
 
 
 def forward(images: Array, kernel: Array, bias: Array, padding: str) -> tuple[Array, Array]:
@@ -101,18 +102,17 @@ def load() -> bool:
     """Build the kernels if need be, and register them with XLA; whether that worked.
 
     Warns:
-        KernelWarning: the compiler failed.
+        KernelWarning: there is no compiler, or it failed.
     """
-    if os.environ.get("MNIST_JAX_KERNELS", "").lower() == "off":
-        return False
-    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
-    if compiler is None or platform.machine() not in ("x86_64", "AMD64"):
+    switched_off = os.environ.get("MNIST_JAX_KERNELS", "").lower() == "off"
+    if switched_off or (sys.platform, platform.machine()) != ("linux", "x86_64"):
         return False
     try:
-        library = ctypes.CDLL(str(_build(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
-        lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        warnings.warn(f"kernels.cc was not built: {lines[0]}", KernelWarning, stacklevel=2)
+        library = ctypes.CDLL(str(_build(os.environ.get("CXX", "c++"))))
+    except (OSError, subprocess.CalledProcessError) as error:
+        first, *_ = (getattr(error, "stderr", None) or str(error)).splitlines()
+        message = f"kernels.cc cannot be compiled, so this CPU trains more slowly: {first}"
+        warnings.warn(message, KernelWarning, stacklevel=2)
         return False
     for target in _TARGETS:
         capsule = jax.ffi.pycapsule(getattr(library, target))

@@ -186,7 +186,11 @@ def matmul(inputs: Array, kernel: Array) -> Array:
 
 def _matmul_backward(residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     inputs, kernel = residuals
-    return (kernel @ grad.T).T, _sum_of_outer_products(inputs, grad)
+    inputs_grad = (kernel @ grad.T).T
+    if jax.default_backend() == "cpu":
+        # The kernel's update waits for its last use here; else XLA copies the kernel in each step.
+        grad = grad + 0 * inputs_grad[0, 0]
+    return inputs_grad, _sum_of_outer_products(inputs, grad)
 
 
 matmul.defvjp(lambda inputs, kernel: (inputs @ kernel, (inputs, kernel)), _matmul_backward)
