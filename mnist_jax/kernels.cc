@@ -1,20 +1,27 @@
-// relu(max_pool(conv(images, kernel) + bias)) and its gradient on one CPU core, in one pass over memory.
+// relu(max_pool(conv(images, kernel) + bias)) and its gradient, on one CPU core and in one pass
+// over memory. `kernels.py` builds this file, calls it, and says what it takes.
 //
-// A 3x3 convolution of many channels is Winograd's F(4x4, 3x3): a third of the multiplications (Lavin
-// and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4). One of a single
-// channel, a first layer, is done directly. Nothing larger than a block of tiles is ever written but
-// the pooled values and, of each, a byte: bit i is set where place i of its 2x2 square is the maximum,
-// and none where that is not above 0. `kernels.py` builds this file, and says what it takes.
+// Arrays are as in JAX: images [n, height, width, channels], kernel [size, size, channels,
+// features], pooled values [n, pooled_height, pooled_width, features]. Of each pooled value there
+// is a byte of places: bit i is set where place i of its 2x2 square (row by row) is the maximum,
+// and none where that is not above 0. It is all that the gradient needs to know of the forward
+// pass.
+//
+// A convolution of several channels, 3x3, is Winograd's F(4x4, 3x3), with a third of the
+// multiplications (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks",
+// section 4): tiles of 6x6 pixels, the kernel and 4x4 outputs are transformed by small matrices,
+// and between them stand 36 matrix products, one for each position in a tile. Tiles are worked on
+// in blocks that stay in the cache. A convolution of one channel, a first layer, is done directly.
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <type_traits>
 #include <vector>
 
 #include "xla/ffi/api/ffi.h"
 
+// What takes arrays of vectors is inlined everywhere: only then do they stay in registers.
 #define INLINE_LAMBDA __attribute__((always_inline))
 #define INLINE inline INLINE_LAMBDA
 
@@ -24,7 +31,7 @@ namespace ffi = xla::ffi;
 using Index = std::int64_t;
 using Byte = std::uint8_t;
 
-// Vectors of W floats, as compilers build them from whatever the processor has.
+// Vectors of W floats, which compilers build from whatever the processor has.
 template <int W>
 struct Lanes {
   typedef float Float __attribute__((vector_size(4 * W)));
@@ -57,8 +64,7 @@ template <class Body>
 INLINE void for_chunks(Index n, Body body) {
   Index start = 0;
   for (; start + kLanes <= n; start += kLanes) body(std::integral_constant<int, kLanes>{}, start);
-  for (; start < n; start += kFewestLanes)
-    body(std::integral_constant<int, kFewestLanes>{}, start);
+  for (; start < n; start += kFewestLanes) body(std::integral_constant<int, kFewestLanes>{}, start);
 }
 
 // A buffer of this thread's, aligned to cache lines, which is kept for its next call.
@@ -124,8 +130,13 @@ struct Shape {
 
   Shape(const ffi::AnyBuffer::Dimensions& images, const ffi::AnyBuffer::Dimensions& kernel,
         Index pad)
-      : n(images[0]), height(images[1]), width(images[2]), channels(images[3]), size(kernel[0]),
-        features(kernel[3]), pad(pad) {}
+      : n(images[0]),
+        height(images[1]),
+        width(images[2]),
+        channels(images[3]),
+        size(kernel[0]),
+        features(kernel[3]),
+        pad(pad) {}
 
   Index out_height() const { return height + 2 * pad - size + 1; }
   Index out_width() const { return width + 2 * pad - size + 1; }
@@ -135,7 +146,7 @@ struct Shape {
 
 // ---- Pooling ----
 
-// Where the four values of a square are to be found, and whether they are in the image.
+// Of a square's four values, those inside the image: the largest, if above 0, and its places.
 template <class Float>
 INLINE void pool_square(Float (&values)[4], const bool (&inside)[4], float* pooled, Byte* places) {
   constexpr int W = sizeof(Float) / sizeof(float);
@@ -242,7 +253,7 @@ struct KernelBack {  // G^T
   }
 };
 
-// A line transform of every column, then of every row.
+// `Transform::line` of every column, then of every row.
 template <class Transform, int In, int Out, class F>
 INLINE void transform(const F (&in)[In][In], F (&out)[Out][Out]) {
   F half[In][Out], column[In];
@@ -271,7 +282,8 @@ struct Tiles {
   Index down, across;
 
   explicit Tiles(const Shape& shape)
-      : shape(shape), down((shape.out_height() + kOut - 1) / kOut),
+      : shape(shape),
+        down((shape.out_height() + kOut - 1) / kOut),
         across((shape.out_width() + kOut - 1) / kOut) {}
 
   Index count() const { return shape.n * down * across; }
@@ -283,12 +295,11 @@ struct Tiles {
   template <class T>
   void pixels(T* images, Index tile, T* outside, T* (&out)[kTile][kTile]) const {
     const Index y = top(tile) - shape.pad, x = left(tile) - shape.pad;
-    T* first = images + ((image(tile) * shape.height + y) * shape.width + x) * shape.channels;
+    const Index first = (image(tile) * shape.height + y) * shape.width + x;
     for (int i = 0; i < kTile; ++i)
       for (int j = 0; j < kTile; ++j) {
-        const bool inside =
-            y + i >= 0 && y + i < shape.height && x + j >= 0 && x + j < shape.width;
-        out[i][j] = inside ? first + (i * shape.width + j) * shape.channels : outside;
+        const bool inside = y + i >= 0 && y + i < shape.height && x + j >= 0 && x + j < shape.width;
+        out[i][j] = inside ? images + (first + i * shape.width + j) * shape.channels : outside;
       }
   }
 
@@ -322,7 +333,8 @@ void kernel_in(const float* kernel, Index rows, Index columns, float* out) {
     Float g[3][3], u[kTile][kTile];
     for (int i = 0; i < 9; ++i) g[i / 3][i % 3] = load<Float>(kernel + i * n + start);
     transform<KernelIn>(g, u);
-    for_positions([&](int i, int j, int p) INLINE_LAMBDA { store(out + p * apart + start, u[i][j]); });
+    float* to = out + start;
+    for_positions([&](int i, int j, int p) INLINE_LAMBDA { store(to + p * apart, u[i][j]); });
   });
 }
 
@@ -331,15 +343,16 @@ void kernel_back(const float* in, Index rows, Index columns, float* kernel) {
   for_chunks(n, [&](auto width, Index start) INLINE_LAMBDA {
     using Float = typename Lanes<width>::Float;
     Float u[kTile][kTile], g[3][3];
-    for_positions([&](int i, int j, int p) INLINE_LAMBDA {
-      u[i][j] = load<Float>(in + p * apart + start);
-    });
+    for_positions([&](int i, int j, int p)
+                      INLINE_LAMBDA { u[i][j] = load<Float>(in + p * apart + start); });
     transform<KernelBack>(u, g);
     for (int i = 0; i < 9; ++i) store(kernel + i * n + start, g[i / 3][i % 3]);
   });
 }
 
-// A block of tiles to [36] matrices [block, channels], of which `count` rows are filled.
+// The next four take `count` tiles from `first` on, and their values at each of the 36 positions as
+// matrices [count, channels or features], `apart` from each other.
+
 void images_in(const Tiles& tiles, const float* images, const float* zeros, Index first,
                Index count, Index apart, float* out) {
   const Index channels = tiles.shape.channels;
@@ -349,9 +362,8 @@ void images_in(const Tiles& tiles, const float* images, const float* zeros, Inde
     for_chunks(channels, [&](auto width, Index start) INLINE_LAMBDA {
       using Float = typename Lanes<width>::Float;
       Float d[kTile][kTile], v[kTile][kTile];
-      for_positions([&](int i, int j, int) INLINE_LAMBDA {
-        d[i][j] = load<Float>(pixels[i][j] + start);
-      });
+      for_positions([&](int i, int j, int)
+                        INLINE_LAMBDA { d[i][j] = load<Float>(pixels[i][j] + start); });
       transform<ImagesIn>(d, v);
       float* to = out + t * channels + start;
       for_positions([&](int i, int j, int p) INLINE_LAMBDA { store(to + p * apart, v[i][j]); });
@@ -359,18 +371,90 @@ void images_in(const Tiles& tiles, const float* images, const float* zeros, Inde
   }
 }
 
-constexpr Index kForwardBlock = 24, kBackwardBlock = 72;
+// Adds to the images' gradient; what lies beyond their edges goes to `outside`.
+void images_back(const Tiles& tiles, const float* in, Index first, Index count, Index apart,
+                 float* outside, float* images_grad) {
+  const Index channels = tiles.shape.channels;
+  for (Index t = 0; t < count; ++t) {
+    float* pixels[kTile][kTile];
+    tiles.pixels(images_grad, first + t, outside, pixels);
+    for_chunks(channels, [&](auto width, Index start) INLINE_LAMBDA {
+      using Float = typename Lanes<width>::Float;
+      Float v[kTile][kTile], d[kTile][kTile];
+      const float* from = in + t * channels + start;
+      for_positions([&](int i, int j, int p)
+                        INLINE_LAMBDA { v[i][j] = load<Float>(from + p * apart); });
+      transform<ImagesBack>(v, d);
+      for_positions([&](int i, int j, int) INLINE_LAMBDA {
+        float* to = pixels[i][j] + start;
+        store(to, load<Float>(to) + d[i][j]);
+      });
+    });
+  }
+}
+
+void outputs_out(const Tiles& tiles, const float* in, const float* bias, Index first, Index count,
+                 Index apart, float* pooled, Byte* places) {
+  const Shape& shape = tiles.shape;
+  for (Index t = 0; t < count; ++t) {
+    const Index rows = shape.out_height() - tiles.top(first + t);
+    const Index columns = shape.out_width() - tiles.left(first + t);
+    for_chunks(shape.features, [&](auto width, Index start) INLINE_LAMBDA {
+      using Float = typename Lanes<width>::Float;
+      Float m[kTile][kTile], y[kOut][kOut];
+      const float* from = in + t * shape.features + start;
+      for_positions([&](int i, int j, int p)
+                        INLINE_LAMBDA { m[i][j] = load<Float>(from + p * apart); });
+      transform<OutputsOut>(m, y);
+      const Float b = load<Float>(bias + start);
+      tiles.squares(first + t, [&](int i, int j, Index place) INLINE_LAMBDA {
+        Float values[4] = {y[i][j] + b, y[i][j + 1] + b, y[i + 1][j] + b, y[i + 1][j + 1] + b};
+        const bool below = i + 1 < rows, beside = j + 1 < columns;
+        const bool inside[4] = {true, beside, below, below && beside};
+        pool_square(values, inside, pooled + place + start, places + place + start);
+      });
+    });
+  }
+}
+
+// Adds to the bias's gradient.
+void outputs_back(const Tiles& tiles, const float* grad, const Byte* places, Index first,
+                  Index count, Index apart, float* out, float* bias_grad) {
+  const Index features = tiles.shape.features;
+  for (Index t = 0; t < count; ++t)
+    for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
+      using Float = typename Lanes<width>::Float;
+      Float y[kOut][kOut] = {}, m[kTile][kTile];
+      Float sum = load<Float>(bias_grad + start);
+      tiles.squares(first + t, [&](int i, int j, Index place) INLINE_LAMBDA {
+        Float values[4];
+        unpool_square(grad + place + start, places + place + start, values);
+        y[i][j] = values[0];
+        y[i][j + 1] = values[1];
+        y[i + 1][j] = values[2];
+        y[i + 1][j + 1] = values[3];
+        sum += (values[0] + values[1]) + (values[2] + values[3]);
+      });
+      store(bias_grad + start, sum);
+      transform<OutputsBack>(y, m);
+      float* to = out + t * features + start;
+      for_positions([&](int i, int j, int p) INLINE_LAMBDA { store(to + p * apart, m[i][j]); });
+    });
+}
+
+constexpr Index kForwardBlock = 24, kBackwardBlock = 72;  // tiles
 
 void winograd_forward(const Shape& shape, const float* images, const float* kernel,
                       const float* bias, float* pooled, Byte* places) {
   const Tiles tiles(shape);
   const Index channels = shape.channels, features = shape.features;
-  const Index v_apart = stride(kForwardBlock, channels), m_apart = stride(kForwardBlock, features);
   const Index u_apart = stride(channels, features);
+  const Index v_apart = stride(kForwardBlock, channels);
+  const Index m_apart = stride(kForwardBlock, features);
   float* zeros = scratch(channels + kPositions * (u_apart + v_apart + m_apart));
-  float* u = zeros + channels;
-  float* v = u + kPositions * u_apart;
-  float* m = v + kPositions * v_apart;
+  float* u = zeros + channels;          // the kernel, [36] of [channels, features]
+  float* v = u + kPositions * u_apart;  // tiles of images
+  float* m = v + kPositions * v_apart;  // tiles of outputs
   std::fill(zeros, zeros + channels, 0.0f);
   kernel_in(kernel, channels, features, u);
 
@@ -380,26 +464,7 @@ void winograd_forward(const Shape& shape, const float* images, const float* kern
     for (int p = 0; p < kPositions; ++p)
       product(count, features, channels, {v + p * v_apart, channels, 1}, u + p * u_apart, features,
               m + p * m_apart, features, false);
-    for (Index t = 0; t < count; ++t) {
-      const Index rows = shape.out_height() - tiles.top(first + t);
-      const Index columns = shape.out_width() - tiles.left(first + t);
-      for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
-        using Float = typename Lanes<width>::Float;
-        Float products[kTile][kTile], y[kOut][kOut];
-        const float* from = m + t * features + start;
-        for_positions([&](int i, int j, int p) INLINE_LAMBDA {
-          products[i][j] = load<Float>(from + p * m_apart);
-        });
-        transform<OutputsOut>(products, y);
-        const Float b = load<Float>(bias + start);
-        tiles.squares(first + t, [&](int i, int j, Index place) INLINE_LAMBDA {
-          Float values[4] = {y[i][j] + b, y[i][j + 1] + b, y[i + 1][j] + b, y[i + 1][j + 1] + b};
-          const bool below = i + 1 < rows, beside = j + 1 < columns;
-          const bool inside[4] = {true, beside, below, below && beside};
-          pool_square(values, inside, pooled + place + start, places + place + start);
-        });
-      });
-    }
+    outputs_out(tiles, m, bias, first, count, m_apart, pooled, places);
   }
 }
 
@@ -408,16 +473,16 @@ void winograd_backward(const Shape& shape, const float* images, const float* ker
                        float* kernel_grad, float* bias_grad) {
   const Tiles tiles(shape);
   const Index channels = shape.channels, features = shape.features;
+  const Index kernel_floats = 9 * channels * features, u_apart = stride(channels, features);
   const Index v_apart = stride(kBackwardBlock, channels);
   const Index m_apart = stride(kBackwardBlock, features);
-  const Index u_apart = stride(channels, features), kernel_floats = 9 * channels * features;
-  float* outside = scratch(channels + kernel_floats +
-                           kPositions * (2 * u_apart + v_apart + m_apart));
+  float* outside =
+      scratch(channels + kernel_floats + kPositions * (2 * u_apart + v_apart + m_apart));
   float* turned = outside + channels;
-  float* u = turned + kernel_floats;  // [36] of [features, channels]
-  float* u_grad = u + kPositions * u_apart;
-  float* v = u_grad + kPositions * u_apart;
-  float* m = v + kPositions * v_apart;
+  float* u = turned + kernel_floats;         // the turned kernel, [36] of [features, channels]
+  float* u_grad = u + kPositions * u_apart;  // [36] of [channels, features]
+  float* v = u_grad + kPositions * u_apart;  // tiles of images, then of their gradient
+  float* m = v + kPositions * v_apart;       // tiles of the outputs' gradient
 
   for (int i = 0; i < 9; ++i)
     for (Index f = 0; f < features; ++f)
@@ -430,55 +495,18 @@ void winograd_backward(const Shape& shape, const float* images, const float* ker
 
   for (Index first = 0; first < tiles.count(); first += kBackwardBlock) {
     const Index count = std::min(kBackwardBlock, tiles.count() - first);
-    std::fill(outside, outside + channels, 0.0f);  // read here, written below
+    std::fill(outside, outside + channels, 0.0f);  // `images_in` reads it, `images_back` writes it
     images_in(tiles, images, outside, first, count, v_apart, v);
-    for (Index t = 0; t < count; ++t)
-      for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
-        using Float = typename Lanes<width>::Float;
-        Float y[kOut][kOut] = {}, products[kTile][kTile];
-        Float sum = load<Float>(bias_grad + start);
-        tiles.squares(first + t, [&](int i, int j, Index place) INLINE_LAMBDA {
-          Float values[4];
-          unpool_square(grad + place + start, places + place + start, values);
-          y[i][j] = values[0];
-          y[i][j + 1] = values[1];
-          y[i + 1][j] = values[2];
-          y[i + 1][j + 1] = values[3];
-          sum += (values[0] + values[1]) + (values[2] + values[3]);
-        });
-        store(bias_grad + start, sum);
-        transform<OutputsBack>(y, products);
-        float* to = m + t * features + start;
-        for_positions([&](int i, int j, int p) INLINE_LAMBDA {
-          store(to + p * m_apart, products[i][j]);
-        });
-      });
+    outputs_back(tiles, grad, places, first, count, m_apart, m, bias_grad);
     for (int p = 0; p < kPositions; ++p) {
       float* v_here = v + p * v_apart;
       const float* m_here = m + p * m_apart;
       product(channels, features, count, {v_here, 1, channels}, m_here, features,
               u_grad + p * u_apart, features, true);
-      // Its gradient takes the tiles' place.
       product(count, channels, features, {m_here, features, 1}, u + p * u_apart, channels, v_here,
               channels, false);
     }
-    for (Index t = 0; t < count; ++t) {
-      float* pixels[kTile][kTile];
-      tiles.pixels(images_grad, first + t, outside, pixels);
-      for_chunks(channels, [&](auto width, Index start) INLINE_LAMBDA {
-        using Float = typename Lanes<width>::Float;
-        Float v_grad[kTile][kTile], d[kTile][kTile];
-        const float* from = v + t * channels + start;
-        for_positions([&](int i, int j, int p) INLINE_LAMBDA {
-          v_grad[i][j] = load<Float>(from + p * v_apart);
-        });
-        transform<ImagesBack>(v_grad, d);
-        for_positions([&](int i, int j, int) INLINE_LAMBDA {
-          float* to = pixels[i][j] + start;
-          store(to, load<Float>(to) + d[i][j]);
-        });
-      });
-    }
+    images_back(tiles, v, first, count, v_apart, outside, images_grad);
   }
   kernel_back(u_grad, channels, features, kernel_grad);
 }
@@ -491,7 +519,8 @@ struct Padded {
   float* data;
 
   Padded(const Shape& shape, const float* images)
-      : height(shape.height + 2 * shape.pad + 1), width(shape.width + 2 * shape.pad + 1),
+      : height(shape.height + 2 * shape.pad + 1),
+        width(shape.width + 2 * shape.pad + 1),
         data(scratch(shape.n * height * width)) {
     std::fill(data, data + shape.n * height * width, 0.0f);
     for (Index n = 0; n < shape.n; ++n)
@@ -506,8 +535,8 @@ struct Padded {
 };
 
 template <int Size>
-void direct_forward(const Shape& shape, const float* images, const float* kernel,
-                    const float* bias, float* pooled, Byte* places) {
+void direct_forward(const Shape& shape, const float* images, const float* kernel, const float* bias,
+                    float* pooled, Byte* places) {
   const Padded padded(shape, images);
   const Index features = shape.features, row = padded.width;
   for (Index n = 0; n < shape.n; ++n)
@@ -537,8 +566,8 @@ void direct_forward(const Shape& shape, const float* images, const float* kernel
 }
 
 template <int Size>
-void direct_backward(const Shape& shape, const float* images, const Byte* places,
-                     const float* grad, float* kernel_grad, float* bias_grad) {
+void direct_backward(const Shape& shape, const float* images, const Byte* places, const float* grad,
+                     float* kernel_grad, float* bias_grad) {
   const Padded padded(shape, images);
   const Index features = shape.features, row = padded.width;
   for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
@@ -600,8 +629,8 @@ ffi::Error backward_one_channel(Index pad, F32 images, F32 kernel, U8 places, F3
                                 ffi::Result<F32> kernel_grad, ffi::Result<F32> bias_grad) {
   const Shape shape(images.dimensions(), kernel.dimensions(), pad);
   auto run = shape.size == 3 ? direct_backward<3> : direct_backward<5>;
-  run(shape, images.typed_data(), places.typed_data(), grad.typed_data(),
-      kernel_grad->typed_data(), bias_grad->typed_data());
+  run(shape, images.typed_data(), places.typed_data(), grad.typed_data(), kernel_grad->typed_data(),
+      bias_grad->typed_data());
   return ffi::Error::Success();
 }
 
