@@ -85,7 +85,7 @@ def environment(layouts: dict[str, Layout]) -> dict[str, Any]:
             "kind": device.device_kind,
             "platform": device.platform,
             "count": len(devices),
-            "kernels": kernels.available(),
+            "kernels_available": kernels.available(),
             "processes": len({device.process_index for device in devices}),
             "layouts": {
                 name: {"member_groups": layout.groups, "data_parallel": layout.data}

@@ -355,7 +355,7 @@ def _first_line(run: Run) -> str:
     devices = f"{count} {layouts[0].devices[0].device_kind} device{'s' if count > 1 else ''}"
     if len(layouts) == 1 and layouts[0].data > 1:
         devices += f", {layouts[0].data} a member"
-    if kernels.available():
+    if run.config.precision != "bfloat16" and kernels.available():
         devices += ", C++ kernels"
     return (
         f"{members} on {len(run.dataset.train.labels):,} images of {run.dataset.name} "

@@ -153,7 +153,7 @@ INLINE void pool_square(Float (&values)[4], const bool (&inside)[4], float* pool
   using Int = typename Lanes<W>::Int;
   Float top = values[0];  // always inside
   for (int i = 1; i < 4; ++i)
-    if (inside[i]) top = top < values[i] ? values[i] : top;
+    if (inside[i]) top = (top < values[i]) | (values[i] != values[i]) ? values[i] : top;
   Int bits{};
   for (int i = 0; i < 4; ++i)
     if (inside[i]) bits |= (values[i] == top) & (1 << i);
@@ -513,36 +513,38 @@ void winograd_backward(const Shape& shape, const float* images, const float* ker
 
 // ---- One channel ----
 
-// Images with their padding, and a line more at the end for squares that reach beyond.
+// An image with its padding, and a line more at the end for squares that reach beyond.
 struct Padded {
+  const Shape& shape;
   Index height, width;
   float* data;
 
-  Padded(const Shape& shape, const float* images)
-      : height(shape.height + 2 * shape.pad + 1),
+  explicit Padded(const Shape& shape)
+      : shape(shape),
+        height(shape.height + 2 * shape.pad + 1),
         width(shape.width + 2 * shape.pad + 1),
-        data(scratch(shape.n * height * width)) {
-    std::fill(data, data + shape.n * height * width, 0.0f);
-    for (Index n = 0; n < shape.n; ++n)
-      for (Index y = 0; y < shape.height; ++y)
-        std::copy_n(images + (n * shape.height + y) * shape.width, shape.width,
-                    data + (n * height + y + shape.pad) * width + shape.pad);
+        data(scratch(height * width)) {
+    std::fill(data, data + height * width, 0.0f);
   }
 
-  const float* square(Index n, Index y, Index x) const {
-    return data + (n * height + 2 * y) * width + 2 * x;
+  void fill(const float* image) {
+    for (Index y = 0; y < shape.height; ++y)
+      std::copy_n(image + y * shape.width, shape.width, data + (y + shape.pad) * width + shape.pad);
   }
+
+  const float* square(Index y, Index x) const { return data + 2 * y * width + 2 * x; }
 };
 
 template <int Size>
 void direct_forward(const Shape& shape, const float* images, const float* kernel, const float* bias,
                     float* pooled, Byte* places) {
-  const Padded padded(shape, images);
+  Padded padded(shape);
   const Index features = shape.features, row = padded.width;
-  for (Index n = 0; n < shape.n; ++n)
+  for (Index n = 0; n < shape.n; ++n) {
+    padded.fill(images + n * shape.height * shape.width);
     for (Index y = 0; y < shape.pooled_height(); ++y)
       for (Index x = 0; x < shape.pooled_width(); ++x) {
-        const float* corner = padded.square(n, y, x);
+        const float* corner = padded.square(y, x);
         const bool below = 2 * y + 1 < shape.out_height(), beside = 2 * x + 1 < shape.out_width();
         const bool inside[4] = {true, beside, below, below && beside};
         for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
@@ -563,18 +565,20 @@ void direct_forward(const Shape& shape, const float* images, const float* kernel
         pooled += features;
         places += features;
       }
+  }
 }
 
 template <int Size>
 void direct_backward(const Shape& shape, const float* images, const Byte* places, const float* grad,
                      float* kernel_grad, float* bias_grad) {
-  const Padded padded(shape, images);
+  Padded padded(shape);
   const Index features = shape.features, row = padded.width;
   for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
     using Float = typename Lanes<width>::Float;
     Float sums[Size][Size] = {}, bias_sum{};
     Index place = start;
-    for (Index n = 0; n < shape.n; ++n)
+    for (Index n = 0; n < shape.n; ++n) {
+      padded.fill(images + n * shape.height * shape.width);
       for (Index y = 0; y < shape.pooled_height(); ++y)
         for (Index x = 0; x < shape.pooled_width(); ++x, place += features) {
           std::uint64_t bits[width / 8];
@@ -583,7 +587,7 @@ void direct_backward(const Shape& shape, const float* images, const Byte* places
           Float values[4];
           unpool_square(grad + place, places + place, values);
           bias_sum += (values[0] + values[1]) + (values[2] + values[3]);
-          const float* corner = padded.square(n, y, x);
+          const float* corner = padded.square(y, x);
           for (int i = 0; i < Size; ++i)
             for (int j = 0; j < Size; ++j) {
               const float* pixel = corner + i * row + j;
@@ -593,6 +597,7 @@ void direct_backward(const Shape& shape, const float* images, const Byte* places
               sums[i][j] += pixel[row + 1] * values[3];
             }
         }
+    }
     for (int i = 0; i < Size; ++i)
       for (int j = 0; j < Size; ++j)
         store(kernel_grad + (i * Size + j) * features + start, sums[i][j]);

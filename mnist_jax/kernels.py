@@ -5,11 +5,13 @@
 `MNIST_JAX_KERNELS=off` in the environment, `layers.conv_pool_relu` does the same in JAX.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 from jax import Array
 
@@ -49,9 +52,14 @@ def supports(images: Array, kernel: Array) -> bool:
 
 
 def available() -> bool:
-    """Whether there are kernels, and a use for them: they work on one core of a CPU each, so the
-    other cores are to be JAX devices of their own."""
-    return jax.default_backend() == "cpu" and parallel.each_core_is_a_device() and load()
+    """Whether there are kernels, and a use for them.
+
+    Each works on one core of a CPU, so the other cores are to be JAX devices of their own. With
+    `MNIST_JAX_KERNELS=off` in the environment there are none from then on.
+    """
+    switched_off = os.environ.get("MNIST_JAX_KERNELS", "").lower() == "off"
+    on_cores = jax.default_backend() == "cpu" and parallel.each_core_is_a_device()
+    return on_cores and not switched_off and load()
 
 
 def forward(images: Array, kernel: Array, bias: Array, padding: str) -> tuple[Array, Array]:
@@ -102,41 +110,48 @@ def load() -> bool:
     """Build the kernels if need be, and register them with XLA; whether that worked.
 
     Warns:
-        KernelWarning: there is no compiler, or it failed.
+        KernelWarning: there is no compiler, or what it made cannot be used.
     """
-    switched_off = os.environ.get("MNIST_JAX_KERNELS", "").lower() == "off"
-    if switched_off or (sys.platform, platform.machine()) != ("linux", "x86_64"):
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         return False
     try:
-        library = ctypes.CDLL(str(_build(os.environ.get("CXX", "c++"))))
-    except (OSError, subprocess.CalledProcessError) as error:
-        first, *_ = (getattr(error, "stderr", None) or str(error)).splitlines()
-        message = f"kernels.cc cannot be compiled, so this CPU trains more slowly: {first}"
+        library = _library()
+        for target in _TARGETS:
+            capsule = jax.ffi.pycapsule(getattr(library, target))
+            jax.ffi.register_ffi_target(f"mnist_jax.{target}", capsule, platform="cpu")
+    except (OSError, RuntimeError, AttributeError, subprocess.CalledProcessError) as error:
+        first, *_ = (getattr(error, "stderr", None) or str(error)).splitlines() or [repr(error)]
+        message = f"kernels.cc cannot be used, so this CPU trains more slowly: {first}"
         warnings.warn(message, KernelWarning, stacklevel=2)
         return False
-    for target in _TARGETS:
-        capsule = jax.ffi.pycapsule(getattr(library, target))
-        jax.ffi.register_ffi_target(f"mnist_jax.{target}", capsule, platform="cpu")
     return True
 
 
-def _build(compiler: str) -> Path:
-    """The compiled library: that of an earlier process for the same code and processor, or new."""
-    what = (_SOURCE.read_text(), _FLAGS, jax.__version__, _processor())
+def _library() -> ctypes.CDLL:
+    """The kernels that an earlier process built for the same code and processor, or new ones."""
+    what = (_SOURCE.read_text(), _FLAGS, jaxlib.__version__, platform.libc_ver(), _processor())
     name = f"kernels-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.so"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnist_jax"
+    cache = _cache()
     if (cache / name).exists():
-        return cache / name
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        cache = Path(tempfile.mkdtemp(prefix="mnist_jax"))
+        with contextlib.suppress(OSError):  # it is damaged, or of another system
+            return ctypes.CDLL(str(cache / name))
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         built = Path(folder) / name
-        command = [compiler, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", str(built)]
+        compiler = shlex.split(os.environ.get("CXX", "c++"))
+        command = [*compiler, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", str(built)]
         subprocess.run(command, check=True, capture_output=True, text=True)
         # Several processes may build at once: each puts the whole file there in one move.
-        return built.replace(cache / name)
+        return ctypes.CDLL(str(built.replace(cache / name)))
+
+
+def _cache() -> Path:
+    """A folder for later processes too or, where there can be none, for this one."""
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnist_jax"
+        cache.mkdir(parents=True, exist_ok=True)
+        if os.access(cache, os.W_OK):
+            return cache
+    return Path(tempfile.mkdtemp(prefix="mnist_jax-"))
 
 
 def _processor() -> str:

@@ -26,6 +26,7 @@ Padding = Literal["SAME", "VALID"]
 Pair = tuple[int, int]
 
 _DROPOUT_LEVELS = 256
+_WORTH_WAITING = 2**21  # weights
 _CACHE_BYTES = 5 * 2**18  # of columns: 1.25 MiB, about a core's second-level cache
 
 
@@ -187,9 +188,10 @@ def matmul(inputs: Array, kernel: Array) -> Array:
 def _matmul_backward(residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     inputs, kernel = residuals
     inputs_grad = (kernel @ grad.T).T
-    if jax.default_backend() == "cpu":
-        # The kernel's update waits for its last use here; else XLA copies the kernel in each step.
-        grad = grad + 0 * inputs_grad[0, 0]
+    if jax.default_backend() == "cpu" and kernel.size >= _WORTH_WAITING and inputs_grad.size:
+        # The kernel's update waits for its last use here, by a zero that XLA does not see through;
+        # else XLA copies the kernel in each step.
+        grad = grad + jnp.minimum(jnp.abs(inputs_grad[0, 0]), 0)
     return inputs_grad, _sum_of_outer_products(inputs, grad)
 
 
@@ -311,14 +313,17 @@ class MaxPool(nn.Module):
 def conv_pool_relu(conv: Conv, pool: MaxPool, images: Array) -> Array:
     """`relu(pool(conv(images)))`, which is relu before pooling on a quarter of the values.
 
-    Where `kernels` takes it, in one pass over memory. That calls neither module, so they are called
-    one by one while variables are made and where "intermediates" are asked for.
+    On a CPU this is one pass over memory where `kernels` takes it. That calls neither module, so
+    they are called one by one while variables are made and where "intermediates" are asked for. It
+    can be differentiated once, and not exported; `MNIST_JAX_KERNELS=off` in the environment
+    switches it off.
     """
     watched = conv.is_initializing() or conv.is_mutable_collection("intermediates")
-    if not watched and conv.strides == (1, 1) and pool.window == 2:
+    plain = type(conv) is Conv and type(pool) is MaxPool and conv.padding in ("SAME", "VALID")
+    if plain and not watched and conv.strides == (1, 1) and pool.window == 2:
         images, kernel, bias = conv.operands(images)
         if kernels.supports(images, kernel):
-            bias = jnp.zeros(conv.features) if bias is None else bias
+            bias = jnp.zeros(conv.features, images.dtype) if bias is None else bias
             return _in_one_pass(images, kernel, bias, conv.padding)
     return nn.relu(pool(conv(images)))
 

@@ -64,7 +64,7 @@ def use_cpu_cores(count: int | None = None, members: int = 1) -> None:
     Args:
         count: how many devices; default one a core. Members that do not divide evenly over the
             cores get a device each, up to 8 a core: the system then keeps all cores at work, where
-            some would wait for the one with a member more.
+            some would wait for the one with a member more. Each device has a copy of the data.
         members: that are to be trained.
 
     Raises:
@@ -87,7 +87,7 @@ def cpu_cores() -> int:
 
 
 def each_core_is_a_device() -> bool:
-    """Whether `use_cpu_cores` was called, or there is one core only."""
+    """Whether this process has as many devices as cores, as after `use_cpu_cores`."""
     return jax.local_device_count() >= cpu_cores()
 
 

@@ -1,7 +1,11 @@
 """The C++ kernels against XLA's convolution and pooling; how they are built, and done without."""
 
+import os
+import shutil
 import subprocess
+from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,6 +113,8 @@ def test_nothing_passes_where_relu_is_off(channels):
 @pytest.mark.parametrize("channels", [1, 8])
 def test_nan_stays_nan(channels):
     images, kernel, bias = draw(2, 6, 5, channels, 3, 8)
+    pixel = layers._in_one_pass(images.at[0, 2, 2].set(jnp.nan), kernel, bias, "SAME")
+    assert jnp.isnan(pixel[0, :2, :2]).all()
     out = layers._in_one_pass(images, kernel.at[1, 1, 0, 3].set(jnp.nan), bias, "SAME")
     assert jnp.isnan(out[..., 3]).all() and not jnp.isnan(out[..., :3]).any()
 
@@ -161,35 +167,91 @@ def test_not_where_one_device_has_several_cores(monkeypatch):
     assert not kernels.supports(images, kernel)
 
 
-@needs_kernels
-def test_built_once_for_all_processes(monkeypatch, tmp_path):
+def test_not_where_they_are_switched_off(monkeypatch):
+    images, kernel, _ = draw(2, 8, 8, 8, 3, 8)
+    monkeypatch.setenv("MNIST_JAX_KERNELS", "off")
+    assert not kernels.supports(images, kernel)
+
+
+@pytest.mark.parametrize("padding", ["same", "SAME_LOWER"])
+def test_other_paddings_are_as_while_initializing(padding):
+    images = jnp.ones((2, 6, 6, 8))
+
+    class Network(nn.Module):
+        @nn.compact
+        def __call__(self, images):
+            conv = layers.Conv(8, padding=padding)
+            return layers.conv_pool_relu(conv, layers.MaxPool(), images)
+
+    out, variables = Network().init_with_output(jax.random.key(0), images)
+    np.testing.assert_allclose(Network().apply(variables, images), out, rtol=1e-5)
+
+
+def test_with_64_bits_enabled():
+    network, images = models.create("deep"), jnp.ones((2, 28, 28, 1), jnp.float32)
+    variables = network.init(jax.random.key(0), images)
+    with jax.enable_x64(True):
+        wide = network.apply(variables, images)
+    np.testing.assert_allclose(wide, network.apply(variables, images), rtol=1e-4)
+
+
+@pytest.fixture
+def builds(monkeypatch, tmp_path):
+    """The calls of a compiler, which only copies what another made, into a new cache."""
+    ready = kernels._library()._name
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    made = []
+    calls = []
 
     def compile_(command, **_):
-        made.append(command)
-        (tmp_path / command[-1]).write_text("a library")
+        calls.append(command)
+        shutil.copy(ready, command[-1])
 
     monkeypatch.setattr(subprocess, "run", compile_)
-    first, second = kernels._build("c++"), kernels._build("c++")
-    assert first == second and first.read_text() == "a library" and len(made) == 1
-    assert list((tmp_path / "mnist_jax").iterdir()) == [first]
-    monkeypatch.setattr(kernels, "_processor", lambda: "another")
-    assert kernels._build("c++") != first and len(made) == 2
+    return calls
 
 
 @needs_kernels
-def test_built_elsewhere_where_the_cache_cannot_be_made(monkeypatch, tmp_path):
-    (tmp_path / "mnist_jax").write_text("a file in the way")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: open(command[-1], "w").close())
-    built = kernels._build("c++")
-    assert built.exists() and tmp_path not in built.parents
+def test_built_once_for_a_processor(builds, monkeypatch, tmp_path):
+    first, second = kernels._library(), kernels._library()
+    assert first._name == second._name and len(builds) == 1
+    assert [str(file) for file in (tmp_path / "mnist_jax").iterdir()] == [first._name]
+    monkeypatch.setattr(kernels, "_processor", lambda: "another")
+    assert kernels._library()._name != first._name and len(builds) == 2
 
 
-def test_switched_off(monkeypatch):
-    monkeypatch.setenv("MNIST_JAX_KERNELS", "off")
-    assert not kernels.load.__wrapped__()
+@needs_kernels
+def test_a_damaged_file_is_built_again(builds, monkeypatch, tmp_path):
+    whole = Path(kernels._library()._name)
+    damaged = tmp_path / "other" / "mnist_jax" / whole.name
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(whole.read_bytes()[:100])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    kernels._library()
+    assert damaged.read_bytes() == whole.read_bytes() and len(builds) == 2
+
+
+@needs_kernels
+def test_a_compiler_with_arguments(builds, monkeypatch):
+    monkeypatch.setenv("CXX", "ccache g++")
+    kernels._library()
+    assert builds[0][:2] == ["ccache", "g++"]
+
+
+def no_home():
+    raise RuntimeError("Could not determine home directory.")
+
+
+@needs_kernels
+@pytest.mark.parametrize("problem", ["a file in the way", "read-only", "no home"])
+def test_built_elsewhere_where_there_is_no_cache(builds, monkeypatch, tmp_path, problem):
+    if problem == "a file in the way":
+        (tmp_path / "mnist_jax").write_text("")
+    elif problem == "read-only":
+        monkeypatch.setattr(os, "access", lambda *_: False)
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", no_home)
+    assert tmp_path not in Path(kernels._library()._name).parents
 
 
 @needs_kernels
@@ -199,6 +261,6 @@ def test_switched_off(monkeypatch):
 def test_without_a_compiler_a_warning_says_why(monkeypatch, tmp_path, compiler, reason):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", compiler)
-    with pytest.warns(kernels.KernelWarning, match=reason):
+    with pytest.warns(kernels.KernelWarning, match=f"more slowly: .*{reason}"):
         assert not kernels.load.__wrapped__()
     assert not list((tmp_path / "mnist_jax").iterdir())

@@ -171,6 +171,21 @@ def test_init_is_the_ensembles():
     assert_close(state, ensemble.init_state(network, optimizer, seeds))
 
 
+@pytest.mark.parametrize(
+    ("members", "devices"), [(1, 4), (3, 4), (4, 4), (5, 5), (8, 4), (31, 31), (32, 4), (33, 4)]
+)
+def test_members_that_do_not_divide_over_four_cores_get_a_device_each(
+    members, devices, monkeypatch
+):
+    asked = {}
+    monkeypatch.setattr(parallel, "cpu_cores", lambda: 4)
+    monkeypatch.setattr(jax.config, "update", asked.__setitem__)
+    parallel.use_cpu_cores(members=members)
+    assert asked == {"jax_num_cpu_devices": devices}
+    parallel.use_cpu_cores(2, members)
+    assert asked == {"jax_num_cpu_devices": 2}
+
+
 def test_use_cpu_cores_refuses_none():
     with pytest.raises(ValueError, match="count must be at least 1, not 0"):
         parallel.use_cpu_cores(0)

@@ -239,3 +239,16 @@ def test_draw():
     image[1, 1], image[2, 2] = 255, 120
     assert display.draw(image) == "  ██\n    ▒▒"
     assert display.draw(np.zeros((4, 3, 1), np.uint8)) == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "members"),
+    [
+        (["--config", "ensemble"], 7),
+        (["--config", "ensemble", "--data-parallel", "2"], 1),
+        (["--members", "simple:2,deep:3"], 1),
+        (["--config", "ensemble", "--coordinator", "auto"], 1),
+    ],
+)
+def test_how_many_members_the_cores_are_told_of(flags, members):
+    assert run._side_by_side(cli.parse(flags)) == members
