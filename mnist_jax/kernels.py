@@ -69,15 +69,16 @@ def forward(images: Array, kernel: Array, bias: Array, padding: str) -> tuple[Ar
         float32 and uint8 `[n, pooled_height, pooled_width, features]`. Bit i of the latter is set
         where place i of the 2x2 square (row by row) is its maximum; none where that is not above 0.
     """
-    n, height, width, _ = images.shape
-    lost = 0 if padding == "SAME" else kernel.shape[0] - 1
-    shape = (n, -(-(height - lost) // 2), -(-(width - lost) // 2), kernel.shape[-1])
+    n, *sides, _ = images.shape
+    pad = _pad(kernel, padding)
+    down, across = (side + 2 * int(pad) - kernel.shape[0] + 1 for side in sides)
+    shape = (n, -(-down // 2), -(-across // 2), kernel.shape[-1])
     call = jax.ffi.ffi_call(
         "mnist_jax.conv_pool_relu",
         (jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.uint8)),
         vmap_method="sequential",
     )
-    pooled, places = call(images, kernel, bias, pad=_pad(kernel, padding))
+    pooled, places = call(images, kernel, bias, pad=pad)
     return pooled, places
 
 

@@ -17,7 +17,7 @@ from tests.test_data import FILES, idx, write_digits
 @pytest.fixture(autouse=True)
 def this_process(monkeypatch):
     """The tests have started JAX already, and keep no cache of compiled programs."""
-    monkeypatch.setattr(parallel, "use_cpu_cores", lambda **_: None)
+    monkeypatch.setattr(parallel, "use_cpu_cores", lambda: None)
     monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
 
 

@@ -19,7 +19,7 @@ from tests.test_data import idx
 @pytest.fixture(autouse=True)
 def this_process(monkeypatch):
     """The tests have started JAX already, and keep no cache of compiled programs."""
-    monkeypatch.setattr(parallel, "use_cpu_cores", lambda **_: None)
+    monkeypatch.setattr(parallel, "use_cpu_cores", lambda: None)
     monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
 
 

@@ -24,7 +24,7 @@ _NAME = 'two <b>&"members'
 def this_process():
     """The tests have started JAX already, and keep no cache of compiled programs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "use_cpu_cores", lambda **_: None)
+        patch.setattr(parallel, "use_cpu_cores", lambda: None)
         patch.setattr(cli, "use_compilation_cache", lambda: None)
         yield
 
