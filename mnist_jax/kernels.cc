@@ -1,5 +1,6 @@
-// relu(max_pool(conv(images, kernel) + bias)) and its gradient, on one CPU core and in one pass
-// over memory. `kernels.py` builds this file, calls it, and says what it takes.
+// For one CPU core: relu(max_pool(conv(images, kernel) + bias)) in one pass over memory, and matrix
+// products that skip a factor's zeros, each with its gradient. `kernels.py` builds this file, calls
+// it, and says what it takes.
 //
 // Arrays are as in JAX: images [n, height, width, channels], kernel [size, size, channels,
 // features], pooled values [n, pooled_height, pooled_width, features]. Of each pooled value there
@@ -16,6 +17,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -605,6 +607,96 @@ void direct_backward(const Shape& shape, const float* images, const Byte* places
   });
 }
 
+// ---- Matrix products that skip zeros ----
+// c[m, n] = sum over k of a[m, k] b[k, n]: relu and dropout leave many zeros in `a`. Of a block of
+// its rows and a depth of its columns the others are listed; then b is gone through in tiles, of
+// that depth and a panel of columns, which stay in the first-level cache.
+
+constexpr Index kBlock = 256, kDepth = 100, kPanel = 64;
+
+struct Entry {
+  float value;
+  std::int32_t row;  // of the tile: where it begins
+};
+
+struct Lists {
+  Entry entries[kBlock * kDepth + 1];
+  const Entry* starts[kBlock + 1];  // of the rows' lists, each of which ends where the next starts
+  alignas(64) float tile[kDepth * kPanel];
+};
+
+void list_entries(Factor a, Index rows, Index depth, Lists& lists) {
+  Entry* next = lists.entries;
+  for (Index i = 0; i < rows; ++i) {
+    lists.starts[i] = next;
+    for (Index k = 0; k < depth; ++k) {
+      const float value = a.data[i * a.row + k * a.column];
+      *next = {value, static_cast<std::int32_t>(k * kPanel)};
+      next += value != 0;
+    }
+  }
+  lists.starts[rows] = next;
+}
+
+void fill_tile(Factor b, Index depth, Index columns, float* tile) {
+  using Float = Lanes<kFewestLanes>::Float;
+  if (columns < kPanel) std::fill(tile, tile + depth * kPanel, 0.0f);
+  Index j = 0;
+  for (; j + kFewestLanes <= columns; j += kFewestLanes) {
+    const float* from = b.data + j * b.column;
+    const Index c = b.column;
+    if (c == 1)
+      for (Index k = 0; k < depth; ++k, from += b.row)
+        store(tile + k * kPanel + j, load<Float>(from));
+    else
+      for (Index k = 0; k < depth; ++k, from += b.row)
+        store(tile + k * kPanel + j, Float{from[0], from[c], from[2 * c], from[3 * c], from[4 * c],
+                                           from[5 * c], from[6 * c], from[7 * c]});
+  }
+  for (; j < columns; ++j)
+    for (Index k = 0; k < depth; ++k) tile[k * kPanel + j] = b.data[k * b.row + j * b.column];
+}
+
+// c[kPanel] = or += sum of the entries times their rows of the tile
+inline void sum_entries(const Entry* entry, const Entry* end, const float* tile, float* c,
+                        bool add) {
+  using Float = Lanes<kLanes>::Float;
+  constexpr int vectors = kPanel / kLanes;
+  Float sums[vectors] = {};
+  if (add)
+    for (int j = 0; j < vectors; ++j) sums[j] = load<Float>(c + j * kLanes);
+  for (; entry < end; ++entry)
+    for (int j = 0; j < vectors; ++j)
+      sums[j] += entry->value * load<Float>(tile + entry->row + j * kLanes);
+  for (int j = 0; j < vectors; ++j) store(c + j * kLanes, sums[j]);
+}
+
+void sparse_product(Index m, Index n, Index depth, Factor a, Factor b, float* c) {
+  thread_local const std::unique_ptr<Lists> lists(new Lists);
+  float* tile = lists->tile;
+  for (Index m0 = 0; m0 < m; m0 += kBlock)
+    for (Index k0 = 0; k0 < depth; k0 += kDepth) {
+      const Index rows = std::min(kBlock, m - m0), deep = std::min(kDepth, depth - k0);
+      list_entries({a.data + m0 * a.row + k0 * a.column, a.row, a.column}, rows, deep, *lists);
+      for (Index n0 = 0; n0 < n; n0 += kPanel) {
+        const Index columns = std::min(kPanel, n - n0);
+        fill_tile({b.data + k0 * b.row + n0 * b.column, b.row, b.column}, deep, columns, tile);
+        float* to = c + m0 * n + n0;
+        for (Index i = 0; i < rows; ++i, to += n) {
+          const Entry *start = lists->starts[i], *end = lists->starts[i + 1];
+          if (columns == kPanel) {
+            sum_entries(start, end, tile, to, k0 > 0);
+          } else {
+            float part[kPanel] = {};
+            if (k0 > 0) std::copy_n(to, columns, part);
+            sum_entries(start, end, tile, part, true);
+            std::copy_n(part, columns, to);
+          }
+        }
+      }
+    }
+}
+
 // ---- What XLA calls ----
 
 using F32 = ffi::Buffer<ffi::F32>;
@@ -639,6 +731,23 @@ ffi::Error backward_one_channel(Index pad, F32 images, F32 kernel, U8 places, F3
   return ffi::Error::Success();
 }
 
+ffi::Error multiply(F32 inputs, F32 kernel, ffi::Result<F32> out) {
+  const Index n = inputs.dimensions()[0], in = kernel.dimensions()[0], to = kernel.dimensions()[1];
+  sparse_product(n, to, in, {inputs.typed_data(), in, 1}, {kernel.typed_data(), to, 1},
+                 out->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error multiply_backward(F32 inputs, F32 kernel, F32 grad, ffi::Result<F32> inputs_grad,
+                             ffi::Result<F32> kernel_grad) {
+  const Index n = inputs.dimensions()[0], in = kernel.dimensions()[0], to = kernel.dimensions()[1];
+  sparse_product(n, in, to, {grad.typed_data(), to, 1}, {kernel.typed_data(), 1, to},
+                 inputs_grad->typed_data());
+  sparse_product(in, to, n, {inputs.typed_data(), 1, in}, {grad.typed_data(), to, 1},
+                 kernel_grad->typed_data());
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
@@ -663,3 +772,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(conv_pool_relu_grad_one_channel, backward_one_chan
                                   .Arg<F32>()
                                   .Ret<F32>()
                                   .Ret<F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(matmul, multiply, ffi::Ffi::Bind().Arg<F32>().Arg<F32>().Ret<F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    matmul_grad, multiply_backward,
+    ffi::Ffi::Bind().Arg<F32>().Arg<F32>().Arg<F32>().Ret<F32>().Ret<F32>());

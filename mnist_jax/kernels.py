@@ -1,8 +1,9 @@
-"""Convolution, pooling and relu in one pass, in C++ for one CPU core; called through XLA's FFI.
+"""Kernels in C++ for one CPU core, called through XLA's FFI.
 
-`kernels.cc` is compiled when it is first needed, for the processor at hand, and kept in
-`~/.cache/mnist_jax`. That is tried on x86-64 Linux; elsewhere, without a compiler, or with
-`MNIST_JAX_KERNELS=off` in the environment, `layers.conv_pool_relu` does the same in JAX.
+There are two, with their gradients: convolution, pooling and relu in one pass, and matrix products
+that skip zeros. `kernels.cc` is compiled when it is first needed, for the processor at hand, and
+kept in `~/.cache/mnist_jax`. That is tried on x86-64 Linux; elsewhere, without a compiler, or with
+`MNIST_JAX_KERNELS=off` in the environment, `layers.py` does the same in JAX.
 """
 
 import contextlib
@@ -28,16 +29,23 @@ from mnist_jax import parallel
 
 _SOURCE = Path(__file__).with_suffix(".cc")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
-_TARGETS = ("conv_pool_relu", "conv_pool_relu_grad", "conv_pool_relu_grad_one_channel")
+_TARGETS = (
+    "conv_pool_relu",
+    "conv_pool_relu_grad",
+    "conv_pool_relu_grad_one_channel",
+    "matmul",
+    "matmul_grad",
+)
 _LANES = 8  # channels and features are multiples of it
+_PANEL = 64  # columns of a matrix that are worked on at a time
 
 
 class KernelWarning(UserWarning):
     """The kernels could not be built, so that a CPU trains more slowly."""
 
 
-def supports(images: Array, kernel: Array) -> bool:
-    """Whether `forward` and `gradients` take these arrays here."""
+def take_convolution(images: Array, kernel: Array) -> bool:
+    """Whether `conv_pool_relu` and its gradients take these arrays here."""
     height, width, channels, features = kernel.shape
     sizes = (3, 5) if channels == 1 else (3,)
     return (
@@ -47,6 +55,16 @@ def supports(images: Array, kernel: Array) -> bool:
         and min(images.shape[1:3]) >= height
         and (channels == 1 or channels % _LANES == 0)
         and features % _LANES == 0
+        and available()
+    )
+
+
+def take_product(inputs: Array, kernel: Array) -> bool:
+    """Whether `matmul` and its gradients take these arrays here, and are no slower than XLA."""
+    return (
+        inputs.ndim == 2
+        and inputs.dtype == kernel.dtype == jnp.float32
+        and min(kernel.shape) >= _PANEL
         and available()
     )
 
@@ -62,7 +80,7 @@ def available() -> bool:
     return on_cores and not switched_off and load()
 
 
-def forward(images: Array, kernel: Array, bias: Array, padding: str) -> tuple[Array, Array]:
+def conv_pool_relu(images: Array, kernel: Array, bias: Array, padding: str) -> tuple[Array, Array]:
     """`layers.conv_pool_relu`, and of each value where it comes from, which its gradient needs.
 
     Returns:
@@ -82,7 +100,7 @@ def forward(images: Array, kernel: Array, bias: Array, padding: str) -> tuple[Ar
     return pooled, places
 
 
-def gradients(
+def conv_pool_relu_gradients(
     images: Array, kernel: Array, places: Array, grad: Array, padding: str
 ) -> tuple[Array | None, Array, Array]:
     """The gradients of images, kernel and bias; None for images of one channel."""
@@ -100,6 +118,21 @@ def gradients(
     call = jax.ffi.ffi_call(target, all_out, vmap_method="sequential")
     images_grad, kernel_grad, bias_grad = call(*arrays, pad=pad)
     return images_grad, kernel_grad, bias_grad
+
+
+def matmul(inputs: Array, kernel: Array) -> Array:
+    """`inputs @ kernel` without the products of inputs that are 0, where a kernel's NaN is lost."""
+    out = jax.ShapeDtypeStruct((len(inputs), kernel.shape[1]), jnp.float32)
+    return jax.ffi.ffi_call("mnist_jax.matmul", out, vmap_method="sequential")(inputs, kernel)
+
+
+def matmul_gradients(inputs: Array, kernel: Array, grad: Array) -> tuple[Array, Array]:
+    """The gradients of inputs and kernel, without the products of values of `grad` that are 0 in
+    the first, and of inputs that are 0 in the second."""
+    out = [jax.ShapeDtypeStruct(array.shape, jnp.float32) for array in (inputs, kernel)]
+    call = jax.ffi.ffi_call("mnist_jax.matmul_grad", out, vmap_method="sequential")
+    inputs_grad, kernel_grad = call(inputs, kernel, grad)
+    return inputs_grad, kernel_grad
 
 
 def _pad(kernel: Array, padding: str) -> np.int64:

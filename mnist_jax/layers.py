@@ -179,14 +179,20 @@ def _sum_of_outer_products(a: Array, b: Array) -> Array:
 def matmul(inputs: Array, kernel: Array) -> Array:
     """`inputs @ kernel`, `[n, in]` times `[in, out]`.
 
-    Its gradient is what JAX's own is, without a transposed copy of the kernel's gradient, which
-    costs more than the product.
+    On a CPU the products of inputs that are 0 are skipped where `kernels` takes them: after relu
+    and dropout those are most. A NaN in the kernel does not show where it would meet only zeros.
+    Elsewhere the gradient is what JAX's own is, without a transposed copy of the kernel's gradient,
+    which costs more than the product.
     """
+    if kernels.take_product(inputs, kernel):
+        return kernels.matmul(inputs, kernel)
     return inputs @ kernel
 
 
 def _matmul_backward(residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     inputs, kernel = residuals
+    if kernels.take_product(inputs, kernel):
+        return kernels.matmul_gradients(inputs, kernel, grad)
     inputs_grad = (kernel @ grad.T).T
     if jax.default_backend() == "cpu" and kernel.size >= _WORTH_WAITING and inputs_grad.size:
         # The kernel's update waits for its last use here, by a zero that XLA does not see through;
@@ -195,7 +201,7 @@ def _matmul_backward(residuals: tuple[Array, Array], grad: Array) -> tuple[Array
     return inputs_grad, _sum_of_outer_products(inputs, grad)
 
 
-matmul.defvjp(lambda inputs, kernel: (inputs @ kernel, (inputs, kernel)), _matmul_backward)
+matmul.defvjp(lambda inputs, kernel: (matmul(inputs, kernel), (inputs, kernel)), _matmul_backward)
 
 
 class Conv(nn.Module):
@@ -322,7 +328,7 @@ def conv_pool_relu(conv: Conv, pool: MaxPool, images: Array) -> Array:
     plain = type(conv) is Conv and type(pool) is MaxPool and conv.padding in ("SAME", "VALID")
     if plain and not watched and conv.strides == (1, 1) and pool.window == 2:
         images, kernel, bias = conv.operands(images)
-        if kernels.supports(images, kernel):
+        if kernels.take_convolution(images, kernel):
             bias = jnp.zeros(conv.features, images.dtype) if bias is None else bias
             return _in_one_pass(images, kernel, bias, conv.padding)
     return nn.relu(pool(conv(images)))
@@ -330,13 +336,13 @@ def conv_pool_relu(conv: Conv, pool: MaxPool, images: Array) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _in_one_pass(images: Array, kernel: Array, bias: Array, padding: Padding) -> Array:
-    return kernels.forward(images, kernel, bias, padding)[0]
+    return kernels.conv_pool_relu(images, kernel, bias, padding)[0]
 
 
 def _in_one_pass_forward(
     images: Array, kernel: Array, bias: Array, padding: Padding
 ) -> tuple[Array, tuple[Array, ...]]:
-    pooled, places = kernels.forward(images, kernel, bias, padding)
+    pooled, places = kernels.conv_pool_relu(images, kernel, bias, padding)
     return pooled, (images, kernel, bias, places)
 
 
@@ -344,7 +350,9 @@ def _in_one_pass_backward(
     padding: Padding, residuals: tuple[Array, ...], grad: Array
 ) -> tuple[Array, Array, Array]:
     images, kernel, bias, places = residuals
-    images_grad, kernel_grad, bias_grad = kernels.gradients(images, kernel, places, grad, padding)
+    images_grad, kernel_grad, bias_grad = kernels.conv_pool_relu_gradients(
+        images, kernel, places, grad, padding
+    )
     if images_grad is None:  # of a network's input; XLA leaves this out where nobody asks for it
 
         def step_by_step(images: Array) -> Array:

@@ -66,7 +66,7 @@ SHAPES = [
 @pytest.mark.parametrize(("shape", "padding"), SHAPES)
 def test_output_and_gradients_are_xlas(shape, padding):
     images, kernel, bias = draw(*shape)
-    assert kernels.supports(images, kernel)
+    assert kernels.take_convolution(images, kernel)
     ours = output_and_gradients(layers._in_one_pass, images, kernel, bias, padding)
     theirs = output_and_gradients(in_steps, images, kernel, bias, padding)
     assert_equal_up_to_rounding(ours, theirs)
@@ -80,7 +80,7 @@ def test_places_of_the_maximum(channels):
         jnp.zeros((1, 2, 6, channels)).at[0, :, :4, 0].set(jnp.array([[2, 1, 1, 3], [0, 0, 3, 0]]))
     )
     kernel = jnp.zeros((3, 3, channels, 8)).at[1, 1, 0, 0].set(1.0)
-    pooled, places = kernels.forward(image, kernel, jnp.zeros(8), "SAME")
+    pooled, places = kernels.conv_pool_relu(image, kernel, jnp.zeros(8), "SAME")
     np.testing.assert_allclose(pooled[0, 0, :, 0], [2, 3, 0], atol=1e-5)
     assert places[0, 0, 0, 0] == 1 << 0 and places[0, 0, 2, 0] == 0
     assert places[0, 0, 1, 0] in ([1 << 1 | 1 << 2] if channels == 1 else [1 << 1, 1 << 2, 6])
@@ -158,19 +158,19 @@ def test_a_network_uses_them_unless_it_is_watched():
 )
 def test_what_they_do_not_take(shape, dtype):
     images, kernel, _ = (array.astype(dtype) for array in draw(*shape))
-    assert not kernels.supports(images, kernel)
+    assert not kernels.take_convolution(images, kernel)
 
 
 def test_not_where_one_device_has_several_cores(monkeypatch):
     images, kernel, _ = draw(2, 8, 8, 8, 3, 8)
     monkeypatch.setattr(parallel, "each_core_is_a_device", lambda: False)
-    assert not kernels.supports(images, kernel)
+    assert not kernels.take_convolution(images, kernel)
 
 
 def test_not_where_they_are_switched_off(monkeypatch):
     images, kernel, _ = draw(2, 8, 8, 8, 3, 8)
     monkeypatch.setenv("MNIST_JAX_KERNELS", "off")
-    assert not kernels.supports(images, kernel)
+    assert not kernels.take_convolution(images, kernel)
 
 
 @pytest.mark.parametrize("padding", ["same", "SAME_LOWER"])
