@@ -8,16 +8,20 @@
 // and none where that is not above 0. It is all that the gradient needs to know of the forward
 // pass.
 //
-// A convolution of several channels, 3x3, is Winograd's F(4x4, 3x3), with a third of the
+// Forward, a convolution of several channels, 3x3, is Winograd's F(4x4, 3x3), with a third of the
 // multiplications (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks",
 // section 4): tiles of 6x6 pixels, the kernel and 4x4 outputs are transformed by small matrices,
 // and between them stand 36 matrix products, one for each position in a tile. Tiles are worked on
 // in blocks that stay in the cache. A convolution of one channel, a first layer, is done directly.
+//
+// What comes back through pooling is zero at three places of four, and at more behind relu and
+// dropout: backward, and in the matrix products, what is not zero is listed and the rest skipped.
+
+#include <immintrin.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -42,9 +46,9 @@ struct Lanes {
 };
 
 #ifdef __AVX512F__
-constexpr int kLanes = 16, kVectors = 4;  // 6 x 4 sums fill 24 of 32 registers
+constexpr int kLanes = 16, kPanelVectors = 6, kVectors = 4;  // 6 x 4 sums fill 24 of 32 registers
 #else
-constexpr int kLanes = 8, kVectors = 2;  // 6 x 2 sums fill 12 of 16 registers
+constexpr int kLanes = 8, kPanelVectors = 6, kVectors = 2;  // 6 x 2 sums fill 12 of 16 registers
 #endif
 constexpr int kRows = 6;
 constexpr int kFewestLanes = 8;
@@ -61,6 +65,21 @@ INLINE void store(T* to, Vector vector) {
   std::memcpy(to, &vector, sizeof vector);
 }
 
+// To memory past the caches, which what is too large for them would only empty. `to` is a multiple
+// of kLine bytes; `_mm_sfence` is to follow.
+template <class Vector>
+INLINE void stream(float* to, Vector vector) {
+#if defined __AVX512F__
+  _mm512_stream_ps(to, reinterpret_cast<__m512>(vector));
+#elif defined __AVX__
+  _mm256_stream_ps(to, reinterpret_cast<__m256>(vector));
+#else
+  store(to, vector);
+#endif
+}
+
+constexpr std::uintptr_t kLine = 64;  // bytes of a cache line
+
 // Calls `body(width, start)` for chunks of 0..n of kLanes or, at the end, kFewestLanes values.
 template <class Body>
 INLINE void for_chunks(Index n, Body body) {
@@ -71,14 +90,13 @@ INLINE void for_chunks(Index n, Body body) {
 
 // A buffer of this thread's, aligned to cache lines, which is kept for its next call.
 inline float* scratch(Index floats) {
-  constexpr Index kLine = 64;
   thread_local std::vector<float> buffer;
-  if (static_cast<Index>(buffer.size()) < floats + kLine) buffer.resize(floats + kLine);
+  if (buffer.size() < floats + kLine) buffer.resize(floats + kLine);
   auto address = reinterpret_cast<std::uintptr_t>(buffer.data());
   return buffer.data() + (kLine - address % kLine) % kLine / sizeof(float);
 }
 
-// ---- Matrix products: c[m, n] = or += sum over k of a[m, k] b[k, n] ----
+// ---- Full matrix products: c[m, n] = or += sum over k of a[m, k] b[k, n] ----
 
 struct Factor {
   const float* data;
@@ -125,6 +143,78 @@ inline void product(Index m, Index n, Index depth, Factor a, const float* b, Ind
     product<kFewestLanes, 1>(m, n, depth, a, b, b_row, c, c_row, add);
 }
 
+// ---- Sums over what is not zero ----
+
+struct Entry {
+  float value;
+  std::int32_t row;  // of the matrix that it is multiplied by
+};
+
+// Of each row of a matrix the values that are not zero.
+class Lists {
+ public:
+  void clear(Index rows, Index capacity) {
+    capacity_ = capacity;
+    counts_.assign(rows, 0);
+    if (entries_.size() < static_cast<std::size_t>(rows * capacity))
+      entries_.resize(rows * capacity);
+  }
+  void add(Index row, Entry entry) { begin(row)[counts_[row]++] = entry; }
+  // Values `apart` from each other, which belong to the rows 0, 1, ... of the other matrix.
+  void add(Index row, const float* values, Index apart, Index n) {
+    Entry* next = end(row);
+    for (Index k = 0; k < n; ++k) {
+      const float value = values[k * apart];
+      *next = {value, static_cast<std::int32_t>(k)};  // overwritten where it is zero
+      std::uint32_t bits;
+      std::memcpy(&bits, &value, sizeof bits);
+      next += bits << 1 != 0;  // of any sign; NaN is not zero
+    }
+    counts_[row] = next - begin(row);
+  }
+  Entry* begin(Index row) { return entries_.data() + row * capacity_; }
+  Entry* end(Index row) { return begin(row) + counts_[row]; }
+
+ private:
+  Index capacity_;
+  std::vector<Index> counts_;
+  std::vector<Entry> entries_;
+};
+
+// Calls `body(lanes, vectors, start)` for panels of 0..n, n a multiple of kFewestLanes.
+template <int W = kLanes, int Vectors = kPanelVectors, class Body>
+INLINE void for_panels(Index n, Body body, Index start = 0) {
+  for (; start + W * Vectors <= n; start += W * Vectors)
+    body(std::integral_constant<int, W>{}, std::integral_constant<int, Vectors>{}, start);
+  if constexpr (Vectors > 1)
+    for_panels<W, Vectors - 1>(n, body, start);
+  else if constexpr (W > kFewestLanes)
+    for_panels<kFewestLanes, 1>(n, body, start);
+}
+
+// What becomes of a sum: it takes the place of what is there, or is added to it.
+enum class To { kSet, kAdd, kStream };
+
+// c[W * Vectors]: the sum of entries times rows of b
+template <int W, int Vectors>
+INLINE void sum_rows(const Entry* entry, const Entry* end, const float* b, Index b_row, float* c,
+                     To to) {
+  using Float = typename Lanes<W>::Float;
+  Float sums[Vectors] = {};
+  if (to == To::kAdd)
+    for (int j = 0; j < Vectors; ++j) sums[j] = load<Float>(c + j * W);
+  for (; entry < end; ++entry) {
+    const float* row = b + entry->row * b_row;
+    for (int j = 0; j < Vectors; ++j) sums[j] += entry->value * load<Float>(row + j * W);
+  }
+  if constexpr (W == kLanes)
+    if (to == To::kStream) {
+      for (int j = 0; j < Vectors; ++j) stream(c + j * W, sums[j]);
+      return;
+    }
+  for (int j = 0; j < Vectors; ++j) store(c + j * W, sums[j]);
+}
+
 // ---- Shapes ----
 
 struct Shape {
@@ -164,19 +254,18 @@ INLINE void pool_square(Float (&values)[4], const bool (&inside)[4], float* pool
   store(places, __builtin_convertvector(bits, typename Lanes<W>::Bytes));
 }
 
-// The gradient of each place of a square; places that tie for the maximum share it.
-template <class Float>
-INLINE void unpool_square(const float* grad, const Byte* places, Float (&out)[4]) {
-  constexpr int W = sizeof(Float) / sizeof(float);
-  using Int = typename Lanes<W>::Int;
-  const Int bits = __builtin_convertvector(load<typename Lanes<W>::Bytes>(places), Int);
-  const Int ties = (bits & 1) + (bits >> 1 & 1) + (bits >> 2 & 1) + (bits >> 3 & 1);
-  const Float part = load<Float>(grad) / __builtin_convertvector(ties, Float);
-  for (int i = 0; i < 4; ++i) out[i] = (bits & (1 << i)) != 0 ? part : Float{};
+// The gradient of each of W squares' places, which share it where they tie for the maximum.
+template <int W>
+INLINE typename Lanes<W>::Float share(const float* grad, const Byte* places) {
+  using Float = typename Lanes<W>::Float;
+  const auto bits =
+      __builtin_convertvector(load<typename Lanes<W>::Bytes>(places), typename Lanes<W>::Int);
+  const auto ties = (bits & 1) + (bits >> 1 & 1) + (bits >> 2 & 1) + (bits >> 3 & 1);
+  return bits != 0 ? load<Float>(grad) / __builtin_convertvector(ties, Float) : Float{};
 }
 
 // ---- Winograd's F(4x4, 3x3) ----
-// The lines of B^T, A^T and G, and of their transposes, for the points 0, 1, -1, 2, -2, infinity.
+// The lines of B^T, A^T and G for the points 0, 1, -1, 2, -2, infinity.
 
 struct ImagesIn {  // B^T
   template <class F>
@@ -192,20 +281,6 @@ struct ImagesIn {  // B^T
   }
 };
 
-struct ImagesBack {  // B
-  template <class F>
-  static INLINE void line(const F* v, F* d) {
-    const F sum = v[1] + v[2], difference = v[1] - v[2];
-    const F sum2 = v[3] + v[4], difference2 = 2 * (v[3] - v[4]);
-    d[0] = 4 * v[0];
-    d[1] = 4 * (v[5] - difference) - difference2;
-    d[2] = -5 * v[0] - 4 * sum - sum2;
-    d[3] = difference + difference2 - 5 * v[5];
-    d[4] = v[0] + sum + sum2;
-    d[5] = v[5];
-  }
-};
-
 struct OutputsOut {  // A^T
   template <class F>
   static INLINE void line(const F* m, F* y) {
@@ -215,20 +290,6 @@ struct OutputsOut {  // A^T
     y[1] = difference + 2 * difference2;
     y[2] = sum + 4 * sum2;
     y[3] = difference + 8 * difference2 + m[5];
-  }
-};
-
-struct OutputsBack {  // A
-  template <class F>
-  static INLINE void line(const F* y, F* m) {
-    const F even = y[0] + y[2], odd = y[1] + y[3];
-    const F even2 = y[0] + 4 * y[2], odd2 = 2 * y[1] + 8 * y[3];
-    m[0] = y[0];
-    m[1] = even + odd;
-    m[2] = even - odd;
-    m[3] = even2 + odd2;
-    m[4] = even2 - odd2;
-    m[5] = y[3];
   }
 };
 
@@ -242,16 +303,6 @@ struct KernelIn {  // G
     u[3] = (even2 + odd2) / 24;
     u[4] = (even2 - odd2) / 24;
     u[5] = g[2];
-  }
-};
-
-struct KernelBack {  // G^T
-  template <class F>
-  static INLINE void line(const F* u, F* g) {
-    const F sum = (u[1] + u[2]) / 6, sum2 = (u[3] + u[4]) / 24;
-    g[0] = u[0] / 4 - sum + sum2;
-    g[1] = (u[2] - u[1]) / 6 + (u[3] - u[4]) / 12;
-    g[2] = 4 * sum2 - sum + u[5];
   }
 };
 
@@ -340,19 +391,7 @@ void kernel_in(const float* kernel, Index rows, Index columns, float* out) {
   });
 }
 
-void kernel_back(const float* in, Index rows, Index columns, float* kernel) {
-  const Index n = rows * columns, apart = stride(rows, columns);
-  for_chunks(n, [&](auto width, Index start) INLINE_LAMBDA {
-    using Float = typename Lanes<width>::Float;
-    Float u[kTile][kTile], g[3][3];
-    for_positions([&](int i, int j, int p)
-                      INLINE_LAMBDA { u[i][j] = load<Float>(in + p * apart + start); });
-    transform<KernelBack>(u, g);
-    for (int i = 0; i < 9; ++i) store(kernel + i * n + start, g[i / 3][i % 3]);
-  });
-}
-
-// The next four take `count` tiles from `first` on, and their values at each of the 36 positions as
+// The next two take `count` tiles from `first` on, and their values at each of the 36 positions as
 // matrices [count, channels or features], `apart` from each other.
 
 void images_in(const Tiles& tiles, const float* images, const float* zeros, Index first,
@@ -369,28 +408,6 @@ void images_in(const Tiles& tiles, const float* images, const float* zeros, Inde
       transform<ImagesIn>(d, v);
       float* to = out + t * channels + start;
       for_positions([&](int i, int j, int p) INLINE_LAMBDA { store(to + p * apart, v[i][j]); });
-    });
-  }
-}
-
-// Adds to the images' gradient; what lies beyond their edges goes to `outside`.
-void images_back(const Tiles& tiles, const float* in, Index first, Index count, Index apart,
-                 float* outside, float* images_grad) {
-  const Index channels = tiles.shape.channels;
-  for (Index t = 0; t < count; ++t) {
-    float* pixels[kTile][kTile];
-    tiles.pixels(images_grad, first + t, outside, pixels);
-    for_chunks(channels, [&](auto width, Index start) INLINE_LAMBDA {
-      using Float = typename Lanes<width>::Float;
-      Float v[kTile][kTile], d[kTile][kTile];
-      const float* from = in + t * channels + start;
-      for_positions([&](int i, int j, int p)
-                        INLINE_LAMBDA { v[i][j] = load<Float>(from + p * apart); });
-      transform<ImagesBack>(v, d);
-      for_positions([&](int i, int j, int) INLINE_LAMBDA {
-        float* to = pixels[i][j] + start;
-        store(to, load<Float>(to) + d[i][j]);
-      });
     });
   }
 }
@@ -419,40 +436,15 @@ void outputs_out(const Tiles& tiles, const float* in, const float* bias, Index f
   }
 }
 
-// Adds to the bias's gradient.
-void outputs_back(const Tiles& tiles, const float* grad, const Byte* places, Index first,
-                  Index count, Index apart, float* out, float* bias_grad) {
-  const Index features = tiles.shape.features;
-  for (Index t = 0; t < count; ++t)
-    for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
-      using Float = typename Lanes<width>::Float;
-      Float y[kOut][kOut] = {}, m[kTile][kTile];
-      Float sum = load<Float>(bias_grad + start);
-      tiles.squares(first + t, [&](int i, int j, Index place) INLINE_LAMBDA {
-        Float values[4];
-        unpool_square(grad + place + start, places + place + start, values);
-        y[i][j] = values[0];
-        y[i][j + 1] = values[1];
-        y[i + 1][j] = values[2];
-        y[i + 1][j + 1] = values[3];
-        sum += (values[0] + values[1]) + (values[2] + values[3]);
-      });
-      store(bias_grad + start, sum);
-      transform<OutputsBack>(y, m);
-      float* to = out + t * features + start;
-      for_positions([&](int i, int j, int p) INLINE_LAMBDA { store(to + p * apart, m[i][j]); });
-    });
-}
-
-constexpr Index kForwardBlock = 24, kBackwardBlock = 72;  // tiles
+constexpr Index kTiles = 24;  // in a block
 
 void winograd_forward(const Shape& shape, const float* images, const float* kernel,
                       const float* bias, float* pooled, Byte* places) {
   const Tiles tiles(shape);
   const Index channels = shape.channels, features = shape.features;
   const Index u_apart = stride(channels, features);
-  const Index v_apart = stride(kForwardBlock, channels);
-  const Index m_apart = stride(kForwardBlock, features);
+  const Index v_apart = stride(kTiles, channels);
+  const Index m_apart = stride(kTiles, features);
   float* zeros = scratch(channels + kPositions * (u_apart + v_apart + m_apart));
   float* u = zeros + channels;          // the kernel, [36] of [channels, features]
   float* v = u + kPositions * u_apart;  // tiles of images
@@ -460,8 +452,8 @@ void winograd_forward(const Shape& shape, const float* images, const float* kern
   std::fill(zeros, zeros + channels, 0.0f);
   kernel_in(kernel, channels, features, u);
 
-  for (Index first = 0; first < tiles.count(); first += kForwardBlock) {
-    const Index count = std::min(kForwardBlock, tiles.count() - first);
+  for (Index first = 0; first < tiles.count(); first += kTiles) {
+    const Index count = std::min(kTiles, tiles.count() - first);
     images_in(tiles, images, zeros, first, count, v_apart, v);
     for (int p = 0; p < kPositions; ++p)
       product(count, features, channels, {v + p * v_apart, channels, 1}, u + p * u_apart, features,
@@ -470,47 +462,95 @@ void winograd_forward(const Shape& shape, const float* images, const float* kern
   }
 }
 
-void winograd_backward(const Shape& shape, const float* images, const float* kernel,
-                       const Byte* places, const float* grad, float* images_grad,
-                       float* kernel_grad, float* bias_grad) {
-  const Tiles tiles(shape);
-  const Index channels = shape.channels, features = shape.features;
-  const Index kernel_floats = 9 * channels * features, u_apart = stride(channels, features);
-  const Index v_apart = stride(kBackwardBlock, channels);
-  const Index m_apart = stride(kBackwardBlock, features);
-  float* outside =
-      scratch(channels + kernel_floats + kPositions * (2 * u_apart + v_apart + m_apart));
-  float* turned = outside + channels;
-  float* u = turned + kernel_floats;         // the turned kernel, [36] of [features, channels]
-  float* u_grad = u + kPositions * u_apart;  // [36] of [channels, features]
-  float* v = u_grad + kPositions * u_apart;  // tiles of images, then of their gradient
-  float* m = v + kPositions * v_apart;       // tiles of the outputs' gradient
+// ---- The gradient of a convolution of several channels, 3x3 ----
+// A pixel of the output reaches three pixels side by side in each of three lines of the padded
+// image: 3 * channels floats, a row of the kernel as it is `turned` here, [3, features, 3 *
+// channels].
 
-  for (int i = 0; i < 9; ++i)
+void turn(const float* kernel, Index channels, Index features, float* turned) {
+  for (Index i = 0; i < 3; ++i)
     for (Index f = 0; f < features; ++f)
-      for (Index c = 0; c < channels; ++c)
-        turned[(i * features + f) * channels + c] = kernel[(i * channels + c) * features + f];
-  kernel_in(turned, features, channels, u);
-  std::fill(u_grad, u_grad + kPositions * u_apart, 0.0f);
-  std::fill(images_grad, images_grad + shape.n * shape.height * shape.width * channels, 0.0f);
-  std::fill(bias_grad, bias_grad + features, 0.0f);
+      for (Index c = 0; c < 3 * channels; ++c)
+        *turned++ = kernel[(i * 3 * channels + c) * features + f];
+}
 
-  for (Index first = 0; first < tiles.count(); first += kBackwardBlock) {
-    const Index count = std::min(kBackwardBlock, tiles.count() - first);
-    std::fill(outside, outside + channels, 0.0f);  // `images_in` reads it, `images_back` writes it
-    images_in(tiles, images, outside, first, count, v_apart, v);
-    outputs_back(tiles, grad, places, first, count, m_apart, m, bias_grad);
-    for (int p = 0; p < kPositions; ++p) {
-      float* v_here = v + p * v_apart;
-      const float* m_here = m + p * m_apart;
-      product(channels, features, count, {v_here, 1, channels}, m_here, features,
-              u_grad + p * u_apart, features, true);
-      product(count, channels, features, {m_here, features, 1}, u + p * u_apart, channels, v_here,
-              channels, false);
+void turn_back(const float* turned, Index channels, Index features, float* kernel) {
+  for (Index i = 0; i < 3; ++i)
+    for (Index f = 0; f < features; ++f)
+      for (Index c = 0; c < 3 * channels; ++c)
+        kernel[(i * 3 * channels + c) * features + f] = *turned++;
+}
+
+// Lists of one image's output: by pixel, and by feature, where a row is the corner of what the
+// pixel sees of the padded image.
+void list_outputs(const Shape& shape, const Byte* places, const float* grad, float* parts,
+                  Lists& pixels, Lists& maps) {
+  const Index width = shape.out_width(), features = shape.features;
+  thread_local Lists square;
+  pixels.clear(shape.out_height() * width, features);
+  maps.clear(features, shape.out_height() * width);
+  for (Index y = 0; y < shape.out_height(); y += 2)
+    for (Index x = 0; x < width; x += 2, places += features, grad += features) {
+      for_chunks(features, [&](auto lanes, Index start) INLINE_LAMBDA {
+        store(parts + start, share<lanes>(grad + start, places + start));
+      });
+      square.clear(1, features);
+      square.add(0, parts, 1, features);
+      for (const Entry* entry = square.begin(0); entry < square.end(0); ++entry)
+        for (int bits = places[entry->row]; bits != 0; bits &= bits - 1) {
+          const Index place = __builtin_ctz(bits), down = y + place / 2, across = x + place % 2;
+          const Index corner = down * (shape.width + 2 * shape.pad) + across;
+          pixels.add(down * width + across, *entry);
+          maps.add(entry->row, {entry->value, static_cast<std::int32_t>(corner)});
+        }
     }
-    images_back(tiles, v, first, count, v_apart, outside, images_grad);
+}
+
+void conv_backward(const Shape& shape, const float* images, const float* kernel, const Byte* places,
+                   const float* grad, float* images_grad, float* kernel_grad, float* bias_grad) {
+  const Index channels = shape.channels, features = shape.features;
+  const Index width = shape.out_width(), outputs = shape.out_height() * width;
+  const Index pooled = shape.pooled_height() * shape.pooled_width() * features;
+  const Index inner = shape.width * channels, line = inner + 2 * shape.pad * channels;
+  const Index top = shape.pad * (line + channels);
+  const Index padded_floats = (shape.height + 2 * shape.pad) * line;
+  const Index reach = 3 * channels, kernel_floats = 3 * features * reach;
+  float* turned = scratch(2 * kernel_floats + 2 * padded_floats + features);
+  float* turned_grad = turned + kernel_floats;
+  float* padded = turned_grad + kernel_floats;
+  float* padded_grad = padded + padded_floats;
+  float* parts = padded_grad + padded_floats;
+  thread_local Lists pixels, maps;
+
+  turn(kernel, channels, features, turned);
+  std::fill(turned_grad, turned_grad + kernel_floats, 0.0f);
+  std::fill(padded, padded + padded_floats, 0.0f);
+  std::fill(bias_grad, bias_grad + features, 0.0f);
+  for (Index n = 0; n < shape.n; ++n) {
+    list_outputs(shape, places + n * pooled, grad + n * pooled, parts, pixels, maps);
+    for (Index f = 0; f < features; ++f)
+      for (const Entry* entry = maps.begin(f); entry < maps.end(f); ++entry)
+        bias_grad[f] += entry->value;
+    for (Index y = 0; y < shape.height; ++y)
+      std::copy_n(images + (n * shape.height + y) * inner, inner, padded + top + y * line);
+    std::fill(padded_grad, padded_grad + padded_floats, 0.0f);
+    for (Index i = 0; i < 3; ++i)
+      for_panels(reach, [&](auto lanes, auto vectors, Index start) INLINE_LAMBDA {
+        const float* rows = turned + i * features * reach + start;
+        float* rows_grad = turned_grad + i * features * reach + start;
+        for (Index p = 0; p < outputs; ++p)
+          sum_rows<lanes, vectors>(
+              pixels.begin(p), pixels.end(p), rows, reach,
+              padded_grad + (p / width + i) * line + p % width * channels + start, To::kAdd);
+        for (Index f = 0; f < features; ++f)
+          sum_rows<lanes, vectors>(maps.begin(f), maps.end(f), padded + i * line + start, channels,
+                                   rows_grad + f * reach, To::kAdd);
+      });
+    for (Index y = 0; y < shape.height; ++y)
+      std::copy_n(padded_grad + top + y * line, inner,
+                  images_grad + (n * shape.height + y) * inner);
   }
-  kernel_back(u_grad, channels, features, kernel_grad);
+  turn_back(turned_grad, channels, features, kernel_grad);
 }
 
 // ---- One channel ----
@@ -586,8 +626,11 @@ void direct_backward(const Shape& shape, const float* images, const Byte* places
           std::uint64_t bits[width / 8];
           std::memcpy(bits, places + place, width);
           if (std::all_of(bits, bits + width / 8, [](auto eight) { return eight == 0; })) continue;
+          const Float part = share<width>(grad + place, places + place);
+          const auto set = __builtin_convertvector(
+              load<typename Lanes<width>::Bytes>(places + place), typename Lanes<width>::Int);
           Float values[4];
-          unpool_square(grad + place, places + place, values);
+          for (int i = 0; i < 4; ++i) values[i] = (set & (1 << i)) != 0 ? part : Float{};
           bias_sum += (values[0] + values[1]) + (values[2] + values[3]);
           const float* corner = padded.square(y, x);
           for (int i = 0; i < Size; ++i)
@@ -608,35 +651,12 @@ void direct_backward(const Shape& shape, const float* images, const Byte* places
 }
 
 // ---- Matrix products that skip zeros ----
-// c[m, n] = sum over k of a[m, k] b[k, n]: relu and dropout leave many zeros in `a`. Of a block of
-// its rows and a depth of its columns the others are listed; then b is gone through in tiles, of
-// that depth and a panel of columns, which stay in the first-level cache.
+// c[m, n] = sum over k of a[m, k] b[k, n], by a block of a's rows and a depth of its columns at a
+// time. For each, b is gone through in tiles, of that depth and a panel of columns, which stay in
+// the first-level cache.
 
 constexpr Index kBlock = 256, kDepth = 100, kPanel = 64;
-
-struct Entry {
-  float value;
-  std::int32_t row;  // of the tile: where it begins
-};
-
-struct Lists {
-  Entry entries[kBlock * kDepth + 1];
-  const Entry* starts[kBlock + 1];  // of the rows' lists, each of which ends where the next starts
-  alignas(64) float tile[kDepth * kPanel];
-};
-
-void list_entries(Factor a, Index rows, Index depth, Lists& lists) {
-  Entry* next = lists.entries;
-  for (Index i = 0; i < rows; ++i) {
-    lists.starts[i] = next;
-    for (Index k = 0; k < depth; ++k) {
-      const float value = a.data[i * a.row + k * a.column];
-      *next = {value, static_cast<std::int32_t>(k * kPanel)};
-      next += value != 0;
-    }
-  }
-  lists.starts[rows] = next;
-}
+constexpr Index kStreamed = 1 << 20;  // floats of c
 
 void fill_tile(Factor b, Index depth, Index columns, float* tile) {
   using Float = Lanes<kFewestLanes>::Float;
@@ -657,44 +677,36 @@ void fill_tile(Factor b, Index depth, Index columns, float* tile) {
     for (Index k = 0; k < depth; ++k) tile[k * kPanel + j] = b.data[k * b.row + j * b.column];
 }
 
-// c[kPanel] = or += sum of the entries times their rows of the tile
-inline void sum_entries(const Entry* entry, const Entry* end, const float* tile, float* c,
-                        bool add) {
-  using Float = Lanes<kLanes>::Float;
-  constexpr int vectors = kPanel / kLanes;
-  Float sums[vectors] = {};
-  if (add)
-    for (int j = 0; j < vectors; ++j) sums[j] = load<Float>(c + j * kLanes);
-  for (; entry < end; ++entry)
-    for (int j = 0; j < vectors; ++j)
-      sums[j] += entry->value * load<Float>(tile + entry->row + j * kLanes);
-  for (int j = 0; j < vectors; ++j) store(c + j * kLanes, sums[j]);
-}
-
 void sparse_product(Index m, Index n, Index depth, Factor a, Factor b, float* c) {
-  thread_local const std::unique_ptr<Lists> lists(new Lists);
-  float* tile = lists->tile;
+  thread_local Lists lists;
+  float* tile = scratch(kDepth * kPanel);
+  const bool aligned = (reinterpret_cast<std::uintptr_t>(c) | n * sizeof(float)) % kLine == 0;
+  const bool streamed = aligned && depth <= kDepth && m * n >= kStreamed;
   for (Index m0 = 0; m0 < m; m0 += kBlock)
     for (Index k0 = 0; k0 < depth; k0 += kDepth) {
       const Index rows = std::min(kBlock, m - m0), deep = std::min(kDepth, depth - k0);
-      list_entries({a.data + m0 * a.row + k0 * a.column, a.row, a.column}, rows, deep, *lists);
+      const To to = streamed ? To::kStream : k0 > 0 ? To::kAdd : To::kSet;
+      lists.clear(rows, deep);
+      for (Index i = 0; i < rows; ++i)
+        lists.add(i, a.data + (m0 + i) * a.row + k0 * a.column, a.column, deep);
       for (Index n0 = 0; n0 < n; n0 += kPanel) {
         const Index columns = std::min(kPanel, n - n0);
         fill_tile({b.data + k0 * b.row + n0 * b.column, b.row, b.column}, deep, columns, tile);
-        float* to = c + m0 * n + n0;
-        for (Index i = 0; i < rows; ++i, to += n) {
-          const Entry *start = lists->starts[i], *end = lists->starts[i + 1];
+        float* place = c + m0 * n + n0;
+        for (Index i = 0; i < rows; ++i, place += n)
           if (columns == kPanel) {
-            sum_entries(start, end, tile, to, k0 > 0);
+            sum_rows<kLanes, kPanel / kLanes>(lists.begin(i), lists.end(i), tile, kPanel, place,
+                                              to);
           } else {
             float part[kPanel] = {};
-            if (k0 > 0) std::copy_n(to, columns, part);
-            sum_entries(start, end, tile, part, true);
-            std::copy_n(part, columns, to);
+            if (k0 > 0) std::copy_n(place, columns, part);
+            sum_rows<kLanes, kPanel / kLanes>(lists.begin(i), lists.end(i), tile, kPanel, part,
+                                              To::kAdd);
+            std::copy_n(part, columns, place);
           }
-        }
       }
     }
+  if (streamed) _mm_sfence();
 }
 
 // ---- What XLA calls ----
@@ -716,9 +728,9 @@ ffi::Error forward(Index pad, F32 images, F32 kernel, F32 bias, ffi::Result<F32>
 ffi::Error backward(Index pad, F32 images, F32 kernel, U8 places, F32 grad,
                     ffi::Result<F32> images_grad, ffi::Result<F32> kernel_grad,
                     ffi::Result<F32> bias_grad) {
-  winograd_backward(Shape(images.dimensions(), kernel.dimensions(), pad), images.typed_data(),
-                    kernel.typed_data(), places.typed_data(), grad.typed_data(),
-                    images_grad->typed_data(), kernel_grad->typed_data(), bias_grad->typed_data());
+  conv_backward(Shape(images.dimensions(), kernel.dimensions(), pad), images.typed_data(),
+                kernel.typed_data(), places.typed_data(), grad.typed_data(),
+                images_grad->typed_data(), kernel_grad->typed_data(), bias_grad->typed_data());
   return ffi::Error::Success();
 }
 

@@ -63,6 +63,7 @@ def take_product(inputs: Array, kernel: Array) -> bool:
     """Whether `matmul` and its gradients take these arrays here, and are no slower than XLA."""
     return (
         inputs.ndim == 2
+        and inputs.size > 0
         and inputs.dtype == kernel.dtype == jnp.float32
         and min(kernel.shape) >= _PANEL
         and available()

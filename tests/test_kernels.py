@@ -1,4 +1,4 @@
-"""The C++ kernels against XLA's convolution and pooling; how they are built, and done without."""
+"""The C++ kernels against XLA and NumPy; how they are built, and done without."""
 
 import os
 import shutil
@@ -133,6 +133,77 @@ def test_under_vmap():
     assert_equal_up_to_rounding(gradients(layers._in_one_pass), gradients(in_steps))
 
 
+def draw_product(n, inputs, outputs):
+    """Inputs, two of three of them 0, and a kernel."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(n, inputs)), rng.normal(size=(inputs, outputs))
+    x *= rng.random(x.shape) < 1 / 3
+    return jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
+
+
+PRODUCTS = [
+    (7, 100, 136),
+    (1, 64, 64),
+    (100, 625, 625),
+    (130, 300, 72),  # more images, and more inputs, than are summed at once
+    (3, 1024, 1024),  # a gradient that is written past the caches
+]
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", PRODUCTS)
+def test_product_and_gradients_are_numpys(shape):
+    x, kernel = draw_product(*shape)
+    assert kernels.take_product(x, kernel)
+    out, vjp = jax.vjp(layers.matmul, x, kernel)
+    grad, _ = draw_product(shape[0], shape[2], 1)
+    ours = out, *vjp(grad)
+    wide = [np.asarray(array, np.float64) for array in (x, kernel, grad)]
+    expected = wide[0] @ wide[1], wide[2] @ wide[1].T, wide[0].T @ wide[2]
+    for a, b in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(np.abs(b).max(initial=0), 1))
+
+
+@needs_kernels
+def test_nan_comes_through_a_product():
+    x, kernel = draw_product(4, 64, 64)
+    out, vjp = jax.vjp(layers.matmul, x.at[1, 2].set(jnp.nan), kernel)
+    np.testing.assert_array_equal(jnp.isnan(out).all(axis=1), [False, True, False, False])
+    x_grad, kernel_grad = vjp(jnp.ones((4, 64)).at[3, 5].set(jnp.nan))
+    np.testing.assert_array_equal(jnp.isnan(x_grad).all(axis=1), [False, False, False, True])
+    met = (np.asarray(x)[3] != 0)[:, None] & (np.arange(64) == 5) | (np.arange(64) == 2)[:, None]
+    np.testing.assert_array_equal(jnp.isnan(kernel_grad), met)
+
+
+@needs_kernels
+def test_product_under_vmap():
+    x, kernel = draw_product(6, 64, 72)
+    stacked = jnp.stack([kernel, 2 * kernel])
+    out, vjp = jax.vjp(lambda k: jax.vmap(layers.matmul, (None, 0))(x, k), stacked)
+    np.testing.assert_allclose(out[1], 2 * out[0], rtol=1e-6)
+    np.testing.assert_allclose(out[0], np.asarray(x) @ kernel, atol=1e-4)
+    np.testing.assert_allclose(vjp(jnp.ones_like(out))[0][1, :, 0], x.sum(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((2, 64, 63), jnp.float32),
+        ((2, 63, 64), jnp.float32),
+        ((0, 64, 64), jnp.float32),
+        ((2, 64, 64), jnp.bfloat16),
+    ],
+)
+def test_products_they_do_not_take(shape, dtype):
+    assert not kernels.take_product(*(array.astype(dtype) for array in draw_product(*shape)))
+
+
+@needs_kernels
+def test_inputs_of_more_axes_are_left_to_xla():
+    x, kernel = draw_product(6, 64, 64)
+    assert layers.matmul(x[None], kernel).shape == (1, 6, 64)
+
+
 @needs_kernels
 def test_a_network_uses_them_unless_it_is_watched():
     network, images = models.create("layers"), jnp.ones((2, 28, 28, 1))
@@ -142,7 +213,7 @@ def test_a_network_uses_them_unless_it_is_watched():
         return str(jax.make_jaxpr(lambda v: network.apply(v, images, **options))(variables))
 
     assert calls().count("mnist_jax.conv_pool_relu") == 3
-    assert "mnist_jax" not in calls(mutable=["intermediates"])
+    assert "mnist_jax.conv_pool_relu" not in calls(mutable=["intermediates"])
 
 
 @pytest.mark.parametrize(
