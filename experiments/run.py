@@ -259,6 +259,7 @@ def _chunks(run: Run, states: dict[str, TrainState], now: Progress) -> Iterator[
 
 def _save(run: Run, checkpoints: Any, states: dict[str, TrainState], now: Progress) -> None:
     """Save everything that going on needs; an epoch's end may be the best so far."""
+    checkpoints.wait()  # both at once would take the memory of both
     gathered = {
         name: parallel.gather(stack.layout, states[name]) for name, stack in run.kinds.items()
     }
