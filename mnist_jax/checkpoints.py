@@ -187,8 +187,8 @@ class Checkpoints:
 
 
 def _return_freed_memory() -> None:
-    """glibc keeps what it is given back by Orbax's threads, more with each checkpoint."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
+    """Give the system what glibc keeps of freed memory, which grows with each checkpoint."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -46,9 +46,9 @@ struct Lanes {
 };
 
 #ifdef __AVX512F__
-constexpr int kLanes = 16, kPanelVectors = 6, kVectors = 4;  // 6 x 4 sums fill 24 of 32 registers
+constexpr int kLanes = 16, kVectors = 4;  // 6 x 4 sums fill 24 of 32 registers
 #else
-constexpr int kLanes = 8, kPanelVectors = 6, kVectors = 2;  // 6 x 2 sums fill 12 of 16 registers
+constexpr int kLanes = 8, kVectors = 2;  // 6 x 2 sums fill 12 of 16 registers
 #endif
 constexpr int kRows = 6;
 constexpr int kFewestLanes = 8;
@@ -65,8 +65,10 @@ INLINE void store(T* to, Vector vector) {
   std::memcpy(to, &vector, sizeof vector);
 }
 
-// To memory past the caches, which what is too large for them would only empty. `to` is a multiple
-// of kLine bytes; `_mm_sfence` is to follow.
+constexpr std::uintptr_t kLine = 64;  // bytes of a cache line
+
+// Stores past the caches, which a large result would only empty. `to` is aligned like a vector, and
+// `_mm_sfence` is to follow.
 template <class Vector>
 INLINE void stream(float* to, Vector vector) {
 #if defined __AVX512F__
@@ -77,8 +79,6 @@ INLINE void stream(float* to, Vector vector) {
   store(to, vector);
 #endif
 }
-
-constexpr std::uintptr_t kLine = 64;  // bytes of a cache line
 
 // Calls `body(width, start)` for chunks of 0..n of kLanes or, at the end, kFewestLanes values.
 template <class Body>
@@ -91,7 +91,8 @@ INLINE void for_chunks(Index n, Body body) {
 // A buffer of this thread's, aligned to cache lines, which is kept for its next call.
 inline float* scratch(Index floats) {
   thread_local std::vector<float> buffer;
-  if (buffer.size() < floats + kLine) buffer.resize(floats + kLine);
+  const std::size_t size = floats + kLine / sizeof(float);
+  if (buffer.size() < size) buffer.resize(size);
   auto address = reinterpret_cast<std::uintptr_t>(buffer.data());
   return buffer.data() + (kLine - address % kLine) % kLine / sizeof(float);
 }
@@ -147,7 +148,7 @@ inline void product(Index m, Index n, Index depth, Factor a, const float* b, Ind
 
 struct Entry {
   float value;
-  std::int32_t row;  // of the matrix that it is multiplied by
+  std::int32_t row;  // of the matrix that it is multiplied by: an input, a feature or a pixel
 };
 
 // Of each row of a matrix the values that are not zero.
@@ -160,15 +161,13 @@ class Lists {
       entries_.resize(rows * capacity);
   }
   void add(Index row, Entry entry) { begin(row)[counts_[row]++] = entry; }
-  // Values `apart` from each other, which belong to the rows 0, 1, ... of the other matrix.
+  // To an empty row: values `apart` from each other, for the rows 0, 1, ... of the other matrix.
   void add(Index row, const float* values, Index apart, Index n) {
     Entry* next = end(row);
     for (Index k = 0; k < n; ++k) {
       const float value = values[k * apart];
       *next = {value, static_cast<std::int32_t>(k)};  // overwritten where it is zero
-      std::uint32_t bits;
-      std::memcpy(&bits, &value, sizeof bits);
-      next += bits << 1 != 0;  // of any sign; NaN is not zero
+      next += value != 0;
     }
     counts_[row] = next - begin(row);
   }
@@ -182,7 +181,7 @@ class Lists {
 };
 
 // Calls `body(lanes, vectors, start)` for panels of 0..n, n a multiple of kFewestLanes.
-template <int W = kLanes, int Vectors = kPanelVectors, class Body>
+template <int W = kLanes, int Vectors = 6, class Body>
 INLINE void for_panels(Index n, Body body, Index start = 0) {
   for (; start + W * Vectors <= n; start += W * Vectors)
     body(std::integral_constant<int, W>{}, std::integral_constant<int, Vectors>{}, start);
@@ -192,23 +191,23 @@ INLINE void for_panels(Index n, Body body, Index start = 0) {
     for_panels<kFewestLanes, 1>(n, body, start);
 }
 
-// What becomes of a sum: it takes the place of what is there, or is added to it.
-enum class To { kSet, kAdd, kStream };
+// Whether a sum takes the place of what is there, is added to it, or takes its place by `stream`.
+enum class Write { kSet, kAdd, kStream };
 
 // c[W * Vectors]: the sum of entries times rows of b
 template <int W, int Vectors>
 INLINE void sum_rows(const Entry* entry, const Entry* end, const float* b, Index b_row, float* c,
-                     To to) {
+                     Write write) {
   using Float = typename Lanes<W>::Float;
   Float sums[Vectors] = {};
-  if (to == To::kAdd)
+  if (write == Write::kAdd)
     for (int j = 0; j < Vectors; ++j) sums[j] = load<Float>(c + j * W);
   for (; entry < end; ++entry) {
     const float* row = b + entry->row * b_row;
     for (int j = 0; j < Vectors; ++j) sums[j] += entry->value * load<Float>(row + j * W);
   }
   if constexpr (W == kLanes)
-    if (to == To::kStream) {
+    if (write == Write::kStream) {
       for (int j = 0; j < Vectors; ++j) stream(c + j * W, sums[j]);
       return;
     }
@@ -254,14 +253,17 @@ INLINE void pool_square(Float (&values)[4], const bool (&inside)[4], float* pool
   store(places, __builtin_convertvector(bits, typename Lanes<W>::Bytes));
 }
 
-// The gradient of each of W squares' places, which share it where they tie for the maximum.
 template <int W>
-INLINE typename Lanes<W>::Float share(const float* grad, const Byte* places) {
+INLINE typename Lanes<W>::Int load_places(const Byte* places) {
+  return __builtin_convertvector(load<typename Lanes<W>::Bytes>(places), typename Lanes<W>::Int);
+}
+
+// The gradient of each of the places that are set, which share their square's.
+template <int W>
+INLINE typename Lanes<W>::Float share(const float* grad, typename Lanes<W>::Int places) {
   using Float = typename Lanes<W>::Float;
-  const auto bits =
-      __builtin_convertvector(load<typename Lanes<W>::Bytes>(places), typename Lanes<W>::Int);
-  const auto ties = (bits & 1) + (bits >> 1 & 1) + (bits >> 2 & 1) + (bits >> 3 & 1);
-  return bits != 0 ? load<Float>(grad) / __builtin_convertvector(ties, Float) : Float{};
+  const auto ties = (places & 1) + (places >> 1 & 1) + (places >> 2 & 1) + (places >> 3 & 1);
+  return places != 0 ? load<Float>(grad) / __builtin_convertvector(ties, Float) : Float{};
 }
 
 // ---- Winograd's F(4x4, 3x3) ----
@@ -464,35 +466,28 @@ void winograd_forward(const Shape& shape, const float* images, const float* kern
 
 // ---- The gradient of a convolution of several channels, 3x3 ----
 // A pixel of the output reaches three pixels side by side in each of three lines of the padded
-// image: 3 * channels floats, a row of the kernel as it is `turned` here, [3, features, 3 *
+// image: 3 * channels floats, which are a row of the kernel transposed, [3, features, 3 *
 // channels].
 
-void turn(const float* kernel, Index channels, Index features, float* turned) {
-  for (Index i = 0; i < 3; ++i)
-    for (Index f = 0; f < features; ++f)
-      for (Index c = 0; c < 3 * channels; ++c)
-        *turned++ = kernel[(i * 3 * channels + c) * features + f];
-}
-
-void turn_back(const float* turned, Index channels, Index features, float* kernel) {
-  for (Index i = 0; i < 3; ++i)
-    for (Index f = 0; f < features; ++f)
-      for (Index c = 0; c < 3 * channels; ++c)
-        kernel[(i * 3 * channels + c) * features + f] = *turned++;
+// Of three matrices [rows, columns].
+void transpose(const float* in, Index rows, Index columns, float* out) {
+  for (Index i = 0; i < 3; ++i, in += rows * columns)
+    for (Index column = 0; column < columns; ++column)
+      for (Index row = 0; row < rows; ++row) *out++ = in[row * columns + column];
 }
 
 // Lists of one image's output: by pixel, and by feature, where a row is the corner of what the
 // pixel sees of the padded image.
 void list_outputs(const Shape& shape, const Byte* places, const float* grad, float* parts,
-                  Lists& pixels, Lists& maps) {
+                  Lists& by_pixel, Lists& by_feature) {
   const Index width = shape.out_width(), features = shape.features;
   thread_local Lists square;
-  pixels.clear(shape.out_height() * width, features);
-  maps.clear(features, shape.out_height() * width);
+  by_pixel.clear(shape.out_height() * width, features);
+  by_feature.clear(features, shape.out_height() * width);
   for (Index y = 0; y < shape.out_height(); y += 2)
     for (Index x = 0; x < width; x += 2, places += features, grad += features) {
       for_chunks(features, [&](auto lanes, Index start) INLINE_LAMBDA {
-        store(parts + start, share<lanes>(grad + start, places + start));
+        store(parts + start, share<lanes>(grad + start, load_places<lanes>(places + start)));
       });
       square.clear(1, features);
       square.add(0, parts, 1, features);
@@ -500,8 +495,8 @@ void list_outputs(const Shape& shape, const Byte* places, const float* grad, flo
         for (int bits = places[entry->row]; bits != 0; bits &= bits - 1) {
           const Index place = __builtin_ctz(bits), down = y + place / 2, across = x + place % 2;
           const Index corner = down * (shape.width + 2 * shape.pad) + across;
-          pixels.add(down * width + across, *entry);
-          maps.add(entry->row, {entry->value, static_cast<std::int32_t>(corner)});
+          by_pixel.add(down * width + across, *entry);
+          by_feature.add(entry->row, {entry->value, static_cast<std::int32_t>(corner)});
         }
     }
 }
@@ -515,42 +510,43 @@ void conv_backward(const Shape& shape, const float* images, const float* kernel,
   const Index top = shape.pad * (line + channels);
   const Index padded_floats = (shape.height + 2 * shape.pad) * line;
   const Index reach = 3 * channels, kernel_floats = 3 * features * reach;
-  float* turned = scratch(2 * kernel_floats + 2 * padded_floats + features);
-  float* turned_grad = turned + kernel_floats;
-  float* padded = turned_grad + kernel_floats;
+  float* transposed = scratch(2 * kernel_floats + 2 * padded_floats + features);
+  float* transposed_grad = transposed + kernel_floats;
+  float* padded = transposed_grad + kernel_floats;
   float* padded_grad = padded + padded_floats;
   float* parts = padded_grad + padded_floats;
-  thread_local Lists pixels, maps;
+  thread_local Lists by_pixel, by_feature;
 
-  turn(kernel, channels, features, turned);
-  std::fill(turned_grad, turned_grad + kernel_floats, 0.0f);
+  transpose(kernel, reach, features, transposed);
+  std::fill(transposed_grad, transposed_grad + kernel_floats, 0.0f);
   std::fill(padded, padded + padded_floats, 0.0f);
   std::fill(bias_grad, bias_grad + features, 0.0f);
   for (Index n = 0; n < shape.n; ++n) {
-    list_outputs(shape, places + n * pooled, grad + n * pooled, parts, pixels, maps);
+    list_outputs(shape, places + n * pooled, grad + n * pooled, parts, by_pixel, by_feature);
     for (Index f = 0; f < features; ++f)
-      for (const Entry* entry = maps.begin(f); entry < maps.end(f); ++entry)
+      for (const Entry* entry = by_feature.begin(f); entry < by_feature.end(f); ++entry)
         bias_grad[f] += entry->value;
     for (Index y = 0; y < shape.height; ++y)
       std::copy_n(images + (n * shape.height + y) * inner, inner, padded + top + y * line);
     std::fill(padded_grad, padded_grad + padded_floats, 0.0f);
     for (Index i = 0; i < 3; ++i)
       for_panels(reach, [&](auto lanes, auto vectors, Index start) INLINE_LAMBDA {
-        const float* rows = turned + i * features * reach + start;
-        float* rows_grad = turned_grad + i * features * reach + start;
+        const float* rows = transposed + i * features * reach + start;
+        float* rows_grad = transposed_grad + i * features * reach + start;
         for (Index p = 0; p < outputs; ++p)
           sum_rows<lanes, vectors>(
-              pixels.begin(p), pixels.end(p), rows, reach,
-              padded_grad + (p / width + i) * line + p % width * channels + start, To::kAdd);
+              by_pixel.begin(p), by_pixel.end(p), rows, reach,
+              padded_grad + (p / width + i) * line + p % width * channels + start, Write::kAdd);
         for (Index f = 0; f < features; ++f)
-          sum_rows<lanes, vectors>(maps.begin(f), maps.end(f), padded + i * line + start, channels,
-                                   rows_grad + f * reach, To::kAdd);
+          sum_rows<lanes, vectors>(by_feature.begin(f), by_feature.end(f),
+                                   padded + i * line + start, channels, rows_grad + f * reach,
+                                   Write::kAdd);
       });
     for (Index y = 0; y < shape.height; ++y)
       std::copy_n(padded_grad + top + y * line, inner,
                   images_grad + (n * shape.height + y) * inner);
   }
-  turn_back(turned_grad, channels, features, kernel_grad);
+  transpose(transposed_grad, features, reach, kernel_grad);
 }
 
 // ---- One channel ----
@@ -626,9 +622,8 @@ void direct_backward(const Shape& shape, const float* images, const Byte* places
           std::uint64_t bits[width / 8];
           std::memcpy(bits, places + place, width);
           if (std::all_of(bits, bits + width / 8, [](auto eight) { return eight == 0; })) continue;
-          const Float part = share<width>(grad + place, places + place);
-          const auto set = __builtin_convertvector(
-              load<typename Lanes<width>::Bytes>(places + place), typename Lanes<width>::Int);
+          const auto set = load_places<width>(places + place);
+          const Float part = share<width>(grad + place, set);
           Float values[4];
           for (int i = 0; i < 4; ++i) values[i] = (set & (1 << i)) != 0 ? part : Float{};
           bias_sum += (values[0] + values[1]) + (values[2] + values[3]);
@@ -655,8 +650,9 @@ void direct_backward(const Shape& shape, const float* images, const Byte* places
 // time. For each, b is gone through in tiles, of that depth and a panel of columns, which stay in
 // the first-level cache.
 
-constexpr Index kBlock = 256, kDepth = 100, kPanel = 64;
-constexpr Index kStreamed = 1 << 20;  // floats of c
+constexpr Index kBlock = 256, kPanel = 64;
+constexpr Index kDepth = 100;         // so that a batch of 100 is one
+constexpr Index kStreamed = 1 << 20;  // floats of c: 4 MiB
 
 void fill_tile(Factor b, Index depth, Index columns, float* tile) {
   using Float = Lanes<kFewestLanes>::Float;
@@ -685,25 +681,23 @@ void sparse_product(Index m, Index n, Index depth, Factor a, Factor b, float* c)
   for (Index m0 = 0; m0 < m; m0 += kBlock)
     for (Index k0 = 0; k0 < depth; k0 += kDepth) {
       const Index rows = std::min(kBlock, m - m0), deep = std::min(kDepth, depth - k0);
-      const To to = streamed ? To::kStream : k0 > 0 ? To::kAdd : To::kSet;
+      const Write write = streamed ? Write::kStream : k0 > 0 ? Write::kAdd : Write::kSet;
       lists.clear(rows, deep);
       for (Index i = 0; i < rows; ++i)
         lists.add(i, a.data + (m0 + i) * a.row + k0 * a.column, a.column, deep);
       for (Index n0 = 0; n0 < n; n0 += kPanel) {
         const Index columns = std::min(kPanel, n - n0);
         fill_tile({b.data + k0 * b.row + n0 * b.column, b.row, b.column}, deep, columns, tile);
+        const bool whole = columns == kPanel;
         float* place = c + m0 * n + n0;
-        for (Index i = 0; i < rows; ++i, place += n)
-          if (columns == kPanel) {
-            sum_rows<kLanes, kPanel / kLanes>(lists.begin(i), lists.end(i), tile, kPanel, place,
-                                              to);
-          } else {
-            float part[kPanel] = {};
-            if (k0 > 0) std::copy_n(place, columns, part);
-            sum_rows<kLanes, kPanel / kLanes>(lists.begin(i), lists.end(i), tile, kPanel, part,
-                                              To::kAdd);
-            std::copy_n(part, columns, place);
-          }
+        for (Index i = 0; i < rows; ++i, place += n) {
+          alignas(kLine) float part[kPanel];
+          float* sums = whole ? place : part;
+          if (!whole && k0 > 0) std::copy_n(place, columns, part);
+          sum_rows<kLanes, kPanel / kLanes>(lists.begin(i), lists.end(i), tile, kPanel, sums,
+                                            write);
+          if (!whole) std::copy_n(part, columns, place);
+        }
       }
     }
   if (streamed) _mm_sfence();
@@ -743,20 +737,22 @@ ffi::Error backward_one_channel(Index pad, F32 images, F32 kernel, U8 places, F3
   return ffi::Error::Success();
 }
 
-ffi::Error multiply(F32 inputs, F32 kernel, ffi::Result<F32> out) {
-  const Index n = inputs.dimensions()[0], in = kernel.dimensions()[0], to = kernel.dimensions()[1];
-  sparse_product(n, to, in, {inputs.typed_data(), in, 1}, {kernel.typed_data(), to, 1},
-                 out->typed_data());
+ffi::Error multiply(F32 inputs, F32 kernel, ffi::Result<F32> outputs) {
+  const Index n = inputs.dimensions()[0], depth = kernel.dimensions()[0];
+  const Index features = kernel.dimensions()[1];
+  sparse_product(n, features, depth, {inputs.typed_data(), depth, 1},
+                 {kernel.typed_data(), features, 1}, outputs->typed_data());
   return ffi::Error::Success();
 }
 
 ffi::Error multiply_backward(F32 inputs, F32 kernel, F32 grad, ffi::Result<F32> inputs_grad,
                              ffi::Result<F32> kernel_grad) {
-  const Index n = inputs.dimensions()[0], in = kernel.dimensions()[0], to = kernel.dimensions()[1];
-  sparse_product(n, in, to, {grad.typed_data(), to, 1}, {kernel.typed_data(), 1, to},
-                 inputs_grad->typed_data());
-  sparse_product(in, to, n, {inputs.typed_data(), 1, in}, {grad.typed_data(), to, 1},
-                 kernel_grad->typed_data());
+  const Index n = inputs.dimensions()[0], depth = kernel.dimensions()[0];
+  const Index features = kernel.dimensions()[1];
+  sparse_product(n, depth, features, {grad.typed_data(), features, 1},
+                 {kernel.typed_data(), 1, features}, inputs_grad->typed_data());
+  sparse_product(depth, features, n, {inputs.typed_data(), 1, depth},
+                 {grad.typed_data(), features, 1}, kernel_grad->typed_data());
   return ffi::Error::Success();
 }
 

@@ -37,7 +37,7 @@ _TARGETS = (
     "matmul_grad",
 )
 _LANES = 8  # channels and features are multiples of it
-_PANEL = 64  # columns of a matrix that are worked on at a time
+_FEWEST = 64  # rows and columns of a matrix; with fewer XLA is faster
 
 
 class KernelWarning(UserWarning):
@@ -52,6 +52,7 @@ def take_convolution(images: Array, kernel: Array) -> bool:
         images.dtype == kernel.dtype == jnp.float32
         and height == width
         and height in sizes
+        and images.shape[-1] == channels
         and min(images.shape[1:3]) >= height
         and (channels == 1 or channels % _LANES == 0)
         and features % _LANES == 0
@@ -60,12 +61,13 @@ def take_convolution(images: Array, kernel: Array) -> bool:
 
 
 def take_product(inputs: Array, kernel: Array) -> bool:
-    """Whether `matmul` and its gradients take these arrays here, and are no slower than XLA."""
+    """Whether `matmul` and its gradients take these arrays here, and are likely to pay."""
     return (
-        inputs.ndim == 2
-        and inputs.size > 0
+        inputs.ndim == kernel.ndim == 2
+        and len(inputs) > 0
+        and inputs.shape[1] == kernel.shape[0]
         and inputs.dtype == kernel.dtype == jnp.float32
-        and min(kernel.shape) >= _PANEL
+        and min(kernel.shape) >= _FEWEST
         and available()
     )
 
@@ -122,7 +124,7 @@ def conv_pool_relu_gradients(
 
 
 def matmul(inputs: Array, kernel: Array) -> Array:
-    """`inputs @ kernel` without the products of inputs that are 0, where a kernel's NaN is lost."""
+    """`inputs @ kernel` without the products of inputs that are 0."""
     out = jax.ShapeDtypeStruct((len(inputs), kernel.shape[1]), jnp.float32)
     return jax.ffi.ffi_call("mnist_jax.matmul", out, vmap_method="sequential")(inputs, kernel)
 
