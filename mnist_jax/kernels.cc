@@ -80,12 +80,28 @@ INLINE void stream(float* to, Vector vector) {
 #endif
 }
 
+// Calls `body(lanes, vectors, start)` for panels of 0..n, n a multiple of kFewestLanes:
+// of `Vectors` vectors and, at the end, of fewer.
+template <int Vectors, int W = kLanes, class Body>
+INLINE void for_panels(Index n, Body body, Index start = 0) {
+  for (; start + W * Vectors <= n; start += W * Vectors)
+    body(std::integral_constant<int, W>{}, std::integral_constant<int, Vectors>{}, start);
+  if constexpr (Vectors > 1)
+    for_panels<Vectors - 1, W>(n, body, start);
+  else if constexpr (W > kFewestLanes)
+    for_panels<1, kFewestLanes>(n, body, start);
+}
+
 // Calls `body(width, start)` for chunks of 0..n of kLanes or, at the end, kFewestLanes values.
 template <class Body>
 INLINE void for_chunks(Index n, Body body) {
-  Index start = 0;
-  for (; start + kLanes <= n; start += kLanes) body(std::integral_constant<int, kLanes>{}, start);
-  for (; start < n; start += kFewestLanes) body(std::integral_constant<int, kFewestLanes>{}, start);
+  for_panels<1>(n, [&](auto width, auto, Index start) INLINE_LAMBDA { body(width, start); });
+}
+
+// Lines of `floats` from one image, or padded image, to another.
+inline void copy_lines(const float* from, Index from_line, Index lines, Index floats, float* to,
+                       Index to_line) {
+  for (Index y = 0; y < lines; ++y) std::copy_n(from + y * from_line, floats, to + y * to_line);
 }
 
 // A buffer of this thread's, aligned to cache lines, which is kept for its next call.
@@ -97,51 +113,35 @@ inline float* scratch(Index floats) {
   return buffer.data() + (kLine - address % kLine) % kLine / sizeof(float);
 }
 
-// ---- Full matrix products: c[m, n] = or += sum over k of a[m, k] b[k, n] ----
-
-struct Factor {
-  const float* data;
-  Index row, column;  // how far apart
-};
+// ---- Full matrix products: c[m, n] = sum over k of a[m, k] b[k, n] ----
 
 template <int W, int Rows, int Vectors>
-inline void product_tile(Index depth, Factor a, const float* b, Index b_row, float* c, Index c_row,
-                         bool add) {
+inline void product_tile(Index depth, const float* a, const float* b, Index n, float* c) {
   using Float = typename Lanes<W>::Float;
-  Float sums[Rows][Vectors];
-  for (int i = 0; i < Rows; ++i)
-    for (int j = 0; j < Vectors; ++j)
-      sums[i][j] = add ? load<Float>(c + i * c_row + j * W) : Float{};
+  Float sums[Rows][Vectors] = {};
   for (Index k = 0; k < depth; ++k) {
     Float right[Vectors];
-    for (int j = 0; j < Vectors; ++j) right[j] = load<Float>(b + k * b_row + j * W);
+    for (int j = 0; j < Vectors; ++j) right[j] = load<Float>(b + k * n + j * W);
     for (int i = 0; i < Rows; ++i) {
-      const float left = a.data[i * a.row + k * a.column];
+      const float left = a[i * depth + k];
       for (int j = 0; j < Vectors; ++j) sums[i][j] += left * right[j];
     }
   }
   for (int i = 0; i < Rows; ++i)
-    for (int j = 0; j < Vectors; ++j) store(c + i * c_row + j * W, sums[i][j]);
+    for (int j = 0; j < Vectors; ++j) store(c + i * n + j * W, sums[i][j]);
 }
 
 template <int W, int Vectors, int Rows = kRows>
-inline void product_rows(Index m, Index depth, Factor a, const float* b, Index b_row, float* c,
-                         Index c_row, bool add) {
-  for (; m >= Rows; m -= Rows, a.data += Rows * a.row, c += Rows * c_row)
-    product_tile<W, Rows, Vectors>(depth, a, b, b_row, c, c_row, add);
-  if constexpr (Rows > 1) product_rows<W, Vectors, Rows - 1>(m, depth, a, b, b_row, c, c_row, add);
+inline void product_rows(Index m, Index n, Index depth, const float* a, const float* b, float* c) {
+  for (; m >= Rows; m -= Rows, a += Rows * depth, c += Rows * n)
+    product_tile<W, Rows, Vectors>(depth, a, b, n, c);
+  if constexpr (Rows > 1) product_rows<W, Vectors, Rows - 1>(m, n, depth, a, b, c);
 }
 
-template <int W = kLanes, int Vectors = kVectors>
-inline void product(Index m, Index n, Index depth, Factor a, const float* b, Index b_row, float* c,
-                    Index c_row, bool add) {
-  constexpr Index step = W * Vectors;
-  for (; n >= step; n -= step, b += step, c += step)
-    product_rows<W, Vectors>(m, depth, a, b, b_row, c, c_row, add);
-  if constexpr (Vectors > 1)
-    product<W, Vectors - 1>(m, n, depth, a, b, b_row, c, c_row, add);
-  else if constexpr (W > kFewestLanes)
-    product<kFewestLanes, 1>(m, n, depth, a, b, b_row, c, c_row, add);
+inline void product(Index m, Index n, Index depth, const float* a, const float* b, float* c) {
+  for_panels<kVectors>(n, [&](auto width, auto vectors, Index start) INLINE_LAMBDA {
+    product_rows<width, vectors>(m, n, depth, a, b + start, c + start);
+  });
 }
 
 // ---- Sums over what is not zero ----
@@ -150,6 +150,16 @@ struct Entry {
   float value;
   std::int32_t row;  // of the matrix that it is multiplied by: an input, a feature or a pixel
 };
+
+// Lists those of n values, `apart` from each other, that are not zero; gives the end of the list.
+inline Entry* list(const float* values, Index apart, Index n, Entry* next) {
+  for (Index k = 0; k < n; ++k) {
+    const float value = values[k * apart];
+    *next = {value, static_cast<std::int32_t>(k)};  // overwritten where it is zero
+    next += value != 0;
+  }
+  return next;
+}
 
 // Of each row of a matrix the values that are not zero.
 class Lists {
@@ -161,15 +171,8 @@ class Lists {
       entries_.resize(rows * capacity);
   }
   void add(Index row, Entry entry) { begin(row)[counts_[row]++] = entry; }
-  // To an empty row: values `apart` from each other, for the rows 0, 1, ... of the other matrix.
-  void add(Index row, const float* values, Index apart, Index n) {
-    Entry* next = end(row);
-    for (Index k = 0; k < n; ++k) {
-      const float value = values[k * apart];
-      *next = {value, static_cast<std::int32_t>(k)};  // overwritten where it is zero
-      next += value != 0;
-    }
-    counts_[row] = next - begin(row);
+  void set(Index row, const float* values, Index apart, Index n) {
+    counts_[row] = list(values, apart, n, begin(row)) - begin(row);
   }
   Entry* begin(Index row) { return entries_.data() + row * capacity_; }
   Entry* end(Index row) { return begin(row) + counts_[row]; }
@@ -179,17 +182,6 @@ class Lists {
   std::vector<Index> counts_;
   std::vector<Entry> entries_;
 };
-
-// Calls `body(lanes, vectors, start)` for panels of 0..n, n a multiple of kFewestLanes.
-template <int W = kLanes, int Vectors = 6, class Body>
-INLINE void for_panels(Index n, Body body, Index start = 0) {
-  for (; start + W * Vectors <= n; start += W * Vectors)
-    body(std::integral_constant<int, W>{}, std::integral_constant<int, Vectors>{}, start);
-  if constexpr (Vectors > 1)
-    for_panels<W, Vectors - 1>(n, body, start);
-  else if constexpr (W > kFewestLanes)
-    for_panels<kFewestLanes, 1>(n, body, start);
-}
 
 // Whether a sum takes the place of what is there, is added to it, or takes its place by `stream`.
 enum class Write { kSet, kAdd, kStream };
@@ -458,8 +450,7 @@ void winograd_forward(const Shape& shape, const float* images, const float* kern
     const Index count = std::min(kTiles, tiles.count() - first);
     images_in(tiles, images, zeros, first, count, v_apart, v);
     for (int p = 0; p < kPositions; ++p)
-      product(count, features, channels, {v + p * v_apart, channels, 1}, u + p * u_apart, features,
-              m + p * m_apart, features, false);
+      product(count, features, channels, v + p * v_apart, u + p * u_apart, m + p * m_apart);
     outputs_out(tiles, m, bias, first, count, m_apart, pooled, places);
   }
 }
@@ -481,7 +472,8 @@ void transpose(const float* in, Index rows, Index columns, float* out) {
 void list_outputs(const Shape& shape, const Byte* places, const float* grad, float* parts,
                   Lists& by_pixel, Lists& by_feature) {
   const Index width = shape.out_width(), features = shape.features;
-  thread_local Lists square;
+  thread_local std::vector<Entry> square;
+  square.resize(features);
   by_pixel.clear(shape.out_height() * width, features);
   by_feature.clear(features, shape.out_height() * width);
   for (Index y = 0; y < shape.out_height(); y += 2)
@@ -489,9 +481,8 @@ void list_outputs(const Shape& shape, const Byte* places, const float* grad, flo
       for_chunks(features, [&](auto lanes, Index start) INLINE_LAMBDA {
         store(parts + start, share<lanes>(grad + start, load_places<lanes>(places + start)));
       });
-      square.clear(1, features);
-      square.add(0, parts, 1, features);
-      for (const Entry* entry = square.begin(0); entry < square.end(0); ++entry)
+      const Entry* end = list(parts, 1, features, square.data());
+      for (const Entry* entry = square.data(); entry < end; ++entry)
         for (int bits = places[entry->row]; bits != 0; bits &= bits - 1) {
           const Index place = __builtin_ctz(bits), down = y + place / 2, across = x + place % 2;
           const Index corner = down * (shape.width + 2 * shape.pad) + across;
@@ -526,11 +517,11 @@ void conv_backward(const Shape& shape, const float* images, const float* kernel,
     for (Index f = 0; f < features; ++f)
       for (const Entry* entry = by_feature.begin(f); entry < by_feature.end(f); ++entry)
         bias_grad[f] += entry->value;
-    for (Index y = 0; y < shape.height; ++y)
-      std::copy_n(images + (n * shape.height + y) * inner, inner, padded + top + y * line);
+    const Index image = n * shape.height * inner;
+    copy_lines(images + image, inner, shape.height, inner, padded + top, line);
     std::fill(padded_grad, padded_grad + padded_floats, 0.0f);
     for (Index i = 0; i < 3; ++i)
-      for_panels(reach, [&](auto lanes, auto vectors, Index start) INLINE_LAMBDA {
+      for_panels<6>(reach, [&](auto lanes, auto vectors, Index start) INLINE_LAMBDA {
         const float* rows = transposed + i * features * reach + start;
         float* rows_grad = transposed_grad + i * features * reach + start;
         for (Index p = 0; p < outputs; ++p)
@@ -542,9 +533,7 @@ void conv_backward(const Shape& shape, const float* images, const float* kernel,
                                    padded + i * line + start, channels, rows_grad + f * reach,
                                    Write::kAdd);
       });
-    for (Index y = 0; y < shape.height; ++y)
-      std::copy_n(padded_grad + top + y * line, inner,
-                  images_grad + (n * shape.height + y) * inner);
+    copy_lines(padded_grad + top, line, shape.height, inner, images_grad + image, inner);
   }
   transpose(transposed_grad, features, reach, kernel_grad);
 }
@@ -566,8 +555,8 @@ struct Padded {
   }
 
   void fill(const float* image) {
-    for (Index y = 0; y < shape.height; ++y)
-      std::copy_n(image + y * shape.width, shape.width, data + (y + shape.pad) * width + shape.pad);
+    copy_lines(image, shape.width, shape.height, shape.width, data + shape.pad * (width + 1),
+               width);
   }
 
   const float* square(Index y, Index x) const { return data + 2 * y * width + 2 * x; }
@@ -650,6 +639,11 @@ void direct_backward(const Shape& shape, const float* images, const Byte* places
 // time. For each, b is gone through in tiles, of that depth and a panel of columns, which stay in
 // the first-level cache.
 
+struct Factor {
+  const float* data;
+  Index row, column;  // how far apart
+};
+
 constexpr Index kBlock = 256, kPanel = 64;
 constexpr Index kDepth = 100;         // so that a batch of 100 is one
 constexpr Index kStreamed = 1 << 20;  // floats of c: 4 MiB
@@ -684,7 +678,7 @@ void sparse_product(Index m, Index n, Index depth, Factor a, Factor b, float* c)
       const Write write = streamed ? Write::kStream : k0 > 0 ? Write::kAdd : Write::kSet;
       lists.clear(rows, deep);
       for (Index i = 0; i < rows; ++i)
-        lists.add(i, a.data + (m0 + i) * a.row + k0 * a.column, a.column, deep);
+        lists.set(i, a.data + (m0 + i) * a.row + k0 * a.column, a.column, deep);
       for (Index n0 = 0; n0 < n; n0 += kPanel) {
         const Index columns = std::min(kPanel, n - n0);
         fill_tile({b.data + k0 * b.row + n0 * b.column, b.row, b.column}, deep, columns, tile);

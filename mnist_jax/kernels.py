@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,12 +96,8 @@ def conv_pool_relu(images: Array, kernel: Array, bias: Array, padding: str) -> t
     pad = _pad(kernel, padding)
     down, across = (side + 2 * int(pad) - kernel.shape[0] + 1 for side in sides)
     shape = (n, -(-down // 2), -(-across // 2), kernel.shape[-1])
-    call = jax.ffi.ffi_call(
-        "mnist_jax.conv_pool_relu",
-        (jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.uint8)),
-        vmap_method="sequential",
-    )
-    pooled, places = call(images, kernel, bias, pad=pad)
+    out = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.uint8)
+    pooled, places = _kernel("conv_pool_relu", out)(images, kernel, bias, pad=pad)
     return pooled, places
 
 
@@ -113,12 +111,10 @@ def conv_pool_relu_gradients(
     )
     arrays, pad = (images, kernel, places, grad), _pad(kernel, padding)
     if images.shape[-1] == 1:
-        target, out = "mnist_jax.conv_pool_relu_grad_one_channel", (kernel_out, bias_out)
-        call = jax.ffi.ffi_call(target, out, vmap_method="sequential")
+        call = _kernel("conv_pool_relu_grad_one_channel", (kernel_out, bias_out))
         kernel_grad, bias_grad = call(*arrays, pad=pad)
         return None, kernel_grad, bias_grad
-    target, all_out = "mnist_jax.conv_pool_relu_grad", (images_out, kernel_out, bias_out)
-    call = jax.ffi.ffi_call(target, all_out, vmap_method="sequential")
+    call = _kernel("conv_pool_relu_grad", (images_out, kernel_out, bias_out))
     images_grad, kernel_grad, bias_grad = call(*arrays, pad=pad)
     return images_grad, kernel_grad, bias_grad
 
@@ -126,16 +122,20 @@ def conv_pool_relu_gradients(
 def matmul(inputs: Array, kernel: Array) -> Array:
     """`inputs @ kernel` without the products of inputs that are 0."""
     out = jax.ShapeDtypeStruct((len(inputs), kernel.shape[1]), jnp.float32)
-    return jax.ffi.ffi_call("mnist_jax.matmul", out, vmap_method="sequential")(inputs, kernel)
+    return _kernel("matmul", out)(inputs, kernel)
 
 
 def matmul_gradients(inputs: Array, kernel: Array, grad: Array) -> tuple[Array, Array]:
     """The gradients of inputs and kernel, without the products of values of `grad` that are 0 in
     the first, and of inputs that are 0 in the second."""
     out = [jax.ShapeDtypeStruct(array.shape, jnp.float32) for array in (inputs, kernel)]
-    call = jax.ffi.ffi_call("mnist_jax.matmul_grad", out, vmap_method="sequential")
-    inputs_grad, kernel_grad = call(inputs, kernel, grad)
+    inputs_grad, kernel_grad = _kernel("matmul_grad", out)(inputs, kernel, grad)
     return inputs_grad, kernel_grad
+
+
+def _kernel(target: str, out: Any) -> Callable[..., Any]:
+    """One of `_TARGETS` as a function; `out` has the shapes of what it gives."""
+    return jax.ffi.ffi_call(f"mnist_jax.{target}", out, vmap_method="sequential")
 
 
 def _pad(kernel: Array, padding: str) -> np.int64:
