@@ -30,15 +30,45 @@ def open_workdir(workdir: epath.Path, config: Config, resume: bool) -> None:
     if resume:
         config = read_config(workdir)
     elif used:
-        raise ValueError(
-            f"--workdir {workdir} exists and is not an empty folder.\n"
-            "Choose another, or go on with the run in it by --resume."
-        )
+        raise _in_use(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            (workdir / "checkpoints").mkdir()  # only one of two runs that begin at once makes it
         write_json(workdir / "config.json", dataclasses.asdict(config))
+    except FileExistsError:
+        raise _in_use(workdir) from None
     except OSError as error:
-        raise ValueError(f"--workdir {workdir} cannot be written: {error.strerror}.") from error
+        raise _not_writable(workdir, error) from error
+
+
+def make_workdir(wanted: epath.Path) -> epath.Path:
+    """Make a folder of this name or, where there is one, with -2, -3, ... after it.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    workdir, number = wanted, 1
+    while True:
+        try:
+            workdir.mkdir(parents=True)  # of two runs that begin at once it fails for one
+            return workdir
+        except FileExistsError:
+            number += 1
+            workdir = wanted.parent / f"{wanted.name}-{number}"
+        except OSError as error:
+            raise _not_writable(workdir, error) from error
+
+
+def _in_use(workdir: epath.Path) -> ValueError:
+    return ValueError(
+        f"--workdir {workdir} exists and is not an empty folder.\n"
+        "Choose another, or go on with the run in it by --resume."
+    )
+
+
+def _not_writable(workdir: epath.Path, error: OSError) -> ValueError:
+    return ValueError(f"--workdir {workdir} cannot be written: {error.strerror}.")
 
 
 def writable(folder: epath.Path) -> bool:
