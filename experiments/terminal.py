@@ -1,6 +1,5 @@
 """Standard output and error that cannot fail a command, whoever reads them and however."""
 
-import codecs
 import errno
 import io
 import os
@@ -9,8 +8,8 @@ from typing import TextIO
 
 from rich.console import Console
 
-# One character each, so that columns stay columns.
-_PLAIN = str.maketrans("→±–…░▒▓█─━│", "/~-.:+*#--|")  # noqa: RUF001
+_CHARACTERS = "→±…░▒▓█"  # of these commands' own, and of rich's, that ASCII does not have
+_PLAIN = str.maketrans(_CHARACTERS, "/~.:+*#")  # one for one, so that columns stay columns
 _READER_GONE = (errno.EPIPE, errno.EINVAL, errno.EIO)  # of a pipe, on Windows; of a terminal
 _WIDTH = 1000
 
@@ -18,10 +17,10 @@ _WIDTH = 1000
 class Stream(io.TextIOWrapper):
     """A stream's text, written as far as it can be.
 
-    Characters that its encoding does not have become plain ones or, where there is none for them,
-    escapes such as `\\u4e03`. Once the stream cannot be written what follows is lost without an
-    error: a reader that has seen enough (`| head`) does not end a training. Any other reason, such
-    as a full disk, is said on stderr.
+    Where its encoding lacks one of the characters that commands print, all of them become plain
+    ones; what else it lacks becomes an escape such as `\\u4e03`. Once the stream cannot be written
+    what follows is lost without an error: a reader that has seen enough (`| head`) does not end a
+    training.
 
     Attributes:
         failure: what went wrong; None while nothing has, or where only the reader has gone.
@@ -31,15 +30,17 @@ class Stream(io.TextIOWrapper):
         super().__init__(
             stream.buffer,
             stream.encoding,
-            "plain",
+            "backslashreplace",
             line_buffering=stream.line_buffering,
             write_through=stream.write_through,
         )
         self.failure: OSError | None = None
+        self._original = stream  # which would close the buffer, if it were let go
+        self._plain = not _can_write(stream.encoding)
 
     def write(self, text: str) -> int:
         try:
-            return super().write(text)
+            return super().write(text.translate(_PLAIN) if self._plain else text)
         except OSError as error:
             self._lose(error)
             return len(text)
@@ -64,7 +65,6 @@ def protect() -> None:
     Without that the next file that is opened would take the place of a closed one, and get what is
     meant for it.
     """
-    codecs.register_error("plain", _plain)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -92,12 +92,9 @@ def console() -> Console:
     return Console(highlight=False, width=_WIDTH, height=_WIDTH)
 
 
-def _plain(error: UnicodeError) -> tuple[str, int]:
-    """What `codecs` asks when an encoding has no such character."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    character = error.object[error.start]
-    plain = character.translate(_PLAIN)
-    if plain == character:
-        plain = character.encode("ascii", "backslashreplace").decode()
-    return plain, error.start + 1
+def _can_write(encoding: str) -> bool:
+    try:
+        _CHARACTERS.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
