@@ -21,6 +21,15 @@ from experiments import records, terminal
 from experiments.config import Config
 
 INTERRUPTED = 128 + signal.SIGINT
+_SETTINGS = {  # what the commands are written for, whatever the environment says
+    "jax_debug_infs": False,
+    "jax_debug_nans": False,  # `loop` finds them itself, and in metrics NaN means undefined
+    "jax_disable_jit": False,
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_transfer_guard": "allow",
+}
 
 
 class Command(NamedTuple):
@@ -130,6 +139,12 @@ def call(main: Callable[[], int], prints_results: bool = False) -> NoReturn:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         code = INTERRUPTED
+    except Warning as warning:
+        print(
+            f"error: {warning}\nIt is a warning, and PYTHONWARNINGS or -W makes warnings errors.",
+            file=sys.stderr,
+        )
+        code = 2
     lost = terminal.failure(sys.stdout)
     if lost:
         kind = "error" if prints_results else "warning"
@@ -140,11 +155,11 @@ def call(main: Callable[[], int], prints_results: bool = False) -> NoReturn:
 
 def _take_back_settings() -> None:
     """Undo what the environment says to JAX for the sake of other programs."""
-    jax.config.update("jax_enable_x64", False)  # all numbers here have 32 bits
     if jax.config.values["jax_disable_jit"]:
-        jax.config.update("jax_disable_jit", False)
         message = "JAX_DISABLE_JIT is not heeded: a step that is not compiled takes minutes."
         print(f"warning: {message}", file=sys.stderr)
+    for name, value in _SETTINGS.items():
+        jax.config.update(name, value)
 
 
 def parse(argv: Sequence[str]) -> Command | None:
@@ -199,7 +214,8 @@ def _stored(given: argparse.Namespace) -> Config:
     try:
         return records.read_config(given.resume)
     except ValueError as error:
-        fail(f"--resume {error}", "Give the folder of an earlier run.")
+        message, _, hint = str(error).partition("\n")
+        fail(f"--resume {message}", hint or "Give the folder of an earlier run.")
 
 
 def _check_changes(stored: Config, config: Config, force: bool) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ def open_workdir(workdir: epath.Path, config: Config, resume: bool) -> None:
     Raises:
         ValueError: it exists and is not an empty folder, or it cannot be made or written to.
     """
+    _check_name(workdir)
     used = workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir()))
     if resume:
         config = read_config(workdir)
@@ -82,10 +84,22 @@ def read_config(workdir: epath.Path) -> Config:
     Raises:
         ValueError: the folder is none that `experiments.run` has made.
     """
+    _check_name(workdir)
     try:
         return Config(**json.loads((workdir / "config.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{workdir} is no workdir of experiments.run: {error}.") from None
+
+
+def _check_name(workdir: epath.Path) -> None:
+    """Orbax takes names in UTF-8 alone, and would report others as damage."""
+    try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{workdir}: the name has characters outside of {sys.getfilesystemencoding()}.\n"
+            "Set PYTHONUTF8=1, or give the folder a name in UTF-8."
+        ) from None
 
 
 def write_json(path: epath.Path, content: Any) -> None:

@@ -151,7 +151,7 @@ def train_and_evaluate(run: Run, force: bool = False) -> int:
             _evaluate(run, states, now, compile_seconds)
             _print_next(run.workdir, unfinished=bool(stop))
             return INTERRUPTED if stop else 0
-    except FloatingPointError as error:  # a NonFiniteLoss or, with JAX_DEBUG_NANS, JAX's own
+    except loop.NonFiniteLoss as error:
         _print_error(f"{error}", f"The last good state is in {folder}.")
     except OSError as error:
         _print_error(f"{error}", f"Go on with --resume {run.workdir}, once that is mended.")
