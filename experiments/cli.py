@@ -1,12 +1,14 @@
 """The command line: a flag for each field of `Config`, and what all commands share."""
 
 import argparse
+import contextlib
 import dataclasses
 import os
+import signal
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO
@@ -15,8 +17,19 @@ import jax
 from etils import epath
 
 from experiments import config as configs
-from experiments import records
+from experiments import records, terminal
 from experiments.config import Config
+
+INTERRUPTED = 128 + signal.SIGINT
+_SETTINGS = {  # what the commands are written for, whatever the environment says
+    "jax_debug_infs": False,
+    "jax_debug_nans": False,  # `loop` finds them itself, and in metrics NaN means undefined
+    "jax_disable_jit": False,
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_transfer_guard": "allow",
+}
 
 
 class Command(NamedTuple):
@@ -78,11 +91,75 @@ def show_warning(
 
 
 def use_compilation_cache() -> None:
-    """Let the second start find the first one's compiled programs."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(cache / "mnist_jax" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    """Let the second start find the first one's compiled programs, where it can be written."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
+        user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache = user_cache / "mnist_jax" / "xla"
+        cache.mkdir(parents=True, exist_ok=True)
+        if os.access(cache, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(cache))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def check_devices() -> None:
+    """See that JAX finds a device; from then on it knows its devices.
+
+    Raises:
+        SystemExit: code 2 with an error of two lines.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX asserts it for a platform not installed
+        reason = str(error).partition("\n")[0].partition(" (set JAX_PLATFORMS")[0].rstrip(".")
+        for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME"):
+            if os.environ.get(name):
+                fail(
+                    f"{name} is {os.environ[name]}, which JAX cannot use here"
+                    + (f": {reason}." if reason else "."),
+                    f"Unset {name}, or install the jax of that platform: jax[cuda13], jax[tpu].",
+                )
+        fail(f"JAX finds no device: {reason}.", "JAX_PLATFORMS=cpu takes the processor.")
+
+
+def call(main: Callable[[], int], prints_results: bool = False) -> NoReturn:
+    """Run a command as this process, and end it with the command's exit code.
+
+    Args:
+        prints_results: they are nowhere else, so that exit code 1 says that they could not be
+            written. A reader that has gone (`| head`) has seen enough.
+    """
+    terminal.protect()
+    try:
+        _take_back_settings()
+        code: Any = main()
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        code = INTERRUPTED
+    except Warning as warning:
+        print(
+            f"error: {warning}\nIt is a warning, and PYTHONWARNINGS or -W makes warnings errors.",
+            file=sys.stderr,
+        )
+        code = 2
+    lost = terminal.failure(sys.stdout)
+    if lost:
+        kind = "error" if prints_results else "warning"
+        print(f"{kind}: standard output could not be written: {lost.strerror}.", file=sys.stderr)
+        code = code or int(prints_results)
+    sys.exit(code)
+
+
+def _take_back_settings() -> None:
+    """Undo what the environment says to JAX for the sake of other programs."""
+    if jax.config.values["jax_disable_jit"]:
+        message = "JAX_DISABLE_JIT is not heeded: a step that is not compiled takes minutes."
+        print(f"warning: {message}", file=sys.stderr)
+    for name, value in _SETTINGS.items():
+        jax.config.update(name, value)
 
 
 def parse(argv: Sequence[str]) -> Command | None:
@@ -137,7 +214,8 @@ def _stored(given: argparse.Namespace) -> Config:
     try:
         return records.read_config(given.resume)
     except ValueError as error:
-        fail(f"--resume {error}", "Give the folder of an earlier run.")
+        message, _, hint = str(error).partition("\n")
+        fail(f"--resume {message}", hint or "Give the folder of an earlier run.")
 
 
 def _check_changes(stored: Config, config: Config, force: bool) -> None:
@@ -146,11 +224,18 @@ def _check_changes(stored: Config, config: Config, force: bool) -> None:
         on_resume = option.metadata["on_resume"]
         if option.name == "epochs" and stored.snapshots > 1:
             on_resume = "never"  # it says when the snapshots are taken
+        elif option.name == "epochs" and stored.schedule != "constant":
+            on_resume = "forced"  # it says where in the schedule a step is
         if was == now or on_resume == "free" or (on_resume == "forced" and force):
             continue
         hint = "Add --force to go on with the new value."
         if on_resume == "never":
             hint = "The saved state has no use for another; start a new run."
+        elif option.name == "epochs":
+            hint = (
+                f"The {stored.schedule} schedule would be stretched over {now} epochs, and the "
+                "learning rate jump to another place of it. Add --force to go on so."
+            )
         fail(f"--{option.name.replace('_', '-')} was {was} and is now {now}.", hint)
 
 
@@ -173,7 +258,8 @@ def _parser() -> tuple[Parser, dict[str, Any]]:
         "--resume",
         type=epath.Path,
         metavar="FOLDER",
-        help="go on with the run in this folder, with its config; --epochs may be raised",
+        help="go on with the run in this folder, with its config; --epochs may be raised (with "
+        "--force where the learning rate has a schedule)",
     )
     parser.add_argument(
         "--force", action="store_true", help="with --resume: go on with changed fields or data"

@@ -1,5 +1,6 @@
 """What a run shows while it goes: a progress bar in a terminal, plain lines in a pipe."""
 
+import sys
 import time
 from types import TracebackType
 
@@ -18,6 +19,7 @@ class TrainingDisplay:
 
     def __init__(self, epochs: int, images_per_step: int, steps_done: int = 0) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
+        self._draws_bar = sys.stdout.isatty() and not self._console.is_dumb_terminal
         self._epochs = epochs
         self._images_per_step = images_per_step
         self._steps_done = steps_done
@@ -32,7 +34,7 @@ class TrainingDisplay:
             TextColumn("left"),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=not self._draws_bar,
         )
         self._task = self._progress.add_task(
             "", total=None, epoch=1, epochs=epochs, status="compiling"
@@ -66,7 +68,7 @@ class TrainingDisplay:
             status=f"loss {loss:.4f}  {speed:,.0f} images/s",
         )
         now = time.perf_counter()
-        if not self._console.is_terminal and now - self._last_line > _SECONDS_BETWEEN_LINES:
+        if not self._draws_bar and now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now
             left = (total - self._steps_done) * self._images_per_step / speed
             self.print(

@@ -11,17 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from experiments import cli, evaluation, records, trained
+from experiments import cli, evaluation, records, terminal, trained
 from experiments.trained import Trained
 from mnist_jax import data, parallel, shifts
 from mnist_jax.data import Dataset
 
-INTERRUPTED = 130
 _HINT = "See python -m experiments.evaluate --help."
-_PIPE_WIDTH = 120
 _SCORES = ("error_probability", "entropy", "mutual_information")
 
 
@@ -39,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = cli.show_warning
     cli.use_compilation_cache()
     parallel.use_cpu_cores()
+    cli.check_devices()
     try:
         loaded = trained.load(given.workdir)
         dataset = _load_dataset(loaded, given.dataset, given.data_dir)
@@ -53,10 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.fail(message, hint or _HINT)
     except KeyboardInterrupt:
         print("Interrupted; nothing was written.", file=sys.stderr)
-        return INTERRUPTED
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _PIPE_WIDTH
+        return cli.INTERRUPTED
+    console = terminal.console()
     for table in tables(made.results):
         console.print(table)
     print(f"All of it is in {given.workdir / 'evaluation.json'}; predictions.npz holds the logits.")
@@ -374,4 +370,4 @@ def _spread(accuracy: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.call(main)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from experiments import cli
+from experiments import cli, terminal
 from experiments import config as configs
 from mnist_jax import models
 from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
@@ -45,6 +45,7 @@ class Layer:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = _parser().parse(sys.argv[1:] if argv is None else argv)
+    cli.check_devices()
     reports = [_report(*kind) for kind in _chosen(given)]
     if given.json:
         print(json.dumps(reports, indent=2))
@@ -166,12 +167,9 @@ def _parser() -> cli.Parser:
 
 
 def _print_table(report: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 1000  # no wrapping in a pipe
+    console = terminal.console()
     table = Table(box=None, pad_edge=False)
     table.add_column("layer")
     for heading in ("output", "parameters", "multiply-adds"):
@@ -188,4 +186,4 @@ def _print_table(report: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.call(main, prints_results=True)

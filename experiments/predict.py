@@ -3,7 +3,6 @@
 import argparse
 import io
 import json
-import os
 import sys
 import warnings
 from collections import Counter
@@ -46,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     cli.use_compilation_cache()
     parallel.use_cpu_cores()
+    cli.check_devices()
     try:
         loaded = trained.load(given.workdir)
     except ValueError as error:
@@ -54,11 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names, images, failed = _read_all(given.images, prepare)
     if images:
         rows = _describe(names, loaded.predict(np.stack(images)), loaded.config.class_names)
-        try:
-            _print_json(rows) if given.json else _print_table(rows)
-            sys.stdout.flush()
-        except BrokenPipeError:  # `| head` has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_json(rows) if given.json else _print_table(rows)
     return int(failed)
 
 
@@ -241,4 +237,4 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.call(main, prints_results=True)

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -26,19 +27,50 @@ def open_workdir(workdir: epath.Path, config: Config, resume: bool) -> None:
     Raises:
         ValueError: it exists and is not an empty folder, or it cannot be made or written to.
     """
+    _check_name(workdir)
     used = workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir()))
     if resume:
         config = read_config(workdir)
     elif used:
-        raise ValueError(
-            f"--workdir {workdir} exists and is not an empty folder.\n"
-            "Choose another, or go on with the run in it by --resume."
-        )
+        raise _in_use(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            (workdir / "checkpoints").mkdir()  # only one of two runs that begin at once makes it
         write_json(workdir / "config.json", dataclasses.asdict(config))
+    except FileExistsError:
+        raise _in_use(workdir) from None
     except OSError as error:
-        raise ValueError(f"--workdir {workdir} cannot be written: {error.strerror}.") from error
+        raise _not_writable(workdir, error) from error
+
+
+def make_workdir(wanted: epath.Path) -> epath.Path:
+    """Make a folder of this name or, where there is one, with -2, -3, ... after it.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    workdir, number = wanted, 1
+    while True:
+        try:
+            workdir.mkdir(parents=True)  # of two runs that begin at once it fails for one
+            return workdir
+        except FileExistsError:
+            number += 1
+            workdir = wanted.parent / f"{wanted.name}-{number}"
+        except OSError as error:
+            raise _not_writable(workdir, error) from error
+
+
+def _in_use(workdir: epath.Path) -> ValueError:
+    return ValueError(
+        f"--workdir {workdir} exists and is not an empty folder.\n"
+        "Choose another, or go on with the run in it by --resume."
+    )
+
+
+def _not_writable(workdir: epath.Path, error: OSError) -> ValueError:
+    return ValueError(f"--workdir {workdir} cannot be written: {error.strerror}.")
 
 
 def writable(folder: epath.Path) -> bool:
@@ -52,10 +84,22 @@ def read_config(workdir: epath.Path) -> Config:
     Raises:
         ValueError: the folder is none that `experiments.run` has made.
     """
+    _check_name(workdir)
     try:
         return Config(**json.loads((workdir / "config.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{workdir} is no workdir of experiments.run: {error}.") from None
+
+
+def _check_name(workdir: epath.Path) -> None:
+    """Orbax takes names in UTF-8 alone, and would report others as damage."""
+    try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{workdir}: the name has characters outside of {sys.getfilesystemencoding()}.\n"
+            "Set PYTHONUTF8=1, or give the folder a name in UTF-8."
+        ) from None
 
 
 def write_json(path: epath.Path, content: Any) -> None:

@@ -20,7 +20,6 @@ from experiments.trained import Trained
 from mnist_jax import data, parallel
 from mnist_jax.data import Dataset
 
-INTERRUPTED = 130
 MOST_WRONG = 48  # pictures of wrong answers
 LEAST_SURE = 12  # pictures of right ones
 _HINT = "See python -m experiments.report --help."
@@ -62,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = cli.show_warning
     cli.use_compilation_cache()
     parallel.use_cpu_cores()
+    cli.check_devices()
     output = given.output or given.workdirs[0] / "report" / "index.html"
     try:
         sources = [_load(workdir) for workdir in given.workdirs]
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.fail(message, hint or _HINT)
     except KeyboardInterrupt:
         print("Interrupted; the report was not finished.", file=sys.stderr)
-        return INTERRUPTED
+        return cli.INTERRUPTED
     print(f"The report is {output}; its pictures lie beside it.")
     return 0
 
@@ -513,4 +513,4 @@ def _unfamiliar(run: Run) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.call(main)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ import optax
 from etils import epath
 
 from experiments import cli, progress, records, stacks
-from experiments.cli import Command
+from experiments.cli import INTERRUPTED, Command
 from experiments.config import Config
 from experiments.display import TrainingDisplay, draw
 from experiments.progress import Progress
@@ -27,8 +28,8 @@ from mnist_jax.loop import Chunk
 from mnist_jax.training import TrainState
 
 FAILED = 1
-INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+_HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # Windows has none
 _HELP = "See python -m experiments.run --help."
 
 
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         parallel.use_cpu_cores(command.config.devices, _side_by_side(command))
         _connect(command)
+        cli.check_devices()
         run = _prepare(command)
     except (ValueError, RuntimeError, data.DataUnavailable) as error:
         message, _, hint = str(error).partition("\n")
@@ -95,7 +97,8 @@ def _prepare(command: Command) -> Run:
     optimizer = stacks.make_optimizer(config, config.epochs * steps)
     workdir = command.workdir
     if workdir is None:
-        workdir = epath.Path("runs") / f"{command.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        begun = f"{datetime.now():%Y%m%d-%H%M%S}"
+        workdir = records.make_workdir(epath.Path("runs") / f"{command.name}-{begun}")
     problem = None
     if parallel.is_lead():
         try:
@@ -116,8 +119,8 @@ def train_and_evaluate(run: Run, force: bool = False) -> int:
     Returns:
         0; 1 when the loss became NaN or infinite, nothing more can be written or another process
         was lost (the workdir keeps the last good state); 130 after SIGINT (what was trained is
-        saved and evaluated); 143 after SIGTERM (it is saved). A second signal ends the process at
-        once.
+        saved and evaluated); 143 after SIGTERM, 129 after SIGHUP, as from a terminal that closes
+        (it is saved). A second signal ends the process at once.
     """
     # These take a second to import, which a mistyped command should not have to wait for.
     from tensorboardX import SummaryWriter
@@ -130,7 +133,7 @@ def train_and_evaluate(run: Run, force: bool = False) -> int:
     print(_first_line(run), flush=True)
     try:
         with (
-            loop.interrupts(second=lambda number: os._exit(128 + number)) as signals,
+            loop.interrupts(_leave_at_once, _signals()) as signals,
             Checkpoints(folder, keep=snapshots) as checkpoints,
             SummaryWriter(str(run.workdir / "tensorboard"), **board_options) as board,
         ):
@@ -138,14 +141,15 @@ def train_and_evaluate(run: Run, force: bool = False) -> int:
             states, now, compile_seconds, stop = _train(
                 run, states, before, checkpoints, board, signals
             )
-            if stop == signal.SIGTERM:
+            if stop in (signal.SIGTERM, *_HANGUP):
                 print(f"Terminated: what is trained is saved. Go on with --resume {run.workdir}")
-                return TERMINATED
+                return 128 + stop
             if stop:
                 print("Interrupted: what is trained is saved, and evaluated now.", flush=True)
             if snapshots:
                 checkpoints.wait()  # they are read for the evaluation
             _evaluate(run, states, now, compile_seconds)
+            _print_next(run.workdir, unfinished=bool(stop))
             return INTERRUPTED if stop else 0
     except loop.NonFiniteLoss as error:
         _print_error(f"{error}", f"The last good state is in {folder}.")
@@ -158,6 +162,17 @@ def train_and_evaluate(run: Run, force: bool = False) -> int:
         _print_error(f"another process was lost: {reason}", f"Go on with --resume {run.workdir}")
         os._exit(FAILED)  # a usual end would wait for the lost one
     return FAILED
+
+
+def _signals() -> list[int]:
+    """What stops a training; SIGHUP where it is not ignored, as under nohup."""
+    heard = [number for number in _HANGUP if signal.getsignal(number) is not signal.SIG_IGN]
+    return [signal.SIGINT, signal.SIGTERM, *heard]
+
+
+def _leave_at_once(second_signal: int) -> None:
+    if second_signal not in _HANGUP:  # a closing terminal and its shell both send it
+        os._exit(128 + second_signal)
 
 
 def _begin(run: Run, checkpoints: Any, force: bool) -> tuple[dict[str, TrainState], Progress]:
@@ -180,6 +195,7 @@ def _begin(run: Run, checkpoints: Any, force: bool) -> tuple[dict[str, TrainStat
             "Add --force to go on with other data.",
         )
     print(f"Going on after epoch {before.epochs}, step {before.steps} of the next.", flush=True)
+    _print_jump(run, Config(**saved.details["config"]), saved.step)
     if parallel.is_lead():
         records.write_json(run.workdir / "config.json", dataclasses.asdict(run.config))
     _write_metrics(run, before)
@@ -187,6 +203,26 @@ def _begin(run: Run, checkpoints: Any, force: bool) -> tuple[dict[str, TrainStat
         name: parallel.place(stack.layout, saved.state[name]) for name, stack in run.kinds.items()
     }
     return states, before
+
+
+def _print_jump(run: Run, then: Config, step: int) -> None:
+    """Say where the learning rate goes on when it is not where it would have been.
+
+    Args:
+        then: the config of the steps done so far.
+        step: how many they are.
+    """
+    n = len(run.dataset.train.labels)
+    rates = [
+        float(stacks.make_schedule(config, config.epochs * max(1, n // config.batch_size))(step))
+        for config in (then, run.config)
+    ]
+    if rates[0] != rates[1]:
+        print(
+            f"Of {then.epochs} epochs, {then.schedule}, the next learning rate would have been "
+            f"{rates[0]:.3g}; of {run.config.epochs}, {run.config.schedule}, it is {rates[1]:.3g}.",
+            flush=True,
+        )
 
 
 def _train(
@@ -390,9 +426,20 @@ def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset
     )
 
 
+def _print_next(workdir: epath.Path, unfinished: bool) -> None:
+    """Where everything is, and what can be done with it."""
+    folder = shlex.quote(str(workdir))
+    commands = [f"evaluate {folder}", f"report {folder}", f"predict {folder} IMAGE..."]
+    if unfinished:
+        commands.insert(0, f"run --resume {folder}")
+    print(f"All of it is in {workdir}. Next:")
+    for command in commands:
+        print(f"  python -m experiments.{command}")
+
+
 def _print_error(message: str, hint: str) -> None:
     print(f"error: {message}\n{hint}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.call(main)

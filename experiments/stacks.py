@@ -58,6 +58,13 @@ def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransforma
     )
 
 
+def make_schedule(config: Config, total_steps: int) -> optax.Schedule:
+    """The learning rate by step; `total_steps` are those of the whole run."""
+    return training.make_schedule(
+        config.learning_rate, total_steps, config.schedule, config.snapshots
+    )
+
+
 def shapes(
     stacks: dict[str, Stack], optimizer: optax.GradientTransformation
 ) -> dict[str, TrainState]:

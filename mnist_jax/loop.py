@@ -43,8 +43,11 @@ def _raise(signal_number: int) -> NoReturn:
 
 
 @contextlib.contextmanager
-def interrupts(second: Callable[[int], NoReturn] = _raise) -> Iterator[list[int]]:
-    """Turn SIGINT (Ctrl-C) and SIGTERM into entries of a list, to be looked at between chunks.
+def interrupts(
+    second: Callable[[int], None] = _raise, signals: Sequence[int] = _SIGNALS
+) -> Iterator[list[int]]:
+    """Turn SIGINT (Ctrl-C) and SIGTERM, or others, into entries of a list, to be looked at between
+    chunks.
 
     An exception in the middle of a chunk would lose the state, whose buffers are used up there. A
     second signal calls `second` with its number at once, which by default raises
@@ -61,7 +64,7 @@ def interrupts(second: Callable[[int], NoReturn] = _raise) -> Iterator[list[int]
             second(signal_number)
         received.append(signal_number)
 
-    previous = {number: signal.signal(number, handle) for number in _SIGNALS}
+    previous = {number: signal.signal(number, handle) for number in signals}
     try:
         yield received
     finally:

@@ -76,13 +76,32 @@ def make_optimizer(
         ValueError: an unknown name, a learning rate of 0 or below, a negative weight decay, a beta
             or `ema` outside [0, 1), `cycles` that do not divide `total_steps`.
     """
-    if not 0 < learning_rate < float("inf"):
-        raise ValueError(f"learning_rate must be above 0, not {learning_rate}.")
     if not 0 <= weight_decay < float("inf"):
         raise ValueError(f"weight_decay must be at least 0, not {weight_decay}.")
     for name, decay in (("beta1", beta1), ("beta2", beta2), ("ema", ema or 0.0)):
         if not 0 <= decay < 1:
             raise ValueError(f"{name} must be in [0, 1), not {decay}.")
+    rate = make_schedule(learning_rate, total_steps, schedule, cycles)
+    directions: dict[str, Callable[[], optax.GradientTransformation]] = {
+        "adam": lambda: optax.scale_by_adam(beta1, beta2, eps=1e-8),
+        "sgd": lambda: optax.trace(beta1, nesterov=True),
+    }
+    if optimizer not in directions:
+        raise ValueError(f"optimizer must be one of {', '.join(directions)}, not {optimizer!r}.")
+    return optax.chain(
+        directions[optimizer](),
+        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
+        optax.scale_by_learning_rate(rate),
+        *([] if ema is None else [average_params(ema)]),
+    )
+
+
+def make_schedule(
+    learning_rate: float, total_steps: int, schedule: ScheduleName = "constant", cycles: int = 1
+) -> optax.Schedule:
+    """The learning rate by the number of steps done; arguments and errors of `make_optimizer`."""
+    if not 0 < learning_rate < float("inf"):
+        raise ValueError(f"learning_rate must be above 0, not {learning_rate}.")
     if cycles < 1 or total_steps % cycles:
         raise ValueError(f"cycles must divide the {total_steps} steps, which {cycles} does not.")
     length = total_steps // cycles
@@ -91,22 +110,10 @@ def make_optimizer(
         "cosine": lambda: optax.cosine_decay_schedule(learning_rate, length),
         "onecycle": lambda: optax.cosine_onecycle_schedule(length, learning_rate),
     }
-    directions: dict[str, Callable[[], optax.GradientTransformation]] = {
-        "adam": lambda: optax.scale_by_adam(beta1, beta2, eps=1e-8),
-        "sgd": lambda: optax.trace(beta1, nesterov=True),
-    }
-    if optimizer not in directions:
-        raise ValueError(f"optimizer must be one of {', '.join(directions)}, not {optimizer!r}.")
     if schedule not in schedules:
         raise ValueError(f"schedule must be one of {', '.join(schedules)}, not {schedule!r}.")
     once = schedules[schedule]()
-    rate = once if cycles == 1 else (lambda step: once(step % length))
-    return optax.chain(
-        directions[optimizer](),
-        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
-        optax.scale_by_learning_rate(rate),
-        *([] if ema is None else [average_params(ema)]),
-    )
+    return once if cycles == 1 else (lambda step: once(step % length))
 
 
 def average_params(decay: float) -> optax.GradientTransformation:

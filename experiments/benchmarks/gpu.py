@@ -439,4 +439,4 @@ PARTS = {
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.call(main, prints_results=True)

@@ -314,4 +314,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.call(main, prints_results=True)
