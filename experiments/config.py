@@ -11,8 +11,20 @@ from experiments import configs
 from mnist_jax import data, models
 
 Network = Literal["simple", "deep", "layers", "fast"]
-Dataset = Literal["auto", "mnist", "fashion_mnist", "kmnist", "mnist5k"]
-
+Dataset = Literal[
+    "auto",
+    "mnist",
+    "fashion_mnist",
+    "kmnist",
+    "qmnist",
+    "emnist/byclass",
+    "emnist/bymerge",
+    "emnist/balanced",
+    "emnist/letters",
+    "emnist/digits",
+    "emnist/mnist",
+    "mnist5k",
+]
 
 OnResume = Literal["forced", "free", "never"]  # how a field may change when a run goes on
 
@@ -82,12 +94,18 @@ class Config:
         "of products; auto: the device's own (CPU float32, GPU tf32, TPU bfloat16); bfloat16: of "
         "all values but the weights",
     )
-    dataset: Dataset = _option("auto", "auto: mnist, or mnist5k where mnist cannot be had")
+    dataset: Dataset = _option(
+        "auto", "auto: what --data-dir holds; without it mnist, or mnist5k where that cannot be had"
+    )
     data_dir: str | None = _option(
-        None, "folder of IDX files; None: MNIST_JAX_DATA, then TFDS", "free"
+        None,
+        "folder or file of IDX, .npz, .csv, or pictures in a folder a class; None: "
+        "MNIST_JAX_DATA, then TFDS",
+        "free",
     )
     validation: int | None = _option(
-        None, "training images kept for validation; None: 5,000 (mnist5k: 500)"
+        None,
+        "training images kept for validation; None: the data's own, or 5,000, but a tenth at most",
     )
     devices: int | None = _option(
         None, "how many to use, of each process; None: all (on a CPU: each core)", "free"
@@ -157,7 +175,7 @@ class Config:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the data set."""
+        """Those of the data set by its name; a folder may hold others."""
         return data.CLASS_NAMES["mnist" if self.dataset == "auto" else self.dataset]
 
     @property

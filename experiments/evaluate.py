@@ -95,7 +95,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help=f"{', '.join(data.NAMES)} (default: the one trained on)",
     )
     parser.add_argument(
-        "--data-dir", metavar="FOLDER", help="of the data set's IDX files (default: as in training)"
+        "--data-dir", metavar="FOLDER", help="or file, of the data (default: as in training)"
     )
     parser.add_argument(
         "--shift",
@@ -107,7 +107,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--unfamiliar",
         metavar="FOLDER",
-        help="IDX files (t10k-*) of images of something else, which uncertainty should tell apart",
+        help="or file, of images of something else, which uncertainty should tell apart: the test "
+        "images of anything that --data-dir of experiments.run takes",
     )
     parser.add_argument(
         "--mc-dropout",
@@ -135,7 +136,8 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
         return trained.load_dataset(loaded)
     same = name in (None, loaded.config.dataset)
     validation = loaded.config.validation if same else None
-    return data.load(name or loaded.config.dataset, data_dir, validation=validation)
+    name = name or loaded.config.dataset
+    return data.load(name, data_dir, validation=validation, class_names=loaded.class_names)
 
 
 def evaluate(

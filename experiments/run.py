@@ -91,8 +91,15 @@ def _connect(command: Command) -> None:
 def _prepare(command: Command) -> Run:
     """Check everything that can be wrong; the workdir is made last."""
     config = command.config
-    kinds = stacks.create(config, config.devices)
-    dataset = data.load(config.dataset, config.data_dir, validation=config.validation)
+    # A run goes on with the classes that its networks have.
+    trained_on = records.read_dataset(command.workdir, config) if command.resume else None
+    dataset = data.load(
+        config.dataset,
+        config.data_dir,
+        validation=config.validation,
+        class_names=trained_on and trained_on.class_names,
+    )
+    kinds = stacks.create(config, config.devices, len(dataset.class_names))
     steps = training.steps_per_epoch(len(dataset.train.labels), config.batch_size)
     optimizer = stacks.make_optimizer(config, config.epochs * steps)
     workdir = command.workdir
@@ -103,6 +110,7 @@ def _prepare(command: Command) -> Run:
     if parallel.is_lead():
         try:
             records.open_workdir(workdir, config, command.resume)
+            records.write_dataset(workdir, dataset)
         except ValueError as error:
             problem = error
     if parallel.agree(problem is not None):

@@ -326,8 +326,7 @@ def _without_surroundings(parts: list[_Part]) -> list[_Part]:
     parts = [
         part
         for part in parts
-        if not part.sides
-        or inside < (0.4 if part.sides < 3 else 0.25) * part.size
+        if not part.sides or inside < (0.4 if part.sides < 3 else 0.25) * part.size
     ]
     largest = max((part.size for part in parts), default=0)
     strongest = max((part.contrast for part in parts if part.size > 0.4 * largest), default=0.0)
