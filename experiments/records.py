@@ -1,5 +1,6 @@
 """The files of a workdir, except the checkpoints."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -111,7 +112,7 @@ class TrainedOn(NamedTuple):
 
 def write_dataset(workdir: epath.Path, dataset: Dataset) -> None:
     """Write the data set's name, source and classes into a workdir, as `dataset.json`."""
-    content = {"name": dataset.name, "source": dataset.source}
+    content: dict[str, Any] = {"name": dataset.name, "source": dataset.source}
     content |= {"class_names": dataset.class_names, "characters": dataset.characters}
     write_json(workdir / "dataset.json", content)
 
@@ -131,6 +132,14 @@ def read_dataset(workdir: epath.Path, config: Config) -> TrainedOn:
         return TrainedOn(tuple(content["class_names"]), content["characters"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}.") from None
+
+
+def read_threshold(workdir: epath.Path) -> float | None:
+    """The entropy above which a workdir's members are unsure; None where there is none."""
+    for name in ("evaluation.json", "results.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return float(json.loads((workdir / name).read_text())["unsure"]["entropy"])
+    return None
 
 
 def write_json(path: epath.Path, content: Any) -> None:

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 import optax
 from etils import epath
 
-from experiments import cli, progress, records, stacks
+from experiments import cli, progress, records, stacks, unsure
 from experiments.cli import INTERRUPTED, Command
 from experiments.config import Config
 from experiments.display import TrainingDisplay, draw
@@ -345,9 +346,10 @@ def _evaluate(
 
         loaded = trained.load(run.workdir)
         members = [member.describe() for member in loaded.members]
-        logits = loaded.predict(images)
+        predict = loaded.predict
     else:
-        logits = _predict(run, states, images)
+        predict = partial(_predict, run, states)
+    logits = predict(images)
     results = (
         records.describe(run.config, run.dataset)
         | _scores("test", members, logits, labels)
@@ -357,6 +359,9 @@ def _evaluate(
             "compile_seconds": round(compile_seconds, 3),
             "images_per_second": round(now.images / now.train_seconds, 1),
         }
+        | unsure.fit(
+            run.config, run.dataset.validation, lambda images: _predict(run, states, images)
+        )
         | records.environment({name: stack.layout for name, stack in run.kinds.items()})
     )
     if parallel.is_lead():

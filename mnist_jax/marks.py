@@ -18,9 +18,10 @@ _NOISE_LEVELS = 6.0  # ink stands out of the noise by so many standard deviation
 _SMOOTHING = (0.7, 1.5, 3.0)  # pixels; more where noise hides what is written
 _WINDOWS = (0.12, 0.35)  # of the longer side: what is wider belongs to the background
 _EDGE = 0.35  # a stroke ends where it has so much of its full contrast
+_MOST = 200  # connected parts of writing and its surroundings
 _EIGHT = np.ones((3, 3), bool)
 _ENOUGH = 0.5  # a way of looking this good needs no stronger smoothing
-_LEAST = 0.04  # and one this bad found nothing
+_LEAST = 0.15  # and one this bad found nothing
 
 
 class Mark(NamedTuple):
@@ -38,7 +39,7 @@ class _Part(NamedTuple):
     columns: slice
     mask: np.ndarray  # bool, of the part's box
     area: int
-    sides: int  # of the picture that it touches
+    sides: tuple[bool, bool, bool, bool]  # of the picture that it touches, as in `Mark.box`
     contrast: float
 
     @property
@@ -211,6 +212,8 @@ def _quadratic_terms(height: int, width: int) -> np.ndarray:
 
 def _otsu(values: np.ndarray) -> float:
     """The threshold between two classes with the largest variance between them (Otsu 1979)."""
+    if not np.ptp(values):
+        return float(values.flat[0])
     counts, edges = np.histogram(values, 64)
     centres = (edges[1:] + edges[:-1]) / 2
     below = np.cumsum(counts)
@@ -233,7 +236,7 @@ def _look(contrast: np.ndarray, steep: np.ndarray, noise: float) -> _Look:
     mask = _without_lines(mask)
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
     parts = _parts(mask, contrast)
-    kept = _without_surroundings(parts)
+    kept = _without_surroundings(parts) if len(parts) <= _MOST else []  # texture has more
     groups = _groups(kept) if kept else []
     if not groups:
         return _Look(0.0, 0.0, [])
@@ -312,22 +315,18 @@ def _parts(mask: np.ndarray, contrast: np.ndarray) -> list[_Part]:
     for i in np.flatnonzero(areas >= least):
         rows, columns = boxes[i]
         own = labels[rows, columns] == i + 1
-        sides = [rows.start == 0, rows.stop == height, columns.start == 0, columns.stop == width]
+        sides = rows.start == 0, rows.stop == height, columns.start == 0, columns.stop == width
         strength = float(contrast[rows, columns][own].mean())
-        parts.append(_Part(rows, columns, own, int(areas[i]), sum(sides), strength))
+        parts.append(_Part(rows, columns, own, int(areas[i]), sides, strength))
     return parts
 
 
 def _without_surroundings(parts: list[_Part]) -> list[_Part]:
     """Leave out frames, underlines, and what comes in from the picture's edges."""
     parts = [part for part in parts if not _is_frame(part, parts)]
-    parts = [part for part in parts if not _is_dash(part)] or parts
-    inside = max((part.size for part in parts if not part.sides), default=0)
-    parts = [
-        part
-        for part in parts
-        if not part.sides or inside < (0.4 if part.sides < 3 else 0.25) * part.size
-    ]
+    parts = [part for part in parts if not _is_line(part)] or parts
+    inside = [part for part in parts if not any(part.sides)]
+    parts = [part for part in parts if not _comes_in(part, inside)]
     largest = max((part.size for part in parts), default=0)
     strongest = max((part.contrast for part in parts if part.size > 0.4 * largest), default=0.0)
     return [
@@ -365,15 +364,28 @@ def _surrounds(part: _Part, other: _Part) -> bool:
     return sum(bool(there.any()) for there in beyond) >= 3
 
 
-def _is_dash(part: _Part) -> bool:
-    """Whether a part is a straight line that lies, which no digit is."""
+def _is_line(part: _Part) -> bool:
+    """Whether a part is straight, and lies or comes in from an edge, as no digit does."""
     rows, columns = np.nonzero(part.mask)
     if len(rows) < 5:
         return False
-    covariance = np.cov(np.stack([rows, columns]))
-    (least, most), directions = np.linalg.eigh(covariance)
+    (least, most), directions = np.linalg.eigh(np.cov(np.stack([rows, columns])))
     flat = abs(directions[1, -1]) > np.cos(np.deg2rad(25))
-    return bool(flat and most > 30 * least)
+    return bool((flat or any(part.sides)) and most > 30 * least)
+
+
+def _comes_in(part: _Part, inside: list[_Part]) -> bool:
+    """Whether a part is the end of something that lies beyond the picture's edge.
+
+    Args:
+        inside: the parts that touch no edge.
+    """
+    if not any(part.sides) or sum(other.area for other in inside) < 0.5 * part.area:
+        return False
+    top, bottom, left, right = part.sides
+    high = part.height / np.median([other.height for other in inside])
+    wide = part.width / np.median([other.width for other in inside])
+    return bool(((top or bottom) and high < 0.7) or ((left or right) and wide < 0.7))
 
 
 def _groups(parts: list[_Part]) -> list[list[_Part]]:
@@ -426,8 +438,8 @@ def _mark(group: list[_Part], contrast: np.ndarray, ink: float) -> Mark:
     mask = _mask(group, contrast.shape)
     reach = 1 + max(mask.shape) // 200  # the soft edge of a stroke lies beyond the mask
     near = ndimage.binary_dilation(mask, iterations=reach)
-    values = np.where(near, np.clip(contrast / ink, 0, 1), 0).astype(np.float32)
     box = _box(group)
+    values = np.where(near, np.clip(contrast / ink, 0, 1), 0).astype(np.float32)
     return Mark(values, box, _likeness(group, mask, box))
 
 
@@ -443,7 +455,9 @@ def _likeness(group: list[_Part], mask: np.ndarray, box: tuple[int, int, int, in
     depth = ndimage.distance_transform_edt(np.pad(own, 1)).max()
     thick = float(np.clip((0.32 - depth / max(height, width)) / 0.1, 0.05, 1))
     lying = float(np.clip(2.2 - width / height, 0.1, 1))
-    whole = 0.9 ** max(part.sides for part in group)
+    edge = 0.03 * min(mask.shape)
+    away = min(top, left, mask.shape[0] - bottom, mask.shape[1] - right) > edge
+    whole = 1.0 if away else 0.9
     return solid * thick * lying * whole
 
 
