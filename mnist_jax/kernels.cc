@@ -22,6 +22,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 
@@ -192,12 +193,12 @@ INLINE void sum_rows(const Entry* entry, const Entry* end, const float* b, Index
                      Write write) {
   using Float = typename Lanes<W>::Float;
   Float sums[Vectors] = {};
-  if (write == Write::kAdd)
-    for (int j = 0; j < Vectors; ++j) sums[j] = load<Float>(c + j * W);
   for (; entry < end; ++entry) {
     const float* row = b + entry->row * b_row;
     for (int j = 0; j < Vectors; ++j) sums[j] += entry->value * load<Float>(row + j * W);
   }
+  if (write == Write::kAdd)
+    for (int j = 0; j < Vectors; ++j) sums[j] += load<Float>(c + j * W);
   if constexpr (W == kLanes)
     if (write == Write::kStream) {
       for (int j = 0; j < Vectors; ++j) stream(c + j * W, sums[j]);
@@ -663,8 +664,8 @@ void conv_backward(const Shape& shape, const float* images, const float* kernel,
   for (Index n = 0; n < shape.n; ++n) {
     list_outputs(shape, places + n * pooled, grad + n * pooled, parts, by_pixel, by_feature);
     for (Index f = 0; f < features; ++f)
-      for (const Entry* entry = by_feature.begin(f); entry < by_feature.end(f); ++entry)
-        bias_grad[f] += entry->value;
+      bias_grad[f] += std::accumulate(by_feature.begin(f), by_feature.end(f), 0.0f,
+                                      [](float sum, Entry entry) { return sum + entry.value; });
     const Index image = n * shape.height * inner;
     copy_lines(images + image, inner, shape.height, inner, padded + top, line);
     std::fill(padded_grad, padded_grad + padded_floats, 0.0f);
@@ -750,9 +751,10 @@ void direct_backward(const Shape& shape, const float* images, const Byte* places
   const Index features = shape.features, row = padded.width;
   for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
     using Float = typename Lanes<width>::Float;
-    Float sums[Size][Size] = {}, bias_sum{};
+    Float totals[Size][Size] = {}, bias_total{};
     Index place = start;
     for (Index n = 0; n < shape.n; ++n) {
+      Float sums[Size][Size] = {}, bias_sum{};  // of one image, as long sums lose digits
       padded.fill(images + n * shape.height * shape.width);
       for (Index y = 0; y < shape.pooled_height(); ++y)
         for (Index x = 0; x < shape.pooled_width(); ++x, place += features) {
@@ -774,11 +776,14 @@ void direct_backward(const Shape& shape, const float* images, const Byte* places
               sums[i][j] += pixel[row + 1] * values[3];
             }
         }
+      for (int i = 0; i < Size; ++i)
+        for (int j = 0; j < Size; ++j) totals[i][j] += sums[i][j];
+      bias_total += bias_sum;
     }
     for (int i = 0; i < Size; ++i)
       for (int j = 0; j < Size; ++j)
-        store(kernel_grad + (i * Size + j) * features + start, sums[i][j]);
-    store(bias_grad + start, bias_sum);
+        store(kernel_grad + (i * Size + j) * features + start, totals[i][j]);
+    store(bias_grad + start, bias_total);
   });
 }
 
