@@ -67,7 +67,7 @@ class TrainedOn(NamedTuple):
 
 def write_dataset(workdir: epath.Path, dataset: Dataset) -> None:
     """Write the data set's name, source and classes into a workdir, as `dataset.json`."""
-    content = {"name": dataset.name, "source": dataset.source}
+    content: dict[str, Any] = {"name": dataset.name, "source": dataset.source}
     content |= {"class_names": dataset.class_names, "characters": dataset.characters}
     write_json(workdir / "dataset.json", content)
 
