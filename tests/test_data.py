@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_jax import data
-from mnist_jax.data import downloads
-from mnist_jax.data import DataError, DataUnavailable, FallbackWarning
+from mnist_jax.data import DataError, DataUnavailable, FallbackWarning, downloads
+from tests.samples import TYPES, idx
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -25,15 +25,6 @@ FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-
-
-# The IDX format's own numbers for types.
-TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-
-
-def idx(array: np.ndarray, kind: int = 8) -> bytes:
-    header = bytes([0, 0, kind, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-    return header + array.astype(TYPES[kind]).tobytes()
 
 
 def write_digits(folder: Path, train: int, test: int) -> Path:
