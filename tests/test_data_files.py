@@ -222,7 +222,7 @@ def test_a_format_that_is_not_read_is_named(tmp_path, name, words):
         (lambda f: f.write_bytes(f.read_bytes()[:-100]), "damaged, or no zip archive"),
         (
             lambda f: f.write_bytes(f.read_bytes().replace(b"\x1f\x8b\x08", b"\x1f\x8b\x09")),
-            "archive",
+            "ubyte",
         ),
     ],
 )
