@@ -92,6 +92,7 @@ def _connect(command: Command) -> None:
 def _prepare(command: Command) -> Run:
     """Check everything that can be wrong; the workdir is made last."""
     config = command.config
+    kinds = stacks.create(config, config.devices)  # what is wrong there is said before data are got
     # A run goes on with the classes that its networks have.
     trained_on = records.read_dataset(command.workdir, config) if command.resume else None
     dataset = data.load(
@@ -111,7 +112,8 @@ def _prepare(command: Command) -> Run:
     if parallel.is_lead():
         try:
             records.open_workdir(workdir, config, command.resume)
-            records.write_dataset(workdir, dataset)
+            if not command.resume:
+                records.write_dataset(workdir, dataset)
         except ValueError as error:
             problem = error
     if parallel.agree(problem is not None):

@@ -180,7 +180,10 @@ def as_labels(array: np.ndarray, where: str, count: int) -> np.ndarray:
     if array.ndim != 1:
         raise DataError(f"{where}: holds {_by(array)} values, not [n] labels, one an image.")
     if array.dtype.kind in "US":
-        return as_numbers(array.astype(str))
+        words = array.astype(str)
+        if (words == "").any():
+            raise DataError(f"{where}: label {int((words == '').argmax())} is empty.")
+        return as_numbers(words)
     if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.floor(array))).all():
         raise DataError(f"{where}: holds fractions, not labels, which are whole numbers or words.")
     labels = array.astype(np.int64)

@@ -121,10 +121,7 @@ def find(path: str | PathLike[str]) -> list[File]:
     if path.is_dir():
         return _in_folder(path)
     if not path.is_file():
-        raise DataError(
-            f"{path} is no folder and no file; it should hold train-images-idx3-ubyte and its "
-            f"like.\n{READ_HERE}"
-        )
+        raise DataError(f"{path} is no folder and no file.")
     if path.suffix.lower() == ".zip":
         return in_zip(_file(path, PurePosixPath(path.name)))
     this = _file(path, PurePosixPath(path.name))
@@ -201,7 +198,7 @@ def reading(file: File) -> Iterator[IO[bytes]]:
             for _ in range(_LAYERS):
                 if stream.peek(2)[:2] != _GZIP:
                     break
-                packed = stack.enter_context(gzip.GzipFile(fileobj=stream))
+                packed = stack.enter_context(gzip.GzipFile(fileobj=stream, mode="rb"))
                 stream = io.BufferedReader(cast(io.RawIOBase, packed), _BUFFER)
             yield stream
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -230,13 +230,11 @@ def _first_file(split: str) -> str:
 def _why_nothing(here: Sequence[File], place: str, split: str, problems: Sequence[str]) -> str:
     if problems:
         return problems[0]
+    other = files.unread(here)
     for file in here:
         if file.suffix == ".npz":
-            return (
-                f"{file.where}: holds {splitting.listed(arrays.names_in_npz(file))}.\n"
-                "The arrays' names must tell what they are, as x_train, y_train, x_test, y_test do."
-            )
-    other = files.unread(here)
+            names = splitting.listed(arrays.names_in_npz(file))
+            other = f"{file.path} holds {names}, not x_train, y_train, x_test and y_test."
     what = ", nor its like." if other is None else f"; {other}"
     return f"{place} has {_first_file(split)}{what}\n{READ_HERE}"
 

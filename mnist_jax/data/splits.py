@@ -121,7 +121,7 @@ def _naming(
 def _natural(kind: Any) -> tuple[Any, ...]:
     """For sorting: whole numbers inside words by their value."""
     parts = re.split(r"(\d+)", str(kind).lower())
-    return *(int(part) if i % 2 else part for i, part in enumerate(parts)), str(kind)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(kind)
 
 
 def listed(words: Sequence[str]) -> str:

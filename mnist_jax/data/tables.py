@@ -129,7 +129,10 @@ def _odd_one(file: File, names: list[str], header: bool, delimiter: str, among: 
         if counted[0] != counted[1]:
             return last if counted[0] else first
     # A corner's pixel hardly ever changes; labels do.
-    labels, corner = _load(file, _Layout(delimiter, header, first, [last]))
+    try:
+        labels, corner = _load(file, _Layout(delimiter, header, first, [last]))
+    except DataError:  # words, last
+        return last
     return last if len(np.unique(labels)) == 1 < len(np.unique(corner)) else first
 
 
@@ -137,9 +140,6 @@ def _read_part(tables: dict[str, tuple[File, _Layout]], split: str) -> Part:
     file, layout = tables[split]
     labels, pixels = _load(file, layout)
     images = arrays.as_images(pixels, file.where)
-    if labels.dtype.kind == "U" and not labels.all():
-        row = int(np.flatnonzero(labels == "")[0])
-        raise DataError(f"{file.where}: image {row} has no label.")
     return Part(images, arrays.as_labels(labels, file.where, len(images)), file.where)
 
 
