@@ -62,7 +62,9 @@ class Parser(argparse.ArgumentParser):
             word = unknown[0].split("=")[0]
             flags = [flag for action in self._actions for flag in action.option_strings]
             long_flags = [flag for flag in flags if flag.startswith("--")]
-            fail(f"{word} is no flag of this command.", nearest(word, long_flags))
+            short_for = [flag for flag in long_flags if _initials(flag) == word.lstrip("-")]
+            hint = f"Did you mean {' or '.join(short_for)}?" if short_for else None
+            fail(f"{word} is no flag of this command.", hint or nearest(word, long_flags))
         return given
 
 
@@ -76,6 +78,11 @@ def nearest(word: str, words: Sequence[str]) -> str:
     """A line that names the nearest right words."""
     near = get_close_matches(word, words, n=2, cutoff=0.5)
     return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(words)}."
+
+
+def _initials(flag: str) -> str:
+    """What some call it for short: lr for --learning-rate."""
+    return "".join(part[0] for part in flag.removeprefix("--").split("-"))
 
 
 def show_warning(

@@ -1,5 +1,7 @@
 """What a run is made of: `Config`, and the ready ones in `experiments/configs/`."""
 
+import ast
+import inspect
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
@@ -194,4 +196,5 @@ def names() -> list[str]:
 def get(name: str) -> tuple[Config, str]:
     """A ready config and its line of description."""
     module = import_module(f"experiments.configs.{name}")
-    return module.config, (module.__doc__ or "").strip()
+    # From the source, since with PYTHONOPTIMIZE=2 there is no __doc__.
+    return module.config, ast.get_docstring(ast.parse(inspect.getsource(module))) or ""

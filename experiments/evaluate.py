@@ -1,13 +1,15 @@
 """Evaluate trained members on test data: `python -m experiments.evaluate WORKDIR`."""
 
 import argparse
+import hashlib
 import json
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from etils import epath
 from rich import box
@@ -18,6 +20,7 @@ from experiments.trained import Trained
 from mnist_jax import data, parallel, shifts
 from mnist_jax.data import Dataset
 
+FAILED = 1
 _HINT = "See python -m experiments.evaluate --help."
 _SCORES = ("error_probability", "entropy", "mutual_information")
 
@@ -37,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.use_compilation_cache()
     parallel.use_cpu_cores()
     cli.check_devices()
+    made, failure = None, None
     try:
         loaded = trained.load(given.workdir)
         dataset = _load_dataset(loaded, given.dataset, given.data_dir)
@@ -44,25 +48,41 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"{given.workdir} cannot be written.")
         if given.mc_dropout and not _drops(loaded):
             raise ValueError("--mc-dropout needs networks with dropout, which these are not.")
-        made = evaluate(loaded, dataset, given.shift, given.unfamiliar, given.mc_dropout)
-        save(given.workdir, made)
-    except (ValueError, data.DataUnavailable) as error:
+        before = _of_these_images(read(loaded), dataset)
+        parts = (given.shift, given.unfamiliar, given.mc_dropout)
+        for made in evaluate(loaded, dataset, *parts, before=before):
+            try:
+                save(given.workdir, made)
+            except OSError as error:  # such as a full disk: the tables can still be shown
+                failure = error
+    except (ValueError, OSError) as error:
         message, _, hint = str(error).partition("\n")
         cli.fail(message, hint or _HINT)
     except KeyboardInterrupt:
-        print("Interrupted; nothing was written.", file=sys.stderr)
+        found = "what was found is in evaluation.json" if made else "nothing was written"
+        print(f"Interrupted; {found}.", file=sys.stderr)
         return cli.INTERRUPTED
+    assert made is not None  # there is at least one part
     console = terminal.console()
     for table in tables(made.results):
         console.print(table)
+    if failure:
+        print(f"error: {given.workdir} cannot be written: {failure.strerror}.", file=sys.stderr)
+        print("Evaluate it again, once that is mended.", file=sys.stderr)
+        return FAILED
     print(f"All of it is in {given.workdir / 'evaluation.json'}; predictions.npz holds the logits.")
     return 0
 
 
 def save(workdir: epath.Path, made: Evaluation) -> None:
-    """Write `evaluation.json` and `predictions.npz`."""
-    with (workdir / "predictions.npz").open("wb") as file:
-        np.savez(file, allow_pickle=False, **made.logits)
+    """Write `evaluation.json` and, where it is not there yet, `predictions.npz`.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    if not _same(_read_logits(workdir), made.logits):
+        (workdir / "evaluation.json").unlink(missing_ok=True)  # it is of other predictions
+        records.write_arrays(workdir / "predictions.npz", made.logits)
     records.write_json(workdir / "evaluation.json", made.results)
 
 
@@ -70,11 +90,49 @@ def read(loaded: Trained) -> Evaluation | None:
     """What `save` has written of these very members; None where there is nothing of the kind."""
     try:
         results = json.loads((loaded.workdir / "evaluation.json").read_text())
-        with (loaded.workdir / "predictions.npz").open("rb") as file:
-            logits = dict(np.load(file))
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError):
         return None
-    return Evaluation(results, logits) if results.get("step") == loaded.step else None
+    logits = _read_logits(loaded.workdir)
+    same = results.get("step") == loaded.step and results.get("weights") == _weights(loaded)
+    return Evaluation(results, logits) if same and logits else None
+
+
+def _read_logits(workdir: epath.Path) -> dict[str, np.ndarray]:
+    """The content of `predictions.npz`; empty where there is none, or it is damaged."""
+    try:
+        with (workdir / "predictions.npz").open("rb") as file:
+            return dict(np.load(file))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return {}
+
+
+def _same(some: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> bool:
+    return some.keys() == others.keys() and all(
+        np.array_equal(some[name], others[name]) for name in some
+    )
+
+
+def _weights(loaded: Trained) -> str:
+    """SHA-256 of what the members predict with, in hexadecimal."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves([member.params for member in loaded.members]):
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
+
+
+def is_of(results: dict[str, Any], dataset: Dataset) -> bool:
+    """Whether an evaluation is of a data set's images."""
+    return results["dataset"].get("fingerprint") == data.fingerprint(dataset)
+
+
+def _of_these_images(before: Evaluation | None, dataset: Dataset) -> dict[str, Any]:
+    """An earlier evaluation's results; empty, and said, where they are of other images."""
+    if before is None:
+        return {}
+    if not is_of(before.results, dataset):
+        print(f"evaluation.json is of other images ({before.results['dataset']['name']}): replaced")
+        return {}
+    return before.results
 
 
 def _drops(loaded: Trained) -> bool:
@@ -146,14 +204,25 @@ def evaluate(
     shift_names: Sequence[str] = (),
     unfamiliar_dir: str | None = None,
     mc_dropout: int = 0,
-) -> Evaluation:
-    """Predict and judge.
+    before: Mapping[str, Any] | None = None,
+) -> Iterator[Evaluation]:
+    """Predict and judge, part by part: first what is always judged, then dropout while predicting,
+    unfamiliar images and each shift, where they are asked for.
 
     The temperatures are fitted on the validation images; without them there is no scaling.
+
+    Args:
+        before: results of an earlier evaluation of the same members and images, of which the parts
+            that are not asked for now are kept.
+
+    Yields:
+        After each part, all that is known by then.
 
     Raises:
         DataError: `unfamiliar_dir` lacks a file, or one is damaged.
     """
+    kept: dict[str, Any] = {"unfamiliar": None, "shifts": {}, "mc_dropout": None}
+    kept |= {name: before[name] for name in kept if before}
 
     def predict(what: str, images: np.ndarray) -> np.ndarray:
         print(f"Predicting {len(images):,} {what} images", flush=True)
@@ -175,21 +244,25 @@ def evaluate(
     logits = by_split["test"] = predict("test", images)
     results = {
         "step": loaded.step,
-        "dataset": {"name": dataset.name, "source": dataset.source},
+        "weights": _weights(loaded),
+        "dataset": {
+            "name": dataset.name,
+            "source": dataset.source,
+            "fingerprint": data.fingerprint(dataset),
+        },
         "validation_size": len(dataset.validation.labels),
         "test_size": len(labels),
         **evaluation.scores(logits, labels, temperatures),
         "diversity": evaluation.diversity(logits, labels),
         "sizes": evaluation.sizes(logits, labels),
         "curves": evaluation.curves(logits, labels, temperatures),
-        "unfamiliar": None,
-        "shifts": {},
-        "mc_dropout": None,
+        **kept,
     }
     results["members"] = [
         member.describe() | {"name": member.name} | row
         for member, row in zip(loaded.members, results["members"], strict=True)
     ]
+    yield Evaluation(dict(results), by_split)
     if mc_dropout:
         passes = predict_dropping("test", images)
         dropping_temperatures = None
@@ -200,27 +273,30 @@ def evaluate(
             )
         rules = evaluation.scores(passes, labels, dropping_temperatures)["rules"]
         results["mc_dropout"] = {"passes": mc_dropout} | rules["mean_probability"]
+        yield Evaluation(dict(results), by_split)
     if unfamiliar is not None:
-        results["unfamiliar"] = {"source": unfamiliar_dir, "size": len(unfamiliar)}
-        results["unfamiliar"] |= evaluation.detection(logits, predict("unfamiliar", unfamiliar))
+        found = {"source": unfamiliar_dir, "size": len(unfamiliar)}
+        found |= evaluation.detection(logits, predict("unfamiliar", unfamiliar))
         if mc_dropout:
             strange = predict_dropping("unfamiliar", unfamiliar)
-            found = evaluation.detection(passes, strange)["ensemble"]
-            results["unfamiliar"]["mc_dropout"] = found
+            found["mc_dropout"] = evaluation.detection(passes, strange)["ensemble"]
+        results["unfamiliar"] = found
+        yield Evaluation(dict(results), by_split)
     for name in shift_names:
-        results["shifts"][name] = []
+        strengths = []
         for strength, amount in enumerate(shifts.AMOUNTS[name]):
             if strength > 0:
                 shifted = shifts.apply(name, images, strength)
                 logits_here = predict(f"test ({name} {amount:g})", shifted)
             else:
                 logits_here = logits
-            results["shifts"][name].append(
+            strengths.append(
                 {"strength": strength, "amount": amount}
                 | evaluation.scores(logits_here, labels, temperatures)
                 | {"diversity": evaluation.diversity(logits_here, labels)}
             )
-    return Evaluation(results, by_split)
+        results["shifts"] = results["shifts"] | {name: strengths}
+        yield Evaluation(dict(results), by_split)
 
 
 def tables(results: dict[str, Any]) -> Iterator[Table]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import platform
@@ -12,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from etils import epath
 
 from experiments.config import Config
@@ -144,18 +146,25 @@ def read_threshold(workdir: epath.Path) -> float | None:
 
 def write_json(path: epath.Path, content: Any) -> None:
     """Write indented JSON."""
-    _write(path, json.dumps(content, indent=2) + "\n")
+    _write(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def write_json_lines(path: epath.Path, contents: Iterable[Any]) -> None:
     """Write a line of JSON each."""
-    _write(path, "".join(json.dumps(content) + "\n" for content in contents))
+    _write(path, "".join(json.dumps(content) + "\n" for content in contents).encode())
 
 
-def _write(path: epath.Path, text: str) -> None:
+def write_arrays(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an .npz."""
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    _write(path, content.getvalue())
+
+
+def _write(path: epath.Path, content: bytes) -> None:
     """Write all of it or nothing, whenever the process ends."""
     unfinished = path.parent / f"{path.name}.tmp"
-    unfinished.write_text(text)
+    unfinished.write_bytes(content)
     unfinished.replace(path)
 
 

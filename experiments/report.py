@@ -151,19 +151,17 @@ def read(name: str, loaded: Trained, dataset: Dataset) -> Run:
     Raises:
         ValueError: predictions are not finite.
     """
-    saved = evaluate.read(loaded)
-    if saved is not None and not _is_of(saved, dataset):
+    made = evaluate.read(loaded)
+    if made is not None and not evaluate.is_of(made.results, dataset):
         print(f"{name}: evaluation.json is of other images than those trained for; making one.")
-        made = evaluate.evaluate(loaded, dataset)
-    elif saved is None:
+        (made,) = evaluate.evaluate(loaded, dataset)
+    elif made is None:
         print(f"{name}: not evaluated yet; python -m experiments.evaluate does it now.")
-        made = evaluate.evaluate(loaded, dataset)
+        (made,) = evaluate.evaluate(loaded, dataset)
         try:
             evaluate.save(loaded.workdir, made)
         except OSError as error:
             print(f"{loaded.workdir} cannot be written ({error.strerror}); not saved.")
-    else:
-        made = saved
     if not all(np.isfinite(logits).all() for logits in made.logits.values()):
         raise ValueError(f"{loaded.workdir}: some predictions are not finite; train it again.")
     history = _read_text(loaded.workdir / "metrics.jsonl").splitlines()
@@ -176,15 +174,6 @@ def read(name: str, loaded: Trained, dataset: Dataset) -> Run:
         [json.loads(line) for line in history],
         json.loads(outcome) if outcome else {},
     )
-
-
-def _is_of(saved: Evaluation, dataset: Dataset) -> bool:
-    """Whether an evaluation is of a data set's test images: its name and its accuracies tell."""
-    logits, labels = saved.logits["test"], dataset.test.labels
-    if saved.results["dataset"]["name"] != dataset.name or logits.shape[1] != len(labels):
-        return False
-    said = [member["before"]["accuracy"] for member in saved.results["members"]]
-    return np.allclose((logits.argmax(axis=2) == labels).mean(axis=1), said, atol=1e-5)
 
 
 def _read_text(path: epath.Path) -> str:

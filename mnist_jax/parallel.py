@@ -9,10 +9,11 @@ With several processes (`connect`) the grid is made of the devices of all of the
 runs the same program on the same data and ends with the same results.
 """
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import flax.linen as nn
 import jax
@@ -26,12 +27,25 @@ from mnist_jax import data, ensemble, training
 from mnist_jax.augment import Augment
 from mnist_jax.training import Share, TrainState
 
+_Result = TypeVar("_Result")
+
 _AXIS = "devices"
 _PREDICT_BATCH = {"cpu": 100}  # XLA's choices for 40 or 50 images take twice as long
 _PREDICT_BATCH_ACCELERATOR = 1000
 _PREDICT_BLOCKS = 25  # batches in one call, where there are as many
 _CONNECT_SECONDS = 120
 _SILENCE_SECONDS = 30  # then a process counts as lost
+
+
+def _as_written(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """With 32 bits and compiled, also where the caller has JAX's x64 mode on or its jit off."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **options: Any) -> _Result:
+        with jax.enable_x64(False), jax.disable_jit(False):
+            return function(*args, **options)
+
+    return wrapped
 
 
 class Predict(Protocol):
@@ -243,11 +257,13 @@ def _shards(layout: Layout) -> np.ndarray:
     return np.tile(np.arange(layout.data, dtype=np.int32), layout.groups)[_here(layout)]
 
 
+@_as_written
 def replicate(layout: Layout, array: np.ndarray) -> Array:
     """One copy of an array on each device."""
     return _pmap(layout, lambda _, x: x, in_axes=(0, None))(_shards(layout), array)
 
 
+@_as_written
 def init(
     layout: Layout,
     network: nn.Module,
@@ -263,11 +279,13 @@ def init(
     return _pmap(layout, on_device)(_spread(layout, np.asarray(seeds, np.uint32)))
 
 
+@_as_written
 def place(layout: Layout, state: Any) -> Any:
     """Put a stacked state `[members, ...]` on the devices."""
     return _pmap(layout, lambda x: x)(_spread(layout, state))
 
 
+@_as_written
 def gather(layout: Layout, state: Any) -> Any:
     """Bring a state back to the host as NumPy arrays `[members, ...]`."""
 
@@ -278,6 +296,7 @@ def gather(layout: Layout, state: Any) -> Any:
     return jax.tree.map(leaf, state)
 
 
+@_as_written
 def compile_train(
     layout: Layout,
     network: nn.Module,
@@ -338,6 +357,7 @@ def compile_train(
     if jax.process_count() == 1:  # else pmap cannot compile ahead, and the first call does it
         compiled = mapped.lower(state, spread_seeds, shards, images, labels, batches).compile()
 
+    @_as_written
     def train(
         state: TrainState, images: Array, labels: Array, batches: np.ndarray
     ) -> tuple[TrainState, Array]:
@@ -383,6 +403,7 @@ def make_predict(layout: Layout, network: nn.Module) -> Predict:
         by_member = logits.swapaxes(1, 2).reshape(layout.groups * layout.slots, len(images), -1)
         return by_member[: layout.members]
 
+    @_as_written
     def predict(params: Any, images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
         data.check(images)
         # Two lengths, so that few images are quick and many need few calls.

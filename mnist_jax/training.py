@@ -159,7 +159,7 @@ def init_state(
 ) -> TrainState:
     """One member's state before its first step; `seed` is an integer scalar."""
     init_key, _ = jax.random.split(jax.random.key(seed))
-    params = network.init(init_key, jnp.zeros((1, *image_shape)))["params"]
+    params = network.init(init_key, jnp.zeros((1, *image_shape), jnp.float32))["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
@@ -290,4 +290,5 @@ def epoch_batches(
     key = jax.random.fold_in(jax.random.key(data_seed), epoch)
     key = key if seed is None else jax.random.fold_in(key, seed)
     steps = steps_per_epoch(n, batch_size)
-    return jax.random.permutation(key, n)[: steps * batch_size].reshape(steps, batch_size)
+    order = jax.random.permutation(key, n).astype(jnp.int32)  # with x64 of JAX's they are int64
+    return order[: steps * batch_size].reshape(steps, batch_size)

@@ -1,7 +1,9 @@
 """`python -m experiments.evaluate`, as a user meets it."""
 
 import dataclasses
+import errno
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -37,11 +39,11 @@ def clothes(tmp_path_factory):
     return folder
 
 
-def workdir_of(folder, config, details=()):
+def workdir_of(folder, config, details=(), seed=0):
     """What `run` leaves, without its training."""
     optimizer = stacks.make_optimizer(config, total_steps=1)
     like = stacks.shapes(stacks.create(config, device_count=None), optimizer)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), like)
         checkpoints.save(0, state, dict(details))
@@ -92,6 +94,70 @@ def test_one_member_without_validation_images(tmp_path, digits, clothes, capsys)
     assert set(results["unfamiliar"]["ensemble"]) == {"error_probability", "entropy"}
     assert [row["size"] for row in results["sizes"]] == [1]
     assert "±" not in output and "→" not in output and "None" not in output
+
+
+def found(workdir):
+    return json.loads((workdir / "evaluation.json").read_text())
+
+
+def test_what_was_found_before_stays_while_it_is_true(tmp_path, digits, clothes, monkeypatch):
+    config = Config(dataset="mnist", data_dir=str(digits), validation=40)
+    workdir = workdir_of(tmp_path / "run", config)
+    assert evaluate.main([str(workdir), "--shift", "blur"]) == 0
+    blur = found(workdir)["shifts"]["blur"]
+    assert evaluate.main([str(workdir), "--unfamiliar", str(clothes)]) == 0
+    assert evaluate.main([str(workdir), "--shift", "contrast"]) == 0
+    results = found(workdir)
+    assert results["shifts"]["blur"] == blur and set(results["shifts"]) == {"blur", "contrast"}
+    assert results["unfamiliar"]["size"] == 30
+    monkeypatch.setattr(
+        evaluate, "_load_dataset", lambda *_: data.load("mnist", digits, validation=30)
+    )
+    assert evaluate.main([str(workdir)]) == 0  # other images
+    results = found(workdir)
+    assert results["shifts"] == {} and results["unfamiliar"] is None
+
+
+def test_what_was_found_of_other_weights_goes(tmp_path, digits):
+    config = Config(dataset="mnist", data_dir=str(digits), validation=40)
+    workdir = workdir_of(tmp_path, config)
+    assert evaluate.main([str(workdir), "--shift", "blur"]) == 0
+    shutil.rmtree(workdir / "checkpoints")
+    workdir_of(tmp_path, config, seed=1)  # at the same step
+    assert evaluate.read(trained.load(workdir)) is None
+    assert evaluate.main([str(workdir)]) == 0
+    assert found(workdir)["shifts"] == {}
+
+
+def test_an_interrupt_keeps_the_parts_that_are_done(tmp_path, digits, capsys, monkeypatch):
+    config = Config(dataset="mnist", data_dir=str(digits), validation=40)
+    workdir = workdir_of(tmp_path, config)
+    apply = shifts.apply
+
+    def interrupted(name, *rest):
+        if name == "blur":
+            raise KeyboardInterrupt
+        return apply(name, *rest)
+
+    monkeypatch.setattr(shifts, "apply", interrupted)  # "all" begins with rotation, then blur
+    assert evaluate.main([str(workdir), "--shift", "all"]) == cli.INTERRUPTED
+    assert "what was found is in evaluation.json" in capsys.readouterr().err
+    assert list(found(workdir)["shifts"]) == ["rotation"]
+    assert evaluate.read(trained.load(workdir)).logits["test"].shape == (1, 60, 10)
+
+
+def test_a_full_disk_does_not_hide_the_tables(tmp_path, digits, capsys, monkeypatch):
+    config = Config(dataset="mnist", data_dir=str(digits), validation=40)
+    workdir = workdir_of(tmp_path, config)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(records, "_write", full)
+    assert evaluate.main([str(workdir)]) == evaluate.FAILED
+    captured = capsys.readouterr()
+    assert "accuracy" in captured.out and len(captured.err.splitlines()) == 2
+    assert "No space left" in captured.err
 
 
 def test_another_data_set_has_its_own_validation_images(two_members, digits, capsys):

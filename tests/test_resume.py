@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, run, trained
+from experiments import cli, records, run, trained
 from mnist_jax import parallel
 from tests.test_run import digits  # noqa: F401 (a fixture)
 
@@ -107,6 +107,7 @@ def test_killed_at_any_moment(whole, tmp_path, i):
     [
         (signal.SIGTERM, run.TERMINATED),
         pytest.param(signal.SIGINT, run.INTERRUPTED, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 128 + signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_saves_and_has_its_own_code(whole, tmp_path, number, code):
@@ -171,6 +172,23 @@ def test_more_epochs_and_another_number_of_devices(half, tmp_path, capsys):
     assert "Going on after epoch 1, step 0" in capsys.readouterr().out
     config = json.loads((workdir / "config.json").read_text())
     assert (config["epochs"], config["devices"]) == (2, 1)
+
+
+def test_more_epochs_would_stretch_a_schedule(half, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    flags = ["--network", "simple", "--batch-size", "100", "--validation", "100", "--epochs", "1"]
+    flags += ["--schedule", "cosine", "--data-dir", str(records.read_config(half).data_dir)]
+    assert run.main([*flags, "--workdir", str(workdir)]) == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        run.main(["--resume", str(workdir), "--epochs", "2"])
+    error, hint = capsys.readouterr().err.splitlines()
+    assert exit_.value.code == 2 and "--epochs was 1 and is now 2" in error
+    assert "cosine schedule would be stretched" in hint and "--force" in hint
+    assert run.main(["--resume", str(workdir), "--epochs", "2", "--force"]) == 0
+    # Half of two epochs: 0.001 * (1 + cos(pi / 2)) / 2, where one epoch ends at 0.
+    said = "would have been 0; of 2 epochs, cosine, it is 0.0005."
+    assert said in capsys.readouterr().out and epochs_done(workdir) == [1, 2]
 
 
 def test_a_finished_run_is_evaluated_again(half, tmp_path):

@@ -1,0 +1,247 @@
+"""Where commands are started: streams, encodings, JAX's settings, two at once."""
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from experiments import cli, config, evaluation, records, run, terminal
+from experiments.config import Config
+from mnist_jax import loop, training, uncertainty
+from tests import tiny
+from tests.test_data import write_digits
+
+
+@pytest.fixture
+def file_stream(tmp_path):
+    """Makes a `Stream` of an encoding into a file; gives it and what is in the file."""
+    made = []
+
+    def make(encoding):
+        path = tmp_path / encoding
+        stream = terminal.Stream(io.TextIOWrapper(path.open("wb"), encoding))
+        made.append(stream)
+        return stream, path
+
+    yield make
+    for stream in made:
+        stream.close()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "cp437", "gbk"])
+def test_plain_characters_where_an_encoding_lacks_some(file_stream, encoding):
+    stream, path = file_stream(encoding)
+    print("0.1 → 0.2 ± 3 ░▒▓█ a", file=stream, flush=True)
+    assert path.read_bytes() == b"0.1 / 0.2 ~ 3 :+*# a\n"
+
+
+def test_what_no_encoding_has(file_stream):
+    stream, path = file_stream("ascii")
+    print("é七", file=stream, flush=True)
+    assert path.read_bytes() == b"\\xe9\\u4e03\n"
+    stream, path = file_stream("utf-8")
+    print("█七 \udcff", file=stream, flush=True)  # a byte of a file's name that is not UTF-8
+    assert path.read_bytes() == "█七 \\udcff\n".encode()
+
+
+def test_a_reader_that_has_gone():
+    read, write = os.pipe()
+    stream = terminal.Stream(io.TextIOWrapper(os.fdopen(write, "wb"), "utf-8"))
+    os.close(read)
+    for _ in range(3):
+        print("x" * 100_000, file=stream, flush=True)
+    assert terminal.failure(stream) is None
+    stream.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_disk():
+    stream = terminal.Stream(io.TextIOWrapper(Path("/dev/full").open("wb"), "utf-8"))
+    print("x", file=stream)
+    assert terminal.failure(stream).errno == errno.ENOSPC
+    print("x" * 100_000, file=stream, flush=True)
+    stream.close()
+
+
+def test_closed_streams_do_not_lend_their_numbers(tmp_path):
+    code = (
+        "from experiments import terminal; terminal.protect(); import sys\n"
+        "file = open('file', 'w'); print('lost'); print('lost', file=sys.stderr, flush=True)\n"
+        "file.write(sys.stdin.read() + 'kept')"
+    )
+    command = f'"{sys.executable}" -c "{code}" <&- >&- 2>&-'
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, env=environment)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("prints_results", "code", "word"), [(True, 1, "error"), (False, 0, "warning")]
+)
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_disk_and_the_exit_code(monkeypatch, capsys, prints_results, code, word):
+    monkeypatch.setattr(terminal, "protect", lambda: None)
+    stream = terminal.Stream(io.TextIOWrapper(Path("/dev/full").open("wb"), "utf-8"))
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(SystemExit) as exit_:
+        cli.call(lambda: print("x") or 0, prints_results)
+    assert exit_.value.code == code
+    assert capsys.readouterr().err.startswith(f"{word}: standard output could not be written")
+    stream.close()
+
+
+def test_commands_do_not_depend_on_the_surroundings(tmp_path):
+    """A run whose reader goes, and one among all settings there are: the same results."""
+    digits = write_digits(tmp_path, 200, 50)
+    flags = ["--network", "simple", "--epochs", "1", "--schedule", "cosine", "--devices", "1"]
+    flags += ["--data-dir", digits, "--validation", "50", "--batch-size", "50"]
+    command = [sys.executable, "-m", "experiments.run", *map(str, flags), "--workdir"]
+    plain = os.environ | {"MNIST_JAX_KERNELS": "off", "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*command, tmp_path / "left"], env=plain, **pipes) as process:
+        assert process.stdout.readline().startswith(b"1 x simple")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    settings = {
+        "JAX_DEBUG_NANS": "1",
+        "JAX_DISABLE_JIT": "1",
+        "JAX_ENABLE_X64": "1",
+        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_NUMPY_RANK_PROMOTION": "raise",
+        "JAX_TRANSFER_GUARD": "disallow",
+        "PYTHONIOENCODING": "ascii",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=3",
+    }
+    workdir = tmp_path / "strange"
+    done = subprocess.run([*command, workdir], env=plain | settings, check=True, **pipes)
+    assert b"#" in done.stdout and f"evaluate {workdir}".encode() in done.stdout
+    assert b"JAX_DISABLE_JIT" in done.stderr and len(done.stderr.splitlines()) == 1
+    results = [
+        (json.loads((folder / "results.json").read_text())["members"])
+        + [(folder / "metrics.jsonl").read_text()]
+        for folder in (tmp_path / "left", workdir)
+    ]
+    assert results[0] == results[1]
+
+
+def test_training_is_of_32_bits_and_compiled_whatever_the_caller_does():
+    options = {"own_shuffles": True, "dropout_rate": 0.3, "epochs": 1}
+    state, losses = tiny.train([0, 1], **options)
+    with jax.enable_x64(True), jax.disable_jit():
+        other_state, other_losses = tiny.train([0, 1], **options)
+        batches = training.epoch_batches(0, 1, 10, 5)
+    jax.tree.map(np.testing.assert_array_equal, other_state, state)
+    np.testing.assert_array_equal(other_losses, losses)
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.dtype == b.dtype, other_state, state))
+    assert batches.dtype == np.int32
+    np.testing.assert_array_equal(batches, training.epoch_batches(0, 1, 10, 5))
+
+
+def test_metrics_with_64_bits():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 200)
+    logits = rng.normal(0, 2, (2, 200, 10)).astype(np.float32)
+    logits[:, np.arange(200), labels] += 2
+
+    def judge():
+        temperatures = evaluation.fit_temperatures(logits, labels)
+        return evaluation.scores(logits, labels, temperatures), uncertainty.decompose(logits)
+
+    here = judge()
+    with jax.enable_x64(True):
+        there = judge()
+    assert jax.tree.structure(there) == jax.tree.structure(here)
+    for one, other in zip(jax.tree.leaves(there), jax.tree.leaves(here), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("variable", ["JAX_PLATFORMS", None])
+def test_a_platform_that_is_not_there(monkeypatch, capsys, variable):
+    def fail():
+        raise RuntimeError("Unable to initialize backend 'tpu': no such thing. (set JAX_PLATFORMS=")
+
+    monkeypatch.setattr(jax, "devices", fail)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.delenv("JAX_PLATFORM_NAME", raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "tpu")
+    with pytest.raises(SystemExit) as exit_:
+        cli.check_devices()
+    error, hint = capsys.readouterr().err.splitlines()
+    assert exit_.value.code == 2 and error.endswith("'tpu': no such thing.")
+    assert "JAX_PLATFORMS" in hint and ("JAX_PLATFORMS is tpu" in error) == bool(variable)
+
+
+@pytest.mark.parametrize("home", ["/proc/none", None])
+def test_no_home_for_a_cache(monkeypatch, home):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def home_of_nobody():
+        if home is None:
+            raise RuntimeError("Could not determine home directory.")
+        return Path(home)
+
+    monkeypatch.setattr(Path, "home", home_of_nobody)
+    monkeypatch.setattr(jax.config, "update", lambda *_: pytest.fail("no folder for a cache"))
+    cli.use_compilation_cache()
+
+
+def test_two_runs_that_begin_at_once(tmp_path):
+    wanted = epath.Path(tmp_path) / "runs" / "deep-20260101-000000"
+    folders = [records.make_workdir(wanted) for _ in range(3)]
+    assert [folder.name for folder in folders] == [
+        wanted.name,
+        f"{wanted.name}-2",
+        f"{wanted.name}-3",
+    ]
+    assert all(folder.is_dir() for folder in folders)
+    # Both have seen that the folder which they were told to take is empty.
+    records.open_workdir(folders[0], Config(), resume=False)
+    (folders[0] / "config.json").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(folders[0]), "iterdir", lambda self: iter(()))
+        with pytest.raises(ValueError, match="is not an empty folder"):
+            records.open_workdir(folders[0], Config(), resume=False)
+
+
+def test_a_name_that_is_not_utf_8(tmp_path):
+    with pytest.raises(ValueError, match="the name has characters outside of"):
+        records.open_workdir(epath.Path(tmp_path) / "\udcff", Config(), resume=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminal_that_closes(monkeypatch):
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    with loop.interrupts(run._leave_at_once, run._signals()) as received:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)  # by the terminal and by its shell
+        assert received[0] == signal.SIGHUP and not left
+        signal.raise_signal(signal.SIGTERM)
+        assert left == [128 + signal.SIGTERM]
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    assert signal.SIGHUP not in run._signals()
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_descriptions_without_docstrings(monkeypatch):
+    module = sys.modules[f"{config.get('deep')[0].__module__}s.deep"]
+    monkeypatch.setattr(module, "__doc__", None)  # as PYTHONOPTIMIZE=2 leaves it
+    assert config.get("deep")[1].startswith("Three convolutions")
+
+
+def test_short_names_of_flags(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse(["--lr", "0.1"])
+    assert capsys.readouterr().err.splitlines()[1] == "Did you mean --learning-rate?"
