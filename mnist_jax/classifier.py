@@ -111,7 +111,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         layout = parallel.plan(self.members)
-        predict = _make_predict(layout, self._network())
+        predict = parallel.make_predict(layout, self._network())
         return predict(parallel.place(layout, self.params_), _as_images(images))
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
@@ -127,11 +127,6 @@ class Classifier(ClassifierMixin, BaseEstimator):
         if isinstance(self.network, nn.Module):
             return self.network
         return models.create(self.network, len(self.classes_))
-
-
-@functools.lru_cache(maxsize=4)  # a second prediction need not compile again
-def _make_predict(layout: Layout, network: nn.Module) -> Callable[[Any, np.ndarray], np.ndarray]:
-    return parallel.make_predict(layout, network)
 
 
 def _as_images(images: np.ndarray) -> np.ndarray:

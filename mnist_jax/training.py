@@ -4,6 +4,7 @@ A member is made from its `seed` alone: the seed gives its initial values and it
 `ensemble.py` maps these functions over members, `parallel.py` over devices.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -43,6 +44,7 @@ class Share(NamedTuple):
     batches: Array  # int32 [steps, batch], which images each step takes here
     weights: Array  # float32 [batch], of the images of each batch in its loss
     shard: Array | int = 0  # which of the devices that share each batch this is
+    image_weights: Array | None = None  # float32 [n], of each image in the loss; None: 1
 
 
 def make_optimizer(
@@ -71,6 +73,9 @@ def make_optimizer(
         ema: also keep a moving average of the weights with this decay a step, which
             `evaluated_params` gives; training does not depend on it.
 
+    Returns:
+        The same object for the same arguments, which is how compiled training is found again.
+
     Raises:
         ValueError: an unknown name, a learning rate of 0 or below, a negative weight decay, a beta
             or `ema` outside [0, 1), `cycles` that do not divide `total_steps`.
@@ -84,7 +89,26 @@ def make_optimizer(
             raise ValueError(f"{name} must be in [0, 1), not {decay}.")
     if cycles < 1 or total_steps % cycles:
         raise ValueError(f"cycles must divide the {total_steps} steps, which {cycles} does not.")
-    length = total_steps // cycles
+    # A constant of one length, so that trainings of any length are one program.
+    length = 1 if schedule == "constant" else total_steps // cycles
+    return _optimizer(
+        learning_rate, length, cycles, optimizer, schedule, weight_decay, beta1, beta2, ema
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _optimizer(
+    learning_rate: float,
+    length: int,
+    cycles: int,
+    optimizer: OptimizerName,
+    schedule: ScheduleName,
+    weight_decay: float,
+    beta1: float,
+    beta2: float,
+    ema: float | None,
+) -> optax.GradientTransformation:
+    """`make_optimizer` of arguments in range; `length` is that of one cycle of the schedule."""
     schedules: dict[str, Callable[[], optax.Schedule]] = {
         "constant": lambda: optax.constant_schedule(learning_rate),
         "cosine": lambda: optax.cosine_decay_schedule(learning_rate, length),
@@ -233,7 +257,9 @@ def train_epoch(
     """
 
     def step(state: TrainState, batch: Array) -> tuple[TrainState, Array]:
-        images, labels = share.images[batch], share.labels[batch]
+        images, labels, weights = share.images[batch], share.labels[batch], share.weights
+        if share.image_weights is not None:
+            weights = weights * share.image_weights[batch]
         return train_step(
             network,
             optimizer,
@@ -241,7 +267,7 @@ def train_epoch(
             seed,
             images,
             labels,
-            share.weights,
+            weights,
             share.shard,
             sum_over_shards,
             augment,
