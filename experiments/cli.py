@@ -2,21 +2,19 @@
 
 import argparse
 import dataclasses
-import os
 import sys
 import types
 import typing
 from collections.abc import Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO
 
-import jax
 from etils import epath
 
 from experiments import config as configs
 from experiments import records
 from experiments.config import Config
+from mnist_jax.cache import use_compilation_cache as use_compilation_cache
 
 
 class Command(NamedTuple):
@@ -75,14 +73,6 @@ def show_warning(
 ) -> None:
     """In place of `warnings.showwarning`: one line on stderr."""
     print(f"warning: {message}", file=sys.stderr)
-
-
-def use_compilation_cache() -> None:
-    """Let the second start find the first one's compiled programs."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(cache / "mnist_jax" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def parse(argv: Sequence[str]) -> Command | None:

@@ -9,7 +9,9 @@ With several processes (`connect`) the grid is made of the devices of all of the
 runs the same program on the same data and ends with the same results.
 """
 
+import functools
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,6 +29,7 @@ from mnist_jax.augment import Augment
 from mnist_jax.training import Share, TrainState
 
 _AXIS = "devices"
+_DEVICE_COUNT_FLAG = "xla_force_host_platform_device_count"
 _PREDICT_BATCH = {"cpu": 100}  # XLA's choices for 40 or 50 images take twice as long
 _PREDICT_BATCH_ACCELERATOR = 1000
 _PREDICT_BLOCKS = 25  # batches in one call, where there are as many
@@ -92,6 +95,67 @@ def each_core_is_a_device() -> bool:
     return jax.local_device_count() >= cpu_cores()
 
 
+def claim_cpu_cores(members: int = 1) -> None:
+    """`use_cpu_cores` for a caller who did not think of it, where it is not too late.
+
+    It does nothing where the number of CPU devices was chosen: by `jax_num_cpu_devices` or XLA's
+    flag.
+
+    Warns:
+        UserWarning: once, that JAX has started with fewer CPU devices than there are cores.
+    """
+    _check_not_forked()
+    flags = os.environ.get("XLA_FLAGS", "")
+    chosen = jax.config.values["jax_num_cpu_devices"] != -1 or _DEVICE_COUNT_FLAG in flags
+    if not chosen and not has_started():
+        use_cpu_cores(members=members)
+    elif not chosen and jax.default_backend() == "cpu" and not each_core_is_a_device():
+        _hint_at_cores()
+
+
+@functools.cache  # once a process
+def _hint_at_cores() -> None:
+    warnings.warn(
+        f"JAX has started already, with one CPU device for {cpu_cores()} cores, which makes "
+        "training several times slower. Call mnist_jax.parallel.use_cpu_cores() before anything "
+        "else of JAX.",
+        stacklevel=4,
+    )
+
+
+def has_started() -> bool:
+    """Whether JAX has looked for its devices, whose number stays the same from then on."""
+    before = jax.config.values["jax_num_cpu_devices"]
+    try:
+        jax.config.update("jax_num_cpu_devices", 2 if before == 1 else 1)  # refused after the start
+    except RuntimeError:
+        return True
+    jax.config.update("jax_num_cpu_devices", before)
+    return False
+
+
+_forked = False  # from a process in which JAX had started
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = has_started()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def _check_not_forked() -> None:
+    """Say what is wrong where JAX would wait for ever for threads that a fork does not have."""
+    if _forked:
+        raise RuntimeError(
+            "This process was forked from one in which JAX had started, and JAX cannot work in it. "
+            'Start processes by multiprocessing.get_context("spawn"), or by joblib with its '
+            "default backend, loky; or fork before JAX does anything."
+        )
+
+
 def use_precision(name: str) -> None:
     """Choose the precision of float32 matrix products, for the whole process.
 
@@ -150,7 +214,9 @@ def first_devices(count: int | None = None) -> list[jax.Device]:
 
     Raises:
         ValueError: `count` below 1, or a process has fewer.
+        RuntimeError: this process was forked from one in which JAX had started.
     """
+    _check_not_forked()
     by_process: dict[int, list[jax.Device]] = {}
     for device in jax.devices():
         by_process.setdefault(device.process_index, []).append(device)
@@ -223,7 +289,10 @@ def _program(make: Callable[..., Any], layout: Layout, *parts: Any) -> Any:
     mapped function; so when there are too many, all that is compiled in this process is dropped.
     """
     key = (make, layout, *parts, os.environ.get("MNIST_JAX_KERNELS"))
-    program = _programs.get(key)
+    try:
+        program = _programs.get(key)
+    except TypeError:  # a network with a list in a field, say, is like no other
+        key, program = (object(),), None
     if program is None:
         if len(_programs) >= _MOST_PROGRAMS:
             _programs.clear()
@@ -234,6 +303,7 @@ def _program(make: Callable[..., Any], layout: Layout, *parts: Any) -> Any:
 
 def _here(layout: Layout) -> np.ndarray:
     """Which of the layout's devices are this process's; it maps over these only."""
+    _check_not_forked()
     mine = [device.process_index == jax.process_index() for device in layout.devices]
     return np.flatnonzero(mine)
 
