@@ -251,7 +251,7 @@ def _train(options: Classifier, network: nn.Module, data: _Data, validation: _Da
 def _make_optimizer(options: Classifier, steps: int) -> Any:
     return training.make_optimizer(
         options.learning_rate,
-        steps,
+        1 if options.schedule == "constant" else steps,  # or another length compiles anew
         options.optimizer,
         options.schedule,
         options.weight_decay,

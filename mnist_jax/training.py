@@ -47,6 +47,7 @@ class Share(NamedTuple):
     image_weights: Array | None = None  # float32 [n], of each image in the loss; None: 1
 
 
+@functools.lru_cache(maxsize=256)
 def make_optimizer(
     learning_rate: float,
     total_steps: int,
@@ -74,7 +75,7 @@ def make_optimizer(
             `evaluated_params` gives; training does not depend on it.
 
     Returns:
-        The same object for the same arguments, which is how compiled training is found again.
+        The same object for the same arguments: by it compiled training is found again.
 
     Raises:
         ValueError: an unknown name, a learning rate of 0 or below, a negative weight decay, a beta
@@ -89,26 +90,7 @@ def make_optimizer(
             raise ValueError(f"{name} must be in [0, 1), not {decay}.")
     if cycles < 1 or total_steps % cycles:
         raise ValueError(f"cycles must divide the {total_steps} steps, which {cycles} does not.")
-    # A constant of one length, so that trainings of any length are one program.
-    length = 1 if schedule == "constant" else total_steps // cycles
-    return _optimizer(
-        learning_rate, length, cycles, optimizer, schedule, weight_decay, beta1, beta2, ema
-    )
-
-
-@functools.lru_cache(maxsize=256)
-def _optimizer(
-    learning_rate: float,
-    length: int,
-    cycles: int,
-    optimizer: OptimizerName,
-    schedule: ScheduleName,
-    weight_decay: float,
-    beta1: float,
-    beta2: float,
-    ema: float | None,
-) -> optax.GradientTransformation:
-    """`make_optimizer` of arguments in range; `length` is that of one cycle of the schedule."""
+    length = total_steps // cycles
     schedules: dict[str, Callable[[], optax.Schedule]] = {
         "constant": lambda: optax.constant_schedule(learning_rate),
         "cosine": lambda: optax.cosine_decay_schedule(learning_rate, length),
