@@ -5,6 +5,7 @@ import signal
 import sys
 import warnings
 from functools import partial
+from os import PathLike
 from typing import Any, Literal, NamedTuple, Self
 
 import flax.linen as nn
@@ -17,10 +18,21 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mnist_jax import augment, cache, inputs, loop, models, parallel, training
+from mnist_jax import (
+    augment,
+    cache,
+    classifier_folder,
+    inputs,
+    loop,
+    models,
+    parallel,
+    training,
+)
+from mnist_jax.classifier_folder import Fitted
 from mnist_jax.training import OptimizerName, ScheduleName
 
 _LEAST = {"members": 1, "epochs": 1, "batch_size": 1, "seed": 0, "n_iter_no_change": 1}
+_FEATURES = 784
 _NOTHING = 1e-4  # nats; scikit-learn's MLPClassifier has it as its tol
 _NUMBERS = ("learning_rate", "weight_decay", "ema", "validation_fraction")
 
@@ -102,11 +114,12 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
 
-    def fit(self, images: Any, labels: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train from the beginning. Ctrl-C ends it early, with a warning, and keeps what there is.
 
         Args:
-            images, labels: as the class says.
+            X: images, as the class says.
+            y: their labels, `[n]`.
             sample_weight: of each image in the loss, `[n]`, at least 0. Only their proportions
                 count: they are scaled to a mean of 1, and each batch's loss is the sum of its
                 weighted losses divided by its size. An image of weight 0 is as if it were not
@@ -119,15 +132,15 @@ class Classifier(ClassifierMixin, BaseEstimator):
             RuntimeError: in a process forked from one in which JAX had started.
         """
         _check_options(self)
-        pixels = self._pixels(images, reset=True)
+        pixels = self._pixels(X, reset=True)
         inputs.warn_if_dark(pixels)
-        answers = inputs.as_labels(labels, len(pixels))
+        labels = inputs.as_labels(y, len(pixels))
         weights = inputs.as_weights(sample_weight, len(pixels))
         if weights is not None:
-            pixels, answers, weights = (part[weights > 0] for part in (pixels, answers, weights))
-        classes, codes = np.unique(answers, return_inverse=True)
+            pixels, labels, weights = (part[weights > 0] for part in (pixels, labels, weights))
+        classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
-            raise ValueError(f"labels must have at least 2 classes, not {len(classes)}.")
+            raise ValueError("labels must have at least 2 classes, not 1 class.")
         split = _split(self, codes)
         data = _Data(pixels, codes.astype(np.int32), weights)
         network = _make_network(self.network, len(classes))
@@ -136,18 +149,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
         if network is self.network:
             _check_network(network, len(classes))
         result = _train(self, network, *(_take(data, part) for part in split))
-        self.classes_ = classes
-        self.params_ = result.params
-        self.losses_ = result.losses
-        self.n_iter_ = result.epochs
-        scores = result.scores
-        self.validation_scores_ = np.array(scores) if scores else None
-        self.best_validation_score_ = max(scores) if scores else None
-        self.best_epoch_ = int(np.argmax(scores)) + 1 if scores else None
-        self._trained_with = self.get_params(deep=False)
+        arguments = self.get_params(deep=False)
+        self._take_over(Fitted(arguments, classes, *result, feature_names=None))
         return self
 
-    def predict_logits(self, images: Any) -> np.ndarray:
+    def predict_logits(self, X: Any) -> np.ndarray:
         """Each member's logits, float32 `[members, n, classes]`.
 
         Raises:
@@ -156,7 +162,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             RuntimeError: in a process forked from one in which JAX had started.
         """
         check_is_fitted(self)
-        pixels = self._pixels(images, reset=False)
+        pixels = self._pixels(X, reset=False)
         members = len(jax.tree.leaves(self.params_)[0])
         parallel.claim_cpu_cores(members)
         cache.use_compilation_cache()
@@ -165,14 +171,69 @@ class Classifier(ClassifierMixin, BaseEstimator):
         predict = parallel.make_predict(layout, network)
         return predict(parallel.place(layout, self.params_), pixels)
 
-    def predict_proba(self, images: Any) -> np.ndarray:
+    def predict_proba(self, X: Any) -> np.ndarray:
         """The members' mean probability of each class, float32 `[n, classes]`; rows add up to 1."""
-        return np.exp(_log_probabilities(self.predict_logits(images))).astype(np.float32)
+        return np.exp(_log_probabilities(self.predict_logits(X))).astype(np.float32)
 
-    def predict(self, images: Any) -> np.ndarray:
+    def predict(self, X: Any) -> np.ndarray:
         """The likeliest class of each image, `[n]`, as the labels given to `fit`."""
-        best = _log_probabilities(self.predict_logits(images)).argmax(axis=1)
+        best = _log_probabilities(self.predict_logits(X)).argmax(axis=1)
         return self.classes_[best]
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Keep what `fit` has made in a new or empty folder.
+
+        `python -m experiments.predict FOLDER ...` takes it, and `experiments.evaluate` with
+        `--dataset` or `--data-dir`. `pickle` and `joblib` work as well, also for networks of one's
+        own, but only with the versions that wrote the file.
+
+        Raises:
+            NotFittedError: before `fit`.
+            ValueError: the folder exists and is not empty, the network is none of `models.NAMES`,
+                or labels that are no numbers, bools or strings.
+            OSError: the folder cannot be written.
+        """
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        scores = self.validation_scores_
+        fitted = Fitted(
+            self._trained_with,
+            self.classes_,
+            self.params_,
+            self.losses_,
+            self.n_iter_,
+            [] if scores is None else scores.tolist(),
+            None if names is None else names.tolist(),
+        )
+        classifier_folder.write(folder, fitted)
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str]) -> Self:
+        """The fitted estimator that `save` has kept in a folder.
+
+        Raises:
+            ValueError: the folder is none that `save` has made.
+            CheckpointError: its checkpoint is damaged.
+        """
+        fitted = classifier_folder.read(folder)
+        classifier = cls(**fitted.arguments)
+        classifier._take_over(fitted)
+        if fitted.feature_names is not None:
+            classifier.feature_names_in_ = np.array(fitted.feature_names, dtype=object)
+        classifier.n_features_in_ = _FEATURES
+        return classifier
+
+    def _take_over(self, fitted: Fitted) -> None:
+        """Set all attributes but those of the columns."""
+        self.classes_ = fitted.classes
+        self.params_ = fitted.params
+        self.losses_ = fitted.losses
+        self.n_iter_ = fitted.epochs
+        scores = fitted.scores
+        self.validation_scores_ = np.array(scores) if scores else None
+        self.best_validation_score_ = max(scores) if scores else None
+        self.best_epoch_ = int(np.argmax(scores)) + 1 if scores else None
+        self._trained_with = fitted.arguments
 
     def _pixels(self, images: Any, reset: bool) -> np.ndarray:
         """`inputs.as_images`, after scikit-learn's check (or, to `reset`, note) of the columns."""

@@ -77,13 +77,15 @@ def as_labels(labels: Any, n: int) -> np.ndarray:
     """`[n]`, of any kind that `np.unique` sorts.
 
     Raises:
-        ValueError: another shape, missing or infinite values, kinds that are mixed, and targets of
-            a regression (scikit-learn's `check_classification_targets`).
+        ValueError: none at all, another shape, missing or infinite values, mixed kinds, and the
+            targets of a regression (scikit-learn's `check_classification_targets`).
         TypeError: labels of bytes.
     """
+    if labels is None:
+        raise ValueError("fit requires y to be passed, but the target y is None.")
     array = _as_array("labels", labels)
     if array.shape == (n, 1):
-        message = f"labels are a column, [{n}, 1], and taken as [{n}]; give labels.ravel()."
+        message = "A column-vector y was passed when a 1d array was expected; give y.ravel()."
         warnings.warn(message, DataConversionWarning, stacklevel=3)
         array = array.ravel()
     if array.shape != (n,):
@@ -115,11 +117,12 @@ def as_weights(weights: Any, n: int) -> np.ndarray | None:
         array = np.full(n, array)
     if array.shape != (n,):
         raise ValueError(f"sample_weight must be [{n}], one an image, not {array.shape}.")
-    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() > 0):
+    if not (np.isfinite(array).all() and array.min() >= 0):
         raise ValueError(
-            f"sample_weight must be at least 0, finite and not all 0, not {array.min():g} to "
-            f"{array.max():g}."
+            f"sample_weight must be finite and at least 0, not {array.min():g} to {array.max():g}."
         )
+    if array.max() == 0:
+        raise ValueError("sample_weight must not be zero for all images.")
     return None if (array == array[0]).all() else array
 
 
