@@ -45,10 +45,11 @@ class Config:
     shuffles: Literal["shared", "own"] = _option(
         "shared", "all members see the same batches, or each its own"
     )
-    augment: Literal["none", "shift", "affine"] = _option(
+    augment: Literal["none", "shift", "affine", "handwriting"] = _option(
         "none",
         "shift: move each training image by up to 2 pixels; affine: also turn it by up to 10 "
-        "degrees and scale it by up to 10 %",
+        "degrees and scale it by up to 10 %; handwriting: make digits those of other hands and "
+        "pens, and some of them no digits",
     )
     dropout: float | None = _option(None, "probability of zero in dropout; None: the network's own")
     conv_stddev: float | None = _option(

@@ -406,12 +406,154 @@ void images_in(const Tiles& tiles, const float* images, const float* zeros, Inde
   }
 }
 
+// Winograd's sums are rounded by their place in a tile. So an output that sees only zeros would not
+// be quite its bias, nor two outputs equal that see the same, and chance would decide what relu and
+// pooling pass on wherever images are blank. Such outputs are summed directly: each patch of 3x3
+// pixels once, since there are few.
+class DirectSums {
+ public:
+  // `zeros` are as many as features. The rest of the memory is `floats(shape)`.
+  DirectSums(const Shape& shape, const float* images, const float* kernel, const float* zeros,
+             float* memory)
+      : shape_(shape),
+        images_(images),
+        kernel_(kernel),
+        zeros_(zeros),
+        patches_(memory),
+        sums_(memory + kPatches * 9 * shape.channels),
+        line_(shape.width + 2 * shape.pad + 1) {
+    fingerprints().assign((shape.height + 2 * shape.pad + 1) * line_, 0);
+    entries().resize(9 * shape.channels);
+  }
+
+  static Index floats(const Shape& shape) {
+    return kPatches * (9 * shape.channels + shape.features);
+  }
+
+  // Finds those of a tile. Tiles of one image are to follow each other.
+  void find(const Tiles& tiles, Index tile) {
+    if (image_ != tiles.image(tile)) take_fingerprints(image_ = tiles.image(tile));
+    if (known_ > kPatches - kOut * kOut) known_ = 0;
+    tiles.squares(tile, [&](int i, int j, Index) {
+      Square& square = squares_[i / 2][j / 2];
+      square.any = find_square(tiles.top(tile) + i, tiles.left(tile) + j, square.sums);
+    });
+  }
+
+  // The sums of each output in a square of that tile, null where they are Winograd's, or null.
+  const float* const* square(int i, int j) const {
+    const Square& square = squares_[i / 2][j / 2];
+    return square.any ? square.sums : nullptr;
+  }
+
+ private:
+  struct Square {
+    bool any;
+    const float* sums[4];
+  };
+
+  static constexpr Index kPatches = 2 * kOut * kOut;  // remembered
+
+  static std::vector<std::uint64_t>& fingerprints() {
+    thread_local std::vector<std::uint64_t> padded;  // and a line more, as in `Padded`
+    return padded;
+  }
+
+  static std::vector<Entry>& entries() {
+    thread_local std::vector<Entry> entries;
+    return entries;
+  }
+
+  // Equal pixels have equal fingerprints, and only zeros have 0. That others are equal by chance
+  // costs time and does no harm.
+  void take_fingerprints(Index image) {
+    const float* pixel = images_ + image * shape_.height * shape_.width * shape_.channels;
+    for (Index y = 0; y < shape_.height; ++y)
+      for (Index x = 0; x < shape_.width; ++x, pixel += shape_.channels) {
+        std::uint64_t sum = 0;
+        for (Index c = 0; c < shape_.channels; ++c) {
+          std::uint32_t bits;
+          std::memcpy(&bits, pixel + c, sizeof bits);
+          sum += bits << 1;  // without the sign: -0 is zero
+        }
+        fingerprints()[(y + shape_.pad) * line_ + x + shape_.pad] = sum;
+      }
+  }
+
+  bool find_square(Index y, Index x, const float* (&sums)[4]) {
+    const std::uint64_t* const corner = fingerprints().data() + y * line_ + x;
+    const std::uint64_t* const outputs[4] = {corner, corner + 1, corner + line_,
+                                             corner + line_ + 1};
+    const Index centre = line_ + 1;
+    bool likely = false;
+    for (int k = 0; k < 4; ++k) {
+      likely |= outputs[k][centre] == 0;
+      for (int other = 0; other < k; ++other)
+        likely |= outputs[k][centre] == outputs[other][centre];
+    }
+    if (!likely) return false;
+    bool any = false;
+    for (int k = 0; k < 4; ++k) {
+      bool repeated = false;
+      for (int other = 0; other < 4; ++other)
+        repeated |= other != k && see_the_same(outputs[k], outputs[other]);
+      sums[k] = sees_zeros(outputs[k]) ? zeros_
+                : repeated             ? sum(y + k / 2, x + k % 2)
+                                       : nullptr;
+      any |= sums[k] != nullptr;
+    }
+    return any;
+  }
+
+  bool sees_zeros(const std::uint64_t* output) const {
+    for (Index i = 0; i < 3; ++i, output += line_)
+      if ((output[0] | output[1] | output[2]) != 0) return false;
+    return true;
+  }
+
+  bool see_the_same(const std::uint64_t* a, const std::uint64_t* b) const {
+    for (Index i = 0; i < 3; ++i, a += line_, b += line_)
+      if (a[0] != b[0] || a[1] != b[1] || a[2] != b[2]) return false;
+    return true;
+  }
+
+  const float* sum(Index y, Index x) {
+    const Index channels = shape_.channels, features = shape_.features, floats = 9 * channels;
+    float* const patch = patches_ + known_ * floats;
+    std::fill(patch, patch + floats, 0.0f);
+    for (Index i = 0; i < 3; ++i)
+      for (Index j = 0; j < 3; ++j) {
+        const Index down = y + i - shape_.pad, across = x + j - shape_.pad;
+        if (down < 0 || down >= shape_.height || across < 0 || across >= shape_.width) continue;
+        const Index pixel = (image_ * shape_.height + down) * shape_.width + across;
+        std::copy_n(images_ + pixel * channels, channels, patch + (3 * i + j) * channels);
+      }
+    for (Index k = known_ - 1; k >= 0; --k)
+      if (std::memcmp(patches_ + k * floats, patch, floats * sizeof(float)) == 0)
+        return sums_ + k * features;
+    float* const to = sums_ + known_++ * features;
+    const Entry* const begin = entries().data();
+    const Entry* const end = list(patch, 1, floats, entries().data());
+    for_panels<kVectors>(features, [&](auto lanes, auto vectors, Index start) INLINE_LAMBDA {
+      sum_rows<lanes, vectors>(begin, end, kernel_ + start, features, to + start, Write::kSet);
+    });
+    return to;
+  }
+
+  const Shape& shape_;
+  const float *images_, *kernel_, *zeros_;
+  float *patches_, *sums_;
+  Index line_, image_ = -1, known_ = 0;
+  Square squares_[kOut / 2][kOut / 2];
+};
+
 void outputs_out(const Tiles& tiles, const float* in, const float* bias, Index first, Index count,
-                 Index apart, float* pooled, Byte* places) {
+                 Index apart, DirectSums& direct, float* pooled, Byte* places) {
   const Shape& shape = tiles.shape;
   for (Index t = 0; t < count; ++t) {
     const Index rows = shape.out_height() - tiles.top(first + t);
     const Index columns = shape.out_width() - tiles.left(first + t);
+    direct.find(tiles, first + t);
     for_chunks(shape.features, [&](auto width, Index start) INLINE_LAMBDA {
       using Float = typename Lanes<width>::Float;
       Float m[kTile][kTile], y[kOut][kOut];
@@ -422,6 +564,9 @@ void outputs_out(const Tiles& tiles, const float* in, const float* bias, Index f
       const Float b = load<Float>(bias + start);
       tiles.squares(first + t, [&](int i, int j, Index place) INLINE_LAMBDA {
         Float values[4] = {y[i][j] + b, y[i][j + 1] + b, y[i + 1][j] + b, y[i + 1][j + 1] + b};
+        if (const auto sums = direct.square(i, j))
+          for (int k = 0; k < 4; ++k)
+            if (sums[k] != nullptr) values[k] = load<Float>(sums[k] + start) + b;
         const bool below = i + 1 < rows, beside = j + 1 < columns;
         const bool inside[4] = {true, beside, below, below && beside};
         pool_square(values, inside, pooled + place + start, places + place + start);
@@ -439,11 +584,14 @@ void winograd_forward(const Shape& shape, const float* images, const float* kern
   const Index u_apart = stride(channels, features);
   const Index v_apart = stride(kTiles, channels);
   const Index m_apart = stride(kTiles, features);
-  float* zeros = scratch(channels + kPositions * (u_apart + v_apart + m_apart));
-  float* u = zeros + channels;          // the kernel, [36] of [channels, features]
+  const Index most = std::max(channels, features);
+  float* zeros =
+      scratch(most + kPositions * (u_apart + v_apart + m_apart) + DirectSums::floats(shape));
+  float* u = zeros + most;              // the kernel, [36] of [channels, features]
   float* v = u + kPositions * u_apart;  // tiles of images
   float* m = v + kPositions * v_apart;  // tiles of outputs
-  std::fill(zeros, zeros + channels, 0.0f);
+  std::fill(zeros, zeros + most, 0.0f);
+  DirectSums direct(shape, images, kernel, zeros, m + kPositions * m_apart);
   kernel_in(kernel, channels, features, u);
 
   for (Index first = 0; first < tiles.count(); first += kTiles) {
@@ -451,7 +599,7 @@ void winograd_forward(const Shape& shape, const float* images, const float* kern
     images_in(tiles, images, zeros, first, count, v_apart, v);
     for (int p = 0; p < kPositions; ++p)
       product(count, features, channels, v + p * v_apart, u + p * u_apart, m + p * m_apart);
-    outputs_out(tiles, m, bias, first, count, m_apart, pooled, places);
+    outputs_out(tiles, m, bias, first, count, m_apart, direct, pooled, places);
   }
 }
 

@@ -15,6 +15,7 @@ import optax
 from jax import Array, lax
 
 from mnist_jax.augment import Augment
+from mnist_jax.handwriting import NO_CLASS
 
 Params = Any
 OptimizerName = Literal["adam", "sgd"]
@@ -175,7 +176,13 @@ def dropout_key(seed: Array, step: Array, shard: Array | int) -> Array:
 
 
 def weighted_loss(
-    network: nn.Module, params: Params, images: Array, labels: Array, weights: Array, key: Array
+    network: nn.Module,
+    params: Params,
+    images: Array,
+    labels: Array,
+    weights: Array,
+    key: Array,
+    may_lack_class: bool = False,
 ) -> Array:
     """Softmax cross-entropy in training mode, summed with weights; float32 `[]`.
 
@@ -187,6 +194,9 @@ def weighted_loss(
     """
     logits = apply(network, params, images, train=True, rngs={"dropout": key})
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if may_lack_class:
+        from_uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+        losses = jnp.where(labels == NO_CLASS, from_uniform, losses)
     return jnp.sum(losses * weights)
 
 
@@ -214,9 +224,9 @@ def train_step(
     key = dropout_key(seed, state.step, shard)
     images = to_float(images)
     if augment is not None:
-        images = augment(images, jax.random.fold_in(key, 1))
+        images, labels = augment(images, labels, jax.random.fold_in(key, 1))
     loss, grads = jax.value_and_grad(weighted_loss, argnums=1)(
-        network, state.params, images, labels, weights, key
+        network, state.params, images, labels, weights, key, may_lack_class=augment is not None
     )
     loss, grads = sum_over_shards((loss, grads))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
