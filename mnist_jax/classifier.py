@@ -6,7 +6,7 @@ import sys
 import warnings
 from functools import partial
 from os import PathLike
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,7 @@ from rich import get_console
 from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mnist_jax import (
@@ -60,7 +61,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         verbose: show a line with epoch and loss while it trains.
         optimizer, schedule, weight_decay, ema: as in `training.make_optimizer`; predictions are
             made with the moving average of the weights where there is one.
-        augment: `"none"`, `"shift"` or `"affine"`, as in `augment.create`.
+        augment: a name in `augment.create`; `"handwriting"` is for the labels 0 to 9.
         early_stopping: hold images out for validation, stop when they are predicted no better, and
             keep the parameters that predicted them best.
         validation_fraction: of the images, of each class in proportion, that are held out.
@@ -93,7 +94,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         schedule: ScheduleName = "constant",
         weight_decay: float = 0.0,
         ema: float | None = None,
-        augment: Literal["none", "shift", "affine"] = "none",
+        augment: augment.Name = "none",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -141,6 +142,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise ValueError("labels must have at least 2 classes, not 1 class.")
+        if self.augment == "handwriting" and classes.astype(str).tolist() != list("0123456789"):
+            raise ValueError(f"augment handwriting needs the labels 0 to 9, not {classes}.")
         split = _split(self, codes)
         data = _Data(pixels, codes.astype(np.int32), weights)
         network = _make_network(self.network, len(classes))
@@ -184,8 +187,10 @@ class Classifier(ClassifierMixin, BaseEstimator):
         """Keep what `fit` has made in a new or empty folder.
 
         `python -m experiments.predict FOLDER ...` takes it, and `experiments.evaluate` with
-        `--dataset` or `--data-dir`. `pickle` and `joblib` work as well, also for networks of one's
-        own, but only with the versions that wrote the file.
+        `--dataset` or `--data-dir`. Labels of one character each, such as digits, say that pictures
+        are to be centred as MNIST's were; others, that they are taken as they are. `pickle` and
+        `joblib` work as well, also for networks of one's own, but only with the versions that wrote
+        the file.
 
         Raises:
             NotFittedError: before `fit`.
@@ -234,6 +239,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.best_validation_score_ = max(scores) if scores else None
         self.best_epoch_ = int(np.argmax(scores)) + 1 if scores else None
         self._trained_with = fitted.arguments
+
+    def __sklearn_tags__(self) -> Tags:
+        """For scikit-learn: images also have three axes, and no negative values."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.positive_only = True
+        return tags
 
     def _pixels(self, images: Any, reset: bool) -> np.ndarray:
         """`inputs.as_images`, after scikit-learn's check (or, to `reset`, note) of the columns."""

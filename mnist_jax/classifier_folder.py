@@ -1,7 +1,7 @@
 """The folder that keeps a fitted `Classifier`, which `experiments.predict` and `evaluate` read too.
 
-`config.json` and `checkpoints/` are those of a run of `experiments.run` with the same network and
-members; `classifier.json` is what the estimator needs beside them.
+`config.json`, `dataset.json` and `checkpoints/` are those of a run of `experiments.run` with the
+same network and members; `classifier.json` is what the estimator needs beside them.
 """
 
 import contextlib
@@ -22,11 +22,12 @@ from mnist_jax import ensemble, models, training
 from mnist_jax.training import Params, TrainState
 
 _CONFIG = "config.json"
+_DATASET = "dataset.json"
 _CLASSIFIER = "classifier.json"
 _CHECKPOINTS = "checkpoints"
-# In place of the SHA-256 of a data set: it is like no other, so that going on with the training and
-# evaluating on what may have been trained on are refused.
-_FINGERPRINT = "images given to Classifier.fit"
+# Also in place of the SHA-256 of a data set: it is like no other, so that evaluating on what may have
+# been trained on is refused, and going on with the training.
+_DATA = "images given to Classifier.fit"
 _SAME_NAME = (  # in the constructor and in the config
     *("network", "members", "seed", "epochs", "batch_size", "learning_rate"),
     *("optimizer", "schedule", "weight_decay", "ema", "augment"),
@@ -71,13 +72,17 @@ def write(folder: str | PathLike[str], fitted: Fitted) -> None:
         "scores": fitted.scores,
         "feature_names": fitted.feature_names,
     }
+    class_names = [str(value) for value in known["classes"]["values"]]
+    characters = all(len(name) == 1 for name in class_names)
+    dataset: dict[str, Any] = {"name": "own", "source": _DATA}
+    dataset |= {"class_names": class_names, "characters": characters}
     config = {key: arguments[key] for key in _SAME_NAME}
     config |= {"data_seed": arguments["seed"]}
     config |= {_OPTIONS[option]: value for option, value in options.items()}
     members, steps = fitted.losses.shape
     progress = {"epochs": fitted.epochs, "steps": 0, "losses": [[]] * members, "history": []}
     progress |= {"images": 0, "train_seconds": 0.0}
-    details = {"config": config, "fingerprint": _FINGERPRINT, "progress": progress}
+    details = {"config": config, "fingerprint": _DATA, "progress": progress}
     optimizer = _make_optimizer(arguments)
     made = TrainState(
         jnp.full(members, steps), fitted.params, jax.vmap(optimizer.init)(fitted.params)
@@ -87,6 +92,7 @@ def write(folder: str | PathLike[str], fitted: Fitted) -> None:
     with Checkpoints(folder / _CHECKPOINTS) as checkpoints:
         checkpoints.save(steps, {name: state}, details)
     _write_json(folder / _CONFIG, config)
+    _write_json(folder / _DATASET, dataset)
     _write_json(folder / _CLASSIFIER, known)  # the last: it says that all is there
 
 
