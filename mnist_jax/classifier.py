@@ -139,6 +139,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         weights = inputs.as_weights(sample_weight, len(pixels))
         if weights is not None:
             pixels, labels, weights = (part[weights > 0] for part in (pixels, labels, weights))
+            weights = None if (weights == weights[0]).all() else weights
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise ValueError("labels must have at least 2 classes, not 1 class.")

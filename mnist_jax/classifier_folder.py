@@ -25,8 +25,8 @@ _CONFIG = "config.json"
 _DATASET = "dataset.json"
 _CLASSIFIER = "classifier.json"
 _CHECKPOINTS = "checkpoints"
-# Also in place of the SHA-256 of a data set: it is like no other, so that evaluating on what may have
-# been trained on is refused, and going on with the training.
+# Also in place of the SHA-256 of a data set: it is like no other, so that going on with training is
+# refused, and evaluating on what may have been trained on.
 _DATA = "images given to Classifier.fit"
 _SAME_NAME = (  # in the constructor and in the config
     *("network", "members", "seed", "epochs", "batch_size", "learning_rate"),

@@ -102,7 +102,7 @@ def as_labels(labels: Any, n: int) -> np.ndarray:
 
 
 def as_weights(weights: Any, n: int) -> np.ndarray | None:
-    """float64 `[n]`, or None where all are the same.
+    """float64 `[n]`, or None for None.
 
     Raises:
         ValueError: another shape, a negative, missing or infinite weight, or none above 0.
@@ -123,7 +123,7 @@ def as_weights(weights: Any, n: int) -> np.ndarray | None:
         )
     if array.max() == 0:
         raise ValueError("sample_weight must not be zero for all images.")
-    return None if (array == array[0]).all() else array
+    return array
 
 
 def _as_array(name: str, values: Any) -> np.ndarray:
