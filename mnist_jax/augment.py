@@ -4,6 +4,7 @@ An augmentation takes and gives labels too, since some changes go by the label, 
 is none of the classes.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -23,6 +24,7 @@ _DEGREES = 10.0
 _SCALE = 0.1
 
 
+@functools.cache  # the same function for the same name: by it compiled training is found again
 def create(name: str) -> Augment | None:
     """The augmentation of a name, or None for `"none"`.
 

@@ -4,6 +4,7 @@ A member is made from its `seed` alone: the seed gives its initial values and it
 `ensemble.py` maps these functions over members, `parallel.py` over devices.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -44,8 +45,10 @@ class Share(NamedTuple):
     batches: Array  # int32 [steps, batch], which images each step takes here
     weights: Array  # float32 [batch], of the images of each batch in its loss
     shard: Array | int = 0  # which of the devices that share each batch this is
+    image_weights: Array | None = None  # float32 [n], of each image in the loss; None: 1
 
 
+@functools.lru_cache(maxsize=256)
 def make_optimizer(
     learning_rate: float,
     total_steps: int,
@@ -71,6 +74,9 @@ def make_optimizer(
         cycles: how many times the schedule is gone through, each `total_steps / cycles` long.
         ema: also keep a moving average of the weights with this decay a step, which
             `evaluated_params` gives; training does not depend on it.
+
+    Returns:
+        The same object for the same arguments: by it compiled training is found again.
 
     Raises:
         ValueError: an unknown name, a learning rate of 0 or below, a negative weight decay, a beta
@@ -250,7 +256,9 @@ def train_epoch(
     """
 
     def step(state: TrainState, batch: Array) -> tuple[TrainState, Array]:
-        images, labels = share.images[batch], share.labels[batch]
+        images, labels, weights = share.images[batch], share.labels[batch], share.weights
+        if share.image_weights is not None:
+            weights = weights * share.image_weights[batch]
         return train_step(
             network,
             optimizer,
@@ -258,7 +266,7 @@ def train_epoch(
             seed,
             images,
             labels,
-            share.weights,
+            weights,
             share.shard,
             sum_over_shards,
             augment,
