@@ -198,6 +198,8 @@ def weighted_loss(
         labels: int32 `[batch]`.
         weights: float32 `[batch]`; `1 / batch` gives the mean.
         key: for dropout.
+        may_lack_class: labels may be `NO_CLASS`, whose cross-entropy is that with equal
+            probabilities of all classes (Hendrycks et al. 2019).
     """
     logits = apply(network, params, images, train=True, rngs={"dropout": key})
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
