@@ -147,6 +147,7 @@ def test_a_damaged_picture_is_named(tmp_path, content):
 def test_pictures_without_classes(tmp_path):
     images, labels = wanted()
     write_pictures(tmp_path / "all", images, labels)
+    (tmp_path / "all" / "3" / "IMG_0001.HEIC").write_bytes(b"")
     for i, image in enumerate(images[:3]):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     with pytest.raises(DataError, match=r"1 pictures lie side by side in .*nothing tells"):
@@ -157,6 +158,7 @@ def test_pictures_without_classes(tmp_path):
         Image.fromarray(image).save(tmp_path / "all" / "testSet" / f"{i}.png")
     dataset = data.load("auto", tmp_path / "all")
     assert "3 pictures without a class" in dataset.source and "20 of 100" in dataset.source
+    assert "1 HEIC pictures, which Pillow does not read, are left out" in dataset.source
     write_pictures(tmp_path / "one", images, ["digit"] * len(images))
     with pytest.raises(DataError, match="all images are of one class, digit"):
         data.load("auto", tmp_path / "one")

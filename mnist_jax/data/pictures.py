@@ -20,6 +20,7 @@ _SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
     *(".webp", ".avif", ".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".tga", ".pcx", ".ico"),
 }
+_HEIC = (".heic", ".heif")
 _PAPER = 200  # a border at least this light is paper
 # Photographs of things are colourful (of 1) and have uneven borders (of 255): CIFAR-10's medians
 # are 0.11 and 39, those of 161 photographs and 600 scans of digits 0 and 0.
@@ -33,27 +34,31 @@ def found(here: Sequence[File]) -> list[Found]:
     Raises:
         DataError: there are pictures, and none is in the folder of a class.
     """
-    # The pictures of each folder that holds the classes' folders, by data set and split.
+    by_folder: dict[PurePosixPath, list[File]] = defaultdict(list)
+    for file in here:
+        if file.suffix in _SUFFIXES:
+            by_folder[file.path.parent].append(file)
+    # By data set and split, the pictures of each folder that holds the classes' folders.
     sets: dict[PurePosixPath, dict[str, dict[PurePosixPath, list[File]]]]
     sets = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    loose: dict[str, int] = defaultdict(int)
-    for file in here:
-        folder = file.path.parent
-        if file.suffix not in _SUFFIXES:
-            continue
-        if not folder.parts or (files.role(folder.name).split and not files.role(folder.name).rest):
-            loose[os.path.dirname(file.where)] += 1
+    loose: dict[str, int] = {}
+    for folder, pictures in by_folder.items():
+        role = files.role(folder.name)
+        if not folder.parts or (role.split and not role.rest):
+            loose[os.path.dirname(pictures[0].where)] = len(pictures)
         else:
             split = files.split_of(folder.parent) or "all"
-            sets[files.group_of(folder.parent)][split][folder.parent].append(file)
+            sets[files.group_of(folder.parent)][split][folder.parent] += pictures
     if loose and not sets:
         where, count = next(iter(loose.items()))
         raise DataError(
             f"{count:,} pictures lie side by side in {where}, and nothing tells their classes.\n"
             "Put them into a folder a class, such as 7/0001.png."
         )
-    left_out = tuple(f"{n:,} pictures without a class in {where}" for where, n in loose.items())
-    return [_found(group, splits, left_out) for group, splits in sets.items()]
+    left_out = [f"{n:,} pictures without a class in {where}" for where, n in loose.items()]
+    heic = sum(file.suffix in _HEIC for file in here)
+    left_out += [f"{heic:,} HEIC pictures, which Pillow does not read"] if heic else []
+    return [_found(group, splits, tuple(left_out)) for group, splits in sets.items()]
 
 
 def _found(
@@ -77,7 +82,7 @@ def _found(
         splits=frozenset(largest),
         read=partial(_read, {split: pictures for split, (_, pictures) in largest.items()}),
         missing={},
-        notes=tuple(f"{what} are left out" for what in (*left_out, *others)),
+        notes=tuple(f"{what}, are left out" for what in (*left_out, *others)),
     )
 
 
@@ -88,9 +93,11 @@ def _read(pictures: dict[str, list[File]], split: str) -> Part:
         DataError: a picture that cannot be read, or is none of a character, or photographs.
     """
     here = pictures[split]
-    _refuse_photographs(here[:: -(-len(here) // _SAMPLE)])
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        made = list(threads.map(_pixels, here))
+    with warnings.catch_warnings():  # not in the threads, which share the filters
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is too much
+        _refuse_photographs(here[:: -(-len(here) // _SAMPLE)])
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            made = list(threads.map(_pixels, here))
     failed = [result for result in made if isinstance(result, str)]
     good = [result for result in made if not isinstance(result, str)]
     if failed:
@@ -134,6 +141,8 @@ def _as_it_is(image: Image.Image) -> np.ndarray | None:
     """The values of a picture of 28 x 28 pixels without colours; None of another."""
     if image.size != (SIDE, SIDE) or image.mode.startswith(("I", "F")):
         return None
+    if image.mode == "L" and "transparency" not in image.info:
+        return np.asarray(image)[..., None]
     values = np.asarray(image.convert("RGBA"))
     if (values[..., 3] < 255).any() or np.ptp(values[..., :3], axis=-1).any():
         return None
@@ -142,8 +151,7 @@ def _as_it_is(image: Image.Image) -> np.ndarray | None:
 
 def _open(file: File) -> Image.Image:
     try:
-        with warnings.catch_warnings(), file.open() as stream:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with file.open() as stream:
             image = Image.open(stream)
             image.load()
             return ImageOps.exif_transpose(image)
