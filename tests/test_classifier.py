@@ -26,6 +26,7 @@ from mnist_jax import (
     augment,
     cache,
     classifier,
+    data,
     ensemble,
     images,
     loop,
@@ -470,11 +471,20 @@ def test_the_commands_take_a_saved_one(digits, tmp_path, capsys):
     assert predict.main([str(folder), "--json", str(tmp_path / "digit.png")]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["class"] == digits.predict(images.to_mnist(stroke)[None])[0]
-    assert evaluate.main([str(folder), "--dataset", "mnist5k"]) == 0
-    assert "simple 6" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         evaluate.main([str(folder)])
     assert "is not the data that" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_saved_one_is_evaluated(digits, tmp_path):
+    folder = tmp_path / "saved"
+    digits.save(folder)
+    assert evaluate.main([str(folder), "--dataset", "mnist5k"]) == 0
+    test = data.load("mnist5k").test
+    results = json.loads((folder / "evaluation.json").read_text())
+    accuracy = results["rules"]["mean_probability"]["before"]["accuracy"]
+    assert accuracy == digits.score(test.images, test.labels.astype(str))
 
 
 def test_a_network_with_options_comes_back(tmp_path):
