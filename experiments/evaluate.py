@@ -15,7 +15,7 @@ from etils import epath
 from rich import box
 from rich.table import Table
 
-from experiments import cli, evaluation, records, terminal, trained
+from experiments import cli, evaluation, records, terminal, trained, unsure
 from experiments.trained import Trained
 from mnist_jax import data, parallel, shifts
 from mnist_jax.data import Dataset
@@ -242,6 +242,7 @@ def evaluate(
         )
     images, labels = dataset.test
     logits = by_split["test"] = predict("test", images)
+    same_data = loaded.fingerprint in (None, data.fingerprint(dataset))
     results = {
         "step": loaded.step,
         "weights": _weights(loaded),
@@ -256,6 +257,7 @@ def evaluate(
         "diversity": evaluation.diversity(logits, labels),
         "sizes": evaluation.sizes(logits, labels),
         "curves": evaluation.curves(logits, labels, temperatures),
+        **(unsure.fit(loaded.config, dataset.validation, loaded.predict) if same_data else {}),
         **kept,
     }
     results["members"] = [

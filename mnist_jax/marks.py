@@ -19,6 +19,7 @@ _SMOOTHING = (0.7, 1.5, 3.0)  # pixels; more where noise hides what is written
 _WINDOWS = (0.12, 0.35)  # of the longer side: what is wider belongs to the background
 _EDGE = 0.35  # a stroke ends where it has so much of its full contrast
 _MOST = 200  # connected parts of writing and its surroundings
+_DARKEST = 0.3  # of a picture's usual light, a shadow
 _EIGHT = np.ones((3, 3), bool)
 _ENOUGH = 0.5  # a way of looking this good needs no stronger smoothing
 _LEAST = 0.15  # and one this bad found nothing
@@ -144,14 +145,19 @@ def _contrasts(
     picture: np.ndarray, smoothing: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """In each way of looking, how much each pixel stands out, how steep it is there, and noise."""
-    for view in _views(picture):
+    for i, view in enumerate(_views(picture)):
         smooth = ndimage.gaussian_filter(view, smoothing)
         noise = _noise(smooth, smoothing)
         steep = ndimage.gaussian_gradient_magnitude(smooth, 1.0)
         steep = np.maximum(steep - 2 * np.median(steep), 0)
-        for values in (smooth, -smooth):
-            for background in _backgrounds(values):
-                yield background - values, steep, noise
+        for background in _backgrounds(smooth):
+            contrast = background - smooth
+            if i == 0:  # dark ink takes away a part of the light, in shadows as much as beside them
+                usual = np.median(background)
+                contrast *= usual / np.maximum(background, _DARKEST * usual)
+            yield contrast, steep, noise
+        for background in _backgrounds(-smooth):
+            yield background + smooth, steep, noise
 
 
 def _views(picture: np.ndarray) -> list[np.ndarray]:

@@ -97,12 +97,12 @@ def test_a_size_alone_is_scipys_zoom(digits, monkeypatch, size):
     matrix = np.eye(2) / size
     wanted = [
         ndimage.affine_transform(
-            image, matrix, 13.5 - matrix @ np.full(2, 13.5), order=1, mode="constant"
+            image, matrix, 13.5 - matrix @ np.full(2, 13.5), order=1, mode="grid-constant"
         )
         for image in images
     ]
     result = handwriting.warp(images, jax.random.key(0))
-    np.testing.assert_allclose(result[:, 2:-2, 2:-2], np.array(wanted)[:, 2:-2, 2:-2], atol=1e-4)
+    np.testing.assert_allclose(result, wanted, atol=1e-4)
 
 
 def test_the_bending_is_smooth_and_of_the_size_it_should_be():
