@@ -48,7 +48,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, shared: bool = False) 
         return jnp.where(too_sure, middle, low), jnp.where(too_sure, high, middle)
 
     shape = () if shared else logits.shape[:-2]
-    bounds = jnp.full(shape, math.log(MIN_TEMPERATURE)), jnp.full(shape, math.log(MAX_TEMPERATURE))
+    ends = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
+    bounds = tuple(jnp.full(shape, end, jnp.result_type(margins, jnp.float32)) for end in ends)
     low, high = lax.fori_loop(0, _HALVINGS, halve, bounds)
     return jnp.exp((low + high) / 2)
 

@@ -118,14 +118,16 @@ def majority_vote(logits: ArrayLike, weights: ArrayLike | None = None) -> Array:
         weights: `[members]`, how many votes each has; 0 leaves a member out. Default 1 each.
     """
     logits = jnp.asarray(logits)
-    votes = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+    votes = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=jnp.float32)
     members = jnp.sum(_weights(logits, weights))
     counted = jnp.log(_weighted_sum(votes, weights))
     return jnp.logaddexp(counted, mean_probability(logits, weights)) - jnp.log(members + 1)
 
 
 def _weights(logits: Array, weights: ArrayLike | None) -> Array:
-    return jnp.ones(len(logits)) if weights is None else jnp.asarray(weights, jnp.float32)
+    return (
+        jnp.ones(len(logits), jnp.float32) if weights is None else jnp.asarray(weights, jnp.float32)
+    )
 
 
 def _weighted_sum(values: Array, weights: ArrayLike | None) -> Array:

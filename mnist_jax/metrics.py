@@ -68,7 +68,7 @@ def brier(logits: ArrayLike, labels: ArrayLike) -> Array:
         float32 `[...]`, the mean over images.
     """
     probabilities = jax.nn.softmax(jnp.asarray(logits), axis=-1)
-    target = jax.nn.one_hot(jnp.asarray(labels), probabilities.shape[-1])
+    target = jax.nn.one_hot(jnp.asarray(labels), probabilities.shape[-1], dtype=jnp.float32)
     return jnp.mean(jnp.sum((probabilities - target) ** 2, axis=-1), axis=-1)
 
 
@@ -233,7 +233,7 @@ def _auroc(scores: Array, positive: Array) -> Array:
     negative_scores = jnp.sort(jnp.where(positive, jnp.inf, scores))  # the first `negatives` are
     below = jnp.searchsorted(negative_scores, scores, side="left")
     up_to = jnp.minimum(jnp.searchsorted(negative_scores, scores, side="right"), negatives)
-    won = (below + up_to) / (2 * negatives)
+    won = (below + up_to).astype(jnp.float32) / (2 * negatives)
     return jnp.sum(jnp.where(positive, won, 0.0)) / jnp.sum(positive)
 
 
@@ -262,7 +262,7 @@ def _aupr(scores: Array, positive: Array) -> Array:
     n = len(scores)
     at_least = n - jnp.searchsorted(all_scores, scores, side="left")
     found = jnp.minimum(n - jnp.searchsorted(positive_scores, scores, side="left"), positives)
-    area = jnp.sum(jnp.where(positive, found / at_least, 0.0)) / positives
+    area = jnp.sum(jnp.where(positive, found.astype(jnp.float32) / at_least, 0.0)) / positives
     return jnp.where(positives < n, area, jnp.nan)
 
 

@@ -101,7 +101,8 @@ def disagreement(logits: ArrayLike) -> Array:
     """
     logits = jnp.asarray(logits)
     members, _, classes = logits.shape
-    votes = jnp.sum(jax.nn.one_hot(jnp.argmax(logits, axis=-1), classes), axis=0)
+    named = jax.nn.one_hot(jnp.argmax(logits, axis=-1), classes, dtype=jnp.float32)
+    votes = jnp.sum(named, axis=0)
     differing = members**2 - jnp.sum(votes**2, axis=-1)  # ordered pairs
     return jnp.mean(differing) / (members * (members - 1))
 

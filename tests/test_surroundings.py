@@ -16,7 +16,7 @@ from etils import epath
 
 from experiments import cli, config, evaluation, records, run, terminal
 from experiments.config import Config
-from mnist_jax import loop, training, uncertainty
+from mnist_jax import loop, metrics, training, uncertainty
 from tests import tiny
 from tests.test_data import write_digits
 
@@ -63,9 +63,15 @@ def test_a_reader_that_has_gone():
     stream.close()
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def full_disk():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    file = os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb")
+    return terminal.Stream(io.TextIOWrapper(file, "utf-8"))
+
+
 def test_a_full_disk():
-    stream = terminal.Stream(io.TextIOWrapper(Path("/dev/full").open("wb"), "utf-8"))
+    stream = full_disk()
     print("x", file=stream)
     assert terminal.failure(stream).errno == errno.ENOSPC
     print("x" * 100_000, file=stream, flush=True)
@@ -87,10 +93,9 @@ def test_closed_streams_do_not_lend_their_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("prints_results", "code", "word"), [(True, 1, "error"), (False, 0, "warning")]
 )
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 def test_a_full_disk_and_the_exit_code(monkeypatch, capsys, prints_results, code, word):
     monkeypatch.setattr(terminal, "protect", lambda: None)
-    stream = terminal.Stream(io.TextIOWrapper(Path("/dev/full").open("wb"), "utf-8"))
+    stream = full_disk()
     monkeypatch.setattr(sys, "stdout", stream)
     with pytest.raises(SystemExit) as exit_:
         cli.call(lambda: print("x") or 0, prints_results)
@@ -155,7 +160,16 @@ def test_metrics_with_64_bits():
 
     def judge():
         temperatures = evaluation.fit_temperatures(logits, labels)
-        return evaluation.scores(logits, labels, temperatures), uncertainty.decompose(logits)
+        scores = evaluation.scores(logits, labels, temperatures)
+        combined = [rule(logits) for rule in evaluation.RULES.values()]
+        told_apart = (
+            metrics.auroc(logits[..., 0], labels == 0),
+            metrics.aupr(logits[..., 0], labels == 0),
+        )
+        arrays = (temperatures, combined, told_apart, metrics.brier(logits, labels))
+        arrays += (uncertainty.decompose(logits), uncertainty.disagreement(logits))
+        assert {str(array.dtype) for array in jax.tree.leaves(arrays)} == {"float32"}
+        return scores, arrays
 
     here = judge()
     with jax.enable_x64(True):
