@@ -154,7 +154,7 @@ def _contrasts(
             contrast = background - smooth
             if i == 0:  # dark ink takes away a part of the light, in shadows as much as beside them
                 usual = np.median(background)
-                contrast *= usual / np.maximum(background, _DARKEST * usual)
+                contrast *= usual / np.maximum(background, _DARKEST * usual + 1e-6)
             yield contrast, steep, noise
         for background in _backgrounds(-smooth):
             yield background + smooth, steep, noise
