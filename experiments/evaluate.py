@@ -15,7 +15,7 @@ from etils import epath
 from rich import box
 from rich.table import Table
 
-from experiments import cli, evaluation, records, terminal, trained, unsure
+from experiments import cli, evaluation, records, terminal, trained
 from experiments.trained import Trained
 from mnist_jax import data, parallel, shifts
 from mnist_jax.data import Dataset
@@ -234,15 +234,15 @@ def evaluate(
 
     unfamiliar = None if unfamiliar_dir is None else data.load_test(unfamiliar_dir).images
     by_split = {}
-    temperatures = None
+    temperatures, unsure = None, None
     if len(dataset.validation.labels):
         by_split["validation"] = predict("validation", dataset.validation.images)
         temperatures = evaluation.fit_temperatures(
             by_split["validation"], dataset.validation.labels
         )
+        unsure = evaluation.unsure(by_split["validation"], dataset.validation.labels)
     images, labels = dataset.test
     logits = by_split["test"] = predict("test", images)
-    same_data = loaded.fingerprint in (None, data.fingerprint(dataset))
     results = {
         "step": loaded.step,
         "weights": _weights(loaded),
@@ -257,7 +257,7 @@ def evaluate(
         "diversity": evaluation.diversity(logits, labels),
         "sizes": evaluation.sizes(logits, labels),
         "curves": evaluation.curves(logits, labels, temperatures),
-        **(unsure.fit(loaded.config, dataset.validation, loaded.predict) if same_data else {}),
+        "unsure": unsure,
         **kept,
     }
     results["members"] = [

@@ -33,7 +33,7 @@ pictures must be 28 x 28, light on black.
 The probability is the members' mean. The uncertainty is the entropy of that mean, in nats (0:
 sure); the mutual information is the part of it that comes from the members' disagreement. `found`
 is how sure it is, from 0 to 1, that there is one digit in the box and all of it. Rows are marked
-`unsure` where the entropy is above what 99 % of the right answers on validation images have, or
+`unsure` where the entropy is above what 95 % of the right answers on validation images have, or
 where `found` is low.
 
 exit codes: 0; 1 where a picture cannot be read (the others are answered); 2 for a wrong command.

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from etils import epath
 
-from experiments import cli, progress, records, stacks, unsure
+from experiments import cli, evaluation, progress, records, stacks
 from experiments.cli import INTERRUPTED, Command
 from experiments.config import Config
 from experiments.display import TrainingDisplay, draw
@@ -352,6 +352,10 @@ def _evaluate(
     else:
         predict = partial(_predict, run, states)
     logits = predict(images)
+    unsure = None
+    if len(run.dataset.validation.labels):
+        validation, validation_labels = run.dataset.validation
+        unsure = evaluation.unsure(predict(validation), validation_labels)
     results = (
         records.describe(run.config, run.dataset)
         | _scores("test", members, logits, labels)
@@ -361,9 +365,7 @@ def _evaluate(
             "compile_seconds": round(compile_seconds, 3),
             "images_per_second": round(now.images / now.train_seconds, 1),
         }
-        | unsure.fit(
-            run.config, run.dataset.validation, lambda images: _predict(run, states, images)
-        )
+        | {"unsure": unsure}
         | records.environment({name: stack.layout for name, stack in run.kinds.items()})
     )
     if parallel.is_lead():
