@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 from PIL import Image, UnidentifiedImageError
 
-from experiments import cli
+from experiments import cli, terminal
 
 _DIGITS = ("auto", "mnist", "mnist5k")
 
@@ -211,13 +211,10 @@ def _print_json(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 1000  # no wrapping in a pipe
+    console = terminal.console()
     together = len(rows[0]["votes"]) > 1
     table = Table(box=None, pad_edge=False)
     table.add_column("image", overflow="fold")
