@@ -215,8 +215,8 @@ def _check_changes(stored: Config, config: Config, force: bool) -> None:
     for option in dataclasses.fields(Config):
         was, now = getattr(stored, option.name), getattr(config, option.name)
         on_resume = option.metadata["on_resume"]
-        if option.name == "epochs" and stored.snapshots > 1:
-            on_resume = "never"  # it says when the snapshots are taken
+        if option.name in ("epochs", "batch_size") and stored.snapshots > 1:
+            on_resume = "never"  # they say when the snapshots are taken
         elif option.name == "epochs" and stored.schedule != "constant":
             on_resume = "forced"  # it says where in the schedule a step is
         if was == now or on_resume == "free" or (on_resume == "forced" and force):

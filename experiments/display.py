@@ -19,6 +19,7 @@ class TrainingDisplay:
 
     def __init__(self, epochs: int, images_per_step: int, steps_done: int = 0) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
+        self._console.width = self._console.width or 80  # COLUMNS may be 0
         self._draws_bar = sys.stdout.isatty() and not self._console.is_dumb_terminal
         self._epochs = epochs
         self._images_per_step = images_per_step

@@ -51,6 +51,11 @@ def end_epoch(progress: Progress, scores: dict[str, Any]) -> Progress:
     )
 
 
+def steps_done(progress: Progress) -> int:
+    """Of the whole run, also where earlier epochs had other numbers of steps."""
+    return sum(record["steps"] for record in progress.history) + progress.steps
+
+
 def is_best(progress: Progress) -> bool:
     """Whether an epoch has just ended in which validation was right most often so far."""
     accuracies = [

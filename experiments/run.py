@@ -264,7 +264,7 @@ def _train(
                 now = progress.end_epoch(now, _validate(run, states))
                 _write_metrics(run, now)
                 for tag, value in records.scalars(now.history[-1]):
-                    board.add_scalar(tag, value, now.epochs * chunk.steps)
+                    board.add_scalar(tag, value, progress.steps_done(now))
                 display.print(_epoch_line(now.history[-1]))
             elif not (stop or due):
                 continue
@@ -315,8 +315,7 @@ def _save(run: Run, checkpoints: Any, states: dict[str, TrainState], now: Progre
         "fingerprint": run.fingerprint,
         "progress": now._asdict(),
     }
-    step = now.epochs * run.steps_per_epoch + now.steps
-    checkpoints.save(step, gathered, details, best=progress.is_best(now))
+    checkpoints.save(progress.steps_done(now), gathered, details, best=progress.is_best(now))
 
 
 def _predict(run: Run, states: dict[str, TrainState], images: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from experiments import cli, records, run, trained
-from mnist_jax import parallel
+from mnist_jax import metrics, parallel
 from tests.test_run import digits  # noqa: F401 (a fixture)
 
 MEMBERS = "simple:1,deep:2"  # two networks, and dropout
@@ -228,6 +228,17 @@ def test_a_forced_change_is_written_down(half, tmp_path):
     workdir, code = resume(half, tmp_path, "--learning-rate", "0.1", "--force")
     assert code == 0
     assert json.loads((workdir / "config.json").read_text())["learning_rate"] == 0.1
+
+
+def test_fewer_steps_an_epoch_than_before(half, tmp_path):
+    workdir, code = resume(half, tmp_path, "--batch-size", "250", "--epochs", "2", "--force")
+    assert code == 0
+    results = json.loads((workdir / "results.json").read_text())
+    loaded = trained.load(workdir)
+    assert loaded.step == 5 + 2  # the state that was evaluated is the one that is found
+    images, labels = trained.load_dataset(loaded).test
+    accuracies = metrics.accuracy(loaded.predict(images), labels)
+    np.testing.assert_allclose(accuracies, [row["test_accuracy"] for row in results["members"]])
 
 
 def test_fewer_epochs_than_done(half, tmp_path, capsys):
