@@ -101,6 +101,10 @@ def _prepare(command: Command) -> Run:
         validation=config.validation,
         class_names=trained_on and trained_on.class_names,
     )
+    if config.augment == "handwriting" and dataset.class_names != data.CLASS_NAMES["mnist"]:
+        raise ValueError(
+            f"--augment handwriting is for the digits 0 to 9, which {dataset.name} is not."
+        )
     kinds = stacks.create(config, config.devices, len(dataset.class_names))
     steps = training.steps_per_epoch(len(dataset.train.labels), config.batch_size)
     optimizer = stacks.make_optimizer(config, config.epochs * steps)

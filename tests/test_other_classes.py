@@ -61,6 +61,14 @@ def test_evaluation_and_going_on(workdir, letters, capsys):
     assert "mnist5k has images of 0, 1" in error and "not among the classes A, B" in error
 
 
+def test_handwriting_is_of_digits_alone(letters, tmp_path, capsys):
+    flags = ["--config", "handwriting", "--data-dir", str(letters), "--batch-size", "48"]
+    with pytest.raises(SystemExit, match="2"):
+        run.main([*flags, "--workdir", str(tmp_path / "run")])
+    assert "--augment handwriting is for the digits 0 to 9" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_some_of_the_classes_are_enough_to_evaluate(workdir, tmp_path):
     images, labels = digits(60, skip=300)
     some = write_pictures(tmp_path, images, LETTERS[labels // 5 * 7])  # A and H
