@@ -7,8 +7,7 @@ import numpy as np
 
 from mnist_jax import data
 
-_TIE = 1e-12  # of the largest value: float64's rounding
-_CLOSE = 1e-5  # of the largest value: more than float32's, and than Winograd's
+_TIE = 1e-12  # of the largest value: more than float64's rounding
 
 
 class Pooled(NamedTuple):
@@ -31,22 +30,25 @@ class Pooled(NamedTuple):
         """As the kernels' bytes: bit i for place i of the square, row by row."""
         return (self.passing << np.arange(4)[:, None]).sum(axis=3)
 
-    @property
-    def close(self) -> np.ndarray:
-        """`[n, down, across, features]`, where another value, or 0, is as good as the largest, but
-        not equal to it: rounding decides which places pass."""
+    def close(self, within: float = 1e-5) -> np.ndarray:
+        """`[n, down, across, features]`, where another value, or 0, is so close to the largest, and
+        yet not equal, that rounding decides what passes; in parts of the largest value of all."""
         scale = np.abs(self.values[np.isfinite(self.values)]).max(initial=0)
         top = self.values.max(axis=3, keepdims=True)
         behind, height = top - self.values, np.abs(top[:, :, :, 0])
-        runner_up = ((behind > _TIE * scale) & (behind < _CLOSE * scale)).any(axis=3)
-        above = top[:, :, :, 0] > -_CLOSE * scale
-        return (runner_up & above) | ((height > _TIE * scale) & (height < _CLOSE * scale))
+        runner_up = ((behind > _TIE * scale) & (behind < within * scale)).any(axis=3)
+        above = top[:, :, :, 0] > -within * scale
+        return (runner_up & above) | ((height > _TIE * scale) & (height < within * scale))
 
 
 def pool(images, kernel, bias, padding) -> Pooled:
     """`[n, height, width, channels]`, `[size, size, channels, features]` and `[features]`."""
     images, kernel, bias = (np.asarray(array, np.float64) for array in (images, kernel, bias))
-    out = np.tensordot(_windows(images, kernel, padding), kernel, axes=3) + bias
+    return pool_outputs(np.tensordot(_windows(images, kernel, padding), kernel, axes=3) + bias)
+
+
+def pool_outputs(out) -> Pooled:
+    """The outputs of a convolution, float64 `[n, height, width, features]`."""
     n, height, width, features = out.shape
     odd = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
     out = np.pad(out, odd, constant_values=-np.inf)
