@@ -197,7 +197,7 @@ def test_an_array_that_is_not_what_its_header_says(tmp_path, old, new, message):
 
 @given(garbage=st.binary(max_size=200))
 def test_garbage_in_npy_and_csv_is_refused(tmp_path_factory, garbage):
-    folder = tmp_path_factory.getbasetemp() / "garbage"
+    folder = tmp_path_factory.getbasetemp() / "garbage-tables"
     folder.mkdir(exist_ok=True)
     for name in ("train.csv", "train_images.npy", "mnist.npz"):
         (folder / name).write_bytes(garbage)
