@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_jax import data
@@ -165,11 +165,13 @@ def flip_gzip(path: Path) -> None:
     path.unlink()
 
 
+@settings(deadline=None)
 @given(garbage=st.binary(max_size=200))
 def test_garbage_is_read_or_refused(tmp_path_factory, garbage):
     read_or_refuse(tmp_path_factory, garbage)
 
 
+@settings(deadline=None)
 @given(
     header=st.builds(
         lambda kind, n: bytes([0, 0, kind, n]), st.sampled_from([*TYPES]), st.integers(1, 3)

@@ -131,7 +131,8 @@ def _from_files(
         asked: the name asked for.
         kind: what to call the files; default by what they are.
     """
-    is_file = Path(place).expanduser().is_file()
+    path = Path(place).expanduser().absolute()
+    is_file = path.is_file()
     # A file named by the user is what to train on, though its name may say test.
     found = _choose(here, place, asked, "train", ("all", "test") if is_file else ("all",))
     for lacking in found.missing.values():
@@ -160,7 +161,7 @@ def _from_files(
     words = [f"{kind or found.kind} in {place}"]
     words += [] if is_file or found.place == "." else [found.place]
     return Dataset(
-        name or Path(place).resolve().stem,
+        name or (path.stem if is_file else path.name),
         train,
         held,
         test,

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
@@ -168,7 +169,9 @@ def _rows(file: File, layout: _Layout, dtype: np.dtype, ndmin: Literal[1, 2]) ->
     with (
         files.reading(file) as stream,
         io.TextIOWrapper(stream, "utf-8-sig", errors="replace") as text,
+        warnings.catch_warnings(),
     ):
+        warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # said as an error
         return np.loadtxt(
             text,
             dtype,
