@@ -83,7 +83,7 @@ def _look_at(picture: np.ndarray) -> _Look:
     for smoothing in _SMOOTHING:
         looks = [_look(*way) for way in _contrasts(picture, smoothing)]
         # Of writing and the paper between its strokes, writing is what has all the edges.
-        most = max(look.edges for look in looks)
+        most = max(max(look.edges for look in looks), 1e-9)  # 0 in a gradient
         rated = [
             look._replace(quality=look.quality * look.edges / most) for look in looks if look.marks
         ]

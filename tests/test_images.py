@@ -184,3 +184,12 @@ def test_to_mnist_takes_the_largest_of_several(digits):
     width = max(large.shape[1], small.shape[1])
     stacked = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), "edge") for p in (small, large)]
     assert like(to_mnist(np.concatenate(stacked)), digits[8]) > 0.75
+
+
+@pytest.mark.parametrize("down", [0, 0.5, 1])
+@pytest.mark.parametrize("darkest", [0, 0.4])
+def test_an_even_gradient_is_blank(down, darkest):
+    rows, columns = np.mgrid[0:1:150j, 0:1:150j]
+    light = darkest + (1 - darkest) * (down * rows + (1 - down) * columns)
+    with pytest.raises(ValueError, match="blank"):
+        find_digits((255 * light).astype(np.uint8))
