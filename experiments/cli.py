@@ -1,7 +1,6 @@
 """The command line: a flag for each field of `Config`, and what all commands share."""
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import signal
@@ -10,7 +9,6 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO
 
 import jax
@@ -19,6 +17,7 @@ from etils import epath
 from experiments import config as configs
 from experiments import records, terminal
 from experiments.config import Config
+from mnist_jax.cache import use_compilation_cache as use_compilation_cache
 
 INTERRUPTED = 128 + signal.SIGINT
 _SETTINGS = {  # what the commands are written for, whatever the environment says
@@ -95,19 +94,6 @@ def show_warning(
 ) -> None:
     """In place of `warnings.showwarning`: one line on stderr."""
     print(f"warning: {message}", file=sys.stderr)
-
-
-def use_compilation_cache() -> None:
-    """Let the second start find the first one's compiled programs, where it can be written."""
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
-        user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        cache = user_cache / "mnist_jax" / "xla"
-        cache.mkdir(parents=True, exist_ok=True)
-        if os.access(cache, os.W_OK):
-            jax.config.update("jax_compilation_cache_dir", str(cache))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def check_devices() -> None:

@@ -13,8 +13,20 @@ from experiments import configs
 from mnist_jax import data, models
 
 Network = Literal["simple", "deep", "layers", "fast"]
-Dataset = Literal["auto", "mnist", "fashion_mnist", "kmnist", "mnist5k"]
-
+Dataset = Literal[
+    "auto",
+    "mnist",
+    "fashion_mnist",
+    "kmnist",
+    "qmnist",
+    "emnist/byclass",
+    "emnist/bymerge",
+    "emnist/balanced",
+    "emnist/letters",
+    "emnist/digits",
+    "emnist/mnist",
+    "mnist5k",
+]
 
 OnResume = Literal["forced", "free", "never"]  # how a field may change when a run goes on
 
@@ -47,10 +59,11 @@ class Config:
     shuffles: Literal["shared", "own"] = _option(
         "shared", "all members see the same batches, or each its own"
     )
-    augment: Literal["none", "shift", "affine"] = _option(
+    augment: Literal["none", "shift", "affine", "handwriting"] = _option(
         "none",
         "shift: move each training image by up to 2 pixels; affine: also turn it by up to 10 "
-        "degrees and scale it by up to 10 %",
+        "degrees and scale it by up to 10 %; handwriting: make digits those of other hands and "
+        "pens, and some of them no digits",
     )
     dropout: float | None = _option(None, "probability of zero in dropout; None: the network's own")
     conv_stddev: float | None = _option(
@@ -83,12 +96,18 @@ class Config:
         "of products; auto: the device's own (CPU float32, GPU tf32, TPU bfloat16); bfloat16: of "
         "all values but the weights",
     )
-    dataset: Dataset = _option("auto", "auto: mnist, or mnist5k where mnist cannot be had")
+    dataset: Dataset = _option(
+        "auto", "auto: what --data-dir holds; without it mnist, or mnist5k where that cannot be had"
+    )
     data_dir: str | None = _option(
-        None, "folder of IDX files; None: MNIST_JAX_DATA, then TFDS", "free"
+        None,
+        "folder or file of IDX, .npz, .csv, or pictures in a folder a class; None: "
+        "MNIST_JAX_DATA, then TFDS",
+        "free",
     )
     validation: int | None = _option(
-        None, "training images kept for validation; None: 5,000 (mnist5k: 500)"
+        None,
+        "training images kept for validation; None: the data's own, or 5,000, but a tenth at most",
     )
     devices: int | None = _option(
         None, "how many to use, of each process; None: all (on a CPU: each core)", "free"
@@ -158,7 +177,7 @@ class Config:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the data set."""
+        """Those of the data set by its name; a folder may hold others."""
         return data.CLASS_NAMES["mnist" if self.dataset == "auto" else self.dataset]
 
     @property

@@ -153,7 +153,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help=f"{', '.join(data.NAMES)} (default: the one trained on)",
     )
     parser.add_argument(
-        "--data-dir", metavar="FOLDER", help="of the data set's IDX files (default: as in training)"
+        "--data-dir", metavar="FOLDER", help="or file, of the data (default: as in training)"
     )
     parser.add_argument(
         "--shift",
@@ -165,7 +165,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--unfamiliar",
         metavar="FOLDER",
-        help="IDX files (t10k-*) of images of something else, which uncertainty should tell apart",
+        help="or file, of images of something else, which uncertainty should tell apart: the test "
+        "images of anything that --data-dir of experiments.run takes",
     )
     parser.add_argument(
         "--mc-dropout",
@@ -193,7 +194,8 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
         return trained.load_dataset(loaded)
     same = name in (None, loaded.config.dataset)
     validation = loaded.config.validation if same else None
-    return data.load(name or loaded.config.dataset, data_dir, validation=validation)
+    name = name or loaded.config.dataset
+    return data.load(name, data_dir, validation=validation, class_names=loaded.class_names)
 
 
 def evaluate(
@@ -232,12 +234,13 @@ def evaluate(
 
     unfamiliar = None if unfamiliar_dir is None else data.load_test(unfamiliar_dir).images
     by_split = {}
-    temperatures = None
+    temperatures, unsure = None, None
     if len(dataset.validation.labels):
         by_split["validation"] = predict("validation", dataset.validation.images)
         temperatures = evaluation.fit_temperatures(
             by_split["validation"], dataset.validation.labels
         )
+        unsure = evaluation.unsure(by_split["validation"], dataset.validation.labels)
     images, labels = dataset.test
     logits = by_split["test"] = predict("test", images)
     results = {
@@ -254,6 +257,7 @@ def evaluate(
         "diversity": evaluation.diversity(logits, labels),
         "sizes": evaluation.sizes(logits, labels),
         "curves": evaluation.curves(logits, labels, temperatures),
+        "unsure": unsure,
         **kept,
     }
     results["members"] = [

@@ -23,7 +23,30 @@ RULES = {
     "majority_vote": ensemble.majority_vote,
 }
 REFUSED_PERCENT = (1, 5, 10)
+KEPT = 0.95  # of the right answers, where the least certain are not given
 MOST_SUBSETS = 128  # of one size: all there are of up to 9 members
+
+
+def unsure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+    """From which entropy on the members would rather not answer, by the validation images.
+
+    Args:
+        logits: float32 `[members, n, classes]`.
+        labels: int `[n]`.
+
+    Returns:
+        The entropy in nats that most right answers stay below, and of the right and of the wrong
+        answers the parts that do; None where there are none.
+    """
+    mean = np.asarray(ensemble.mean_probability(logits))
+    threshold = uncertainty.threshold(mean, labels, KEPT)
+    sure = np.asarray(uncertainty.entropy(mean)) <= threshold
+    right = mean.argmax(axis=-1) == labels
+    return {
+        "entropy": plain(threshold),
+        "right_kept": plain(sure[right].mean()) if right.any() else None,
+        "wrong_kept": plain(sure[~right].mean()) if not right.all() else None,
+    }
 
 
 def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

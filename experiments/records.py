@@ -1,5 +1,6 @@
 """The files of a workdir, except the checkpoints."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -102,6 +103,45 @@ def _check_name(workdir: epath.Path) -> None:
             f"{workdir}: the name has characters outside of {sys.getfilesystemencoding()}.\n"
             "Set PYTHONUTF8=1, or give the folder a name in UTF-8."
         ) from None
+
+
+class TrainedOn(NamedTuple):
+    """What a run's data are, as far as its networks and their pictures depend on them."""
+
+    class_names: tuple[str, ...]
+    characters: bool  # as in `mnist_jax.data.Dataset`
+
+
+def write_dataset(workdir: epath.Path, dataset: Dataset) -> None:
+    """Write the data set's name, source and classes into a workdir, as `dataset.json`."""
+    content: dict[str, Any] = {"name": dataset.name, "source": dataset.source}
+    content |= {"class_names": dataset.class_names, "characters": dataset.characters}
+    write_json(workdir / "dataset.json", content)
+
+
+def read_dataset(workdir: epath.Path, config: Config) -> TrainedOn:
+    """What a workdir's networks were trained on; of a run before there was `dataset.json`, what
+    the name in its config tells.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = workdir / "dataset.json"
+    if not path.exists():
+        return TrainedOn(config.class_names, config.dataset in ("auto", "mnist", "mnist5k"))
+    try:
+        content = json.loads(path.read_text())
+        return TrainedOn(tuple(content["class_names"]), content["characters"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}.") from None
+
+
+def read_threshold(workdir: epath.Path) -> float | None:
+    """The entropy above which a workdir's members are unsure; None where there is none."""
+    for name in ("evaluation.json", "results.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return float(json.loads((workdir / name).read_text())["unsure"]["entropy"])
+    return None
 
 
 def write_json(path: epath.Path, content: Any) -> None:

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 import optax
 from etils import epath
 
-from experiments import cli, progress, records, stacks
+from experiments import cli, evaluation, progress, records, stacks
 from experiments.cli import INTERRUPTED, Command
 from experiments.config import Config
 from experiments.display import TrainingDisplay, draw
@@ -91,8 +92,20 @@ def _connect(command: Command) -> None:
 def _prepare(command: Command) -> Run:
     """Check everything that can be wrong; the workdir is made last."""
     config = command.config
-    kinds = stacks.create(config, config.devices)
-    dataset = data.load(config.dataset, config.data_dir, validation=config.validation)
+    kinds = stacks.create(config, config.devices)  # what is wrong there is said before data are got
+    # A run goes on with the classes that its networks have.
+    trained_on = records.read_dataset(command.workdir, config) if command.resume else None
+    dataset = data.load(
+        config.dataset,
+        config.data_dir,
+        validation=config.validation,
+        class_names=trained_on and trained_on.class_names,
+    )
+    if config.augment == "handwriting" and dataset.class_names != data.CLASS_NAMES["mnist"]:
+        raise ValueError(
+            f"--augment handwriting is for the digits 0 to 9, which {dataset.name} is not."
+        )
+    kinds = stacks.create(config, config.devices, len(dataset.class_names))
     steps = training.steps_per_epoch(len(dataset.train.labels), config.batch_size)
     optimizer = stacks.make_optimizer(config, config.epochs * steps)
     workdir = command.workdir
@@ -103,6 +116,8 @@ def _prepare(command: Command) -> Run:
     if parallel.is_lead():
         try:
             records.open_workdir(workdir, config, command.resume)
+            if not command.resume:
+                records.write_dataset(workdir, dataset)
         except ValueError as error:
             problem = error
     if parallel.agree(problem is not None):
@@ -337,9 +352,14 @@ def _evaluate(
 
         loaded = trained.load(run.workdir)
         members = [member.describe() for member in loaded.members]
-        logits = loaded.predict(images)
+        predict = loaded.predict
     else:
-        logits = _predict(run, states, images)
+        predict = partial(_predict, run, states)
+    logits = predict(images)
+    unsure = None
+    if len(run.dataset.validation.labels):
+        validation, validation_labels = run.dataset.validation
+        unsure = evaluation.unsure(predict(validation), validation_labels)
     results = (
         records.describe(run.config, run.dataset)
         | _scores("test", members, logits, labels)
@@ -349,6 +369,7 @@ def _evaluate(
             "compile_seconds": round(compile_seconds, 3),
             "images_per_second": round(now.images / now.train_seconds, 1),
         }
+        | {"unsure": unsure}
         | records.environment({name: stack.layout for name, stack in run.kinds.items()})
     )
     if parallel.is_lead():

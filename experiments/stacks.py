@@ -23,20 +23,23 @@ class Stack(NamedTuple):
     predict: Predict
 
 
-def create(config: Config, device_count: int | None) -> dict[str, Stack]:
+def create(
+    config: Config, device_count: int | None, num_classes: int | None = None
+) -> dict[str, Stack]:
     """Each network's stack, by the network's name.
 
     Args:
         device_count: how many devices of each process to use; None for all.
+        num_classes: of the data; None for as many as its name tells.
 
     Raises:
         ValueError: an option that a network does not have, or devices that do not suit.
     """
     devices = parallel.first_devices(device_count)
     parallel.use_precision(config.precision)
-    kinds = {}
+    kinds, num_classes = {}, num_classes or len(config.class_names)
     for name, seeds in config.kinds:
-        network = models.create(name, len(config.class_names), **config.network_options)
+        network = models.create(name, num_classes, **config.network_options)
         layout = parallel.plan(len(seeds), devices, config.data_parallel)
         predict = parallel.make_predict(layout, network)
         kinds[name] = Stack(seeds, network, layout, predict)

@@ -58,6 +58,8 @@ class Trained:
     fingerprint: str | None  # of the data set trained on
     members: list[Member]
     predict: Predict
+    class_names: tuple[str, ...]
+    characters: bool  # what pictures must be made into, as in `mnist_jax.data.Dataset`
 
 
 def load(workdir: epath.PathLike) -> Trained:
@@ -69,7 +71,8 @@ def load(workdir: epath.PathLike) -> Trained:
     """
     workdir = epath.Path(workdir)
     config = records.read_config(workdir)
-    kinds = stacks.create(config, device_count=None)
+    class_names, characters = records.read_dataset(workdir, config)
+    kinds = stacks.create(config, None, len(class_names))
     optimizer = stacks.make_optimizer(
         config, total_steps=config.epochs
     )  # for its state's structure
@@ -102,7 +105,9 @@ def load(workdir: epath.PathLike) -> Trained:
         )
 
     fingerprint = saved.details.get("fingerprint")
-    return Trained(workdir, config, saved.step, fingerprint, members, predict)
+    return Trained(
+        *(workdir, config, saved.step, fingerprint, members, predict), class_names, characters
+    )
 
 
 def _snapshots(
@@ -137,7 +142,12 @@ def load_dataset(trained: Trained) -> Dataset:
         DataUnavailable: it cannot be had.
     """
     config = trained.config
-    dataset = data.load(config.dataset, config.data_dir, validation=config.validation)
+    dataset = data.load(
+        config.dataset,
+        config.data_dir,
+        validation=config.validation,
+        class_names=trained.class_names,
+    )
     if trained.fingerprint not in (None, data.fingerprint(dataset)):
         raise ValueError(
             f"{dataset.name} ({dataset.source}) is not the data that {trained.workdir} was trained "

@@ -1,5 +1,10 @@
-"""Random changes of a batch of images, each image its own, on the device."""
+"""Random changes of a batch of images, each image its own, on the device.
 
+An augmentation takes and gives labels too, since some changes go by the label, and some make what
+is none of the classes.
+"""
+
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -8,24 +13,37 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.ndimage import map_coordinates
 
-Name = Literal["none", "shift", "affine"]
-Augment = Callable[[Array, Array], Array]  # float32 [n, height, width, channels] and a key
+from mnist_jax import handwriting
+
+Name = Literal["none", "shift", "affine", "handwriting"]
+# float32 images [n, height, width, channels], int32 labels [n], and a key, to both of them anew
+Augment = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 _PIXELS = 2
 _DEGREES = 10.0
 _SCALE = 0.1
 
 
+@functools.cache  # the same function for the same name: by it compiled training is found again
 def create(name: str) -> Augment | None:
-    """The augmentation of a name: `"shift"`, `"affine"`, or None for `"none"`.
+    """The augmentation of a name, or None for `"none"`.
 
     Raises:
         ValueError: an unknown name.
     """
-    functions: dict[str, Augment | None] = {"none": None, "shift": shift, "affine": affine}
+    functions: dict[str, Augment | None] = {
+        "none": None,
+        "shift": _of_images(shift),
+        "affine": _of_images(affine),
+        "handwriting": handwriting.augment,
+    }
     if name not in functions:
         raise ValueError(f"augment must be one of {', '.join(functions)}, not {name!r}.")
     return functions[name]
+
+
+def _of_images(change: Callable[[Array, Array], Array]) -> Augment:
+    return lambda images, labels, key: (change(images, key), labels)
 
 
 def shift(images: Array, key: Array, pixels: int = _PIXELS) -> Array:

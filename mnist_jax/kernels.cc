@@ -22,6 +22,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 
@@ -192,12 +193,12 @@ INLINE void sum_rows(const Entry* entry, const Entry* end, const float* b, Index
                      Write write) {
   using Float = typename Lanes<W>::Float;
   Float sums[Vectors] = {};
-  if (write == Write::kAdd)
-    for (int j = 0; j < Vectors; ++j) sums[j] = load<Float>(c + j * W);
   for (; entry < end; ++entry) {
     const float* row = b + entry->row * b_row;
     for (int j = 0; j < Vectors; ++j) sums[j] += entry->value * load<Float>(row + j * W);
   }
+  if (write == Write::kAdd)
+    for (int j = 0; j < Vectors; ++j) sums[j] += load<Float>(c + j * W);
   if constexpr (W == kLanes)
     if (write == Write::kStream) {
       for (int j = 0; j < Vectors; ++j) stream(c + j * W, sums[j]);
@@ -406,12 +407,152 @@ void images_in(const Tiles& tiles, const float* images, const float* zeros, Inde
   }
 }
 
+// Rounding in Winograd's sums depends on an output's place in its tile. So an output that sees only
+// zeros would not be quite its bias, nor would two outputs of a square that see the same be quite
+// equal, and chance would decide what relu and pooling pass on wherever images are blank. These
+// outputs are summed directly; what they see, patches of 3x3 pixels, are few, and each is summed
+// once.
+class DirectSums {
+ public:
+  DirectSums(const Shape& shape, const float* images, const float* kernel)
+      : shape_(shape),
+        images_(images),
+        kernel_(kernel),
+        line_(shape.width + 2 * shape.pad + 1),
+        fingerprints_((shape.height + 2 * shape.pad + 1) * line_),
+        zeros_(shape.features),
+        patches_(kPatches * 9 * shape.channels),
+        sums_(kPatches * shape.features),
+        entries_(9 * shape.channels) {}
+
+  // Finds the outputs of a tile. The tiles of an image are to follow each other.
+  void find(const Tiles& tiles, Index tile) {
+    if (image_ != tiles.image(tile)) take_fingerprints(image_ = tiles.image(tile));
+    if (known_ > kPatches - kOut * kOut) known_ = 0;
+    tiles.squares(tile, [&](int i, int j, Index) {
+      find_square(tiles.top(tile) + i, tiles.left(tile) + j, squares_[i / 2][j / 2]);
+    });
+  }
+
+  // The sums of the four outputs in a square of that tile, each null where it is not one of these;
+  // or null where none is.
+  const float* const* square(int i, int j) const {
+    const Square& square = squares_[i / 2][j / 2];
+    return square.any ? square.sums : nullptr;
+  }
+
+ private:
+  struct Square {
+    bool any;
+    const float* sums[4];
+  };
+
+  static constexpr Index kPatches = 2 * kOut * kOut;  // that are remembered
+
+  // Equal pixels have equal fingerprints, and only zeros have 0. Others may be equal by chance:
+  // that costs time, but sums are right in either way.
+  void take_fingerprints(Index image) {
+    const Index channels = shape_.channels;
+    const float* pixel = images_ + image * shape_.height * shape_.width * channels;
+    for (Index y = 0; y < shape_.height; ++y) {
+      std::uint64_t* to = fingerprints_.data() + (y + shape_.pad) * line_ + shape_.pad;
+      for (Index x = 0; x < shape_.width; ++x, pixel += channels) {
+        std::uint64_t sum = 0;
+        for (Index c = 0; c < channels; ++c) {
+          std::uint32_t bits;
+          std::memcpy(&bits, pixel + c, sizeof bits);
+          sum += bits << 1;  // without the sign, since -0 is zero
+        }
+        to[x] = sum;
+      }
+    }
+  }
+
+  void find_square(Index y, Index x, Square& square) {
+    const std::uint64_t* const corner = fingerprints_.data() + y * line_ + x;
+    const std::uint64_t* const seen[4] = {corner, corner + 1, corner + line_, corner + line_ + 1};
+    square.any = false;
+    if (!alike_at_the_centre(seen)) return;
+    for (int k = 0; k < 4; ++k) {
+      bool repeated = false;
+      for (int other = 0; other < 4; ++other)
+        repeated |= other != k && same(seen[k], seen[other]);
+      square.sums[k] = blank(seen[k]) ? zeros_.data()
+                       : repeated     ? sum(y + k / 2, x + k % 2)
+                                      : nullptr;
+      square.any |= square.sums[k] != nullptr;
+    }
+  }
+
+  // Whether a square's outputs may see zeros or the same, by the pixel in the middle: mostly not.
+  bool alike_at_the_centre(const std::uint64_t* const (&seen)[4]) const {
+    const Index centre = line_ + 1;
+    bool alike = false;
+    for (int k = 0; k < 4; ++k) {
+      alike |= seen[k][centre] == 0;
+      for (int other = 0; other < k; ++other) alike |= seen[k][centre] == seen[other][centre];
+    }
+    return alike;
+  }
+
+  bool blank(const std::uint64_t* seen) const {
+    for (int i = 0; i < 3; ++i, seen += line_)
+      if ((seen[0] | seen[1] | seen[2]) != 0) return false;
+    return true;
+  }
+
+  bool same(const std::uint64_t* a, const std::uint64_t* b) const {
+    for (int i = 0; i < 3; ++i, a += line_, b += line_)
+      if (!std::equal(a, a + 3, b)) return false;
+    return true;
+  }
+
+  // Of the patch that an output sees, times the kernel.
+  const float* sum(Index y, Index x) {
+    const Index floats = 9 * shape_.channels, features = shape_.features;
+    float* const patch = patches_.data() + known_ * floats;
+    copy_patch(y, x, patch);
+    for (Index k = known_ - 1; k >= 0; --k)
+      if (std::memcmp(patches_.data() + k * floats, patch, floats * sizeof(float)) == 0)
+        return sums_.data() + k * features;
+    float* const sums = sums_.data() + known_++ * features;
+    const Entry* const begin = entries_.data();
+    const Entry* const end = list(patch, 1, floats, entries_.data());
+    for_panels<kVectors>(features, [&](auto lanes, auto vectors, Index start) INLINE_LAMBDA {
+      sum_rows<lanes, vectors>(begin, end, kernel_ + start, features, sums + start, Write::kSet);
+    });
+    return sums;
+  }
+
+  void copy_patch(Index y, Index x, float* to) const {
+    const Index channels = shape_.channels;
+    for (Index i = y - shape_.pad; i < y - shape_.pad + 3; ++i)
+      for (Index j = x - shape_.pad; j < x - shape_.pad + 3; ++j, to += channels) {
+        const bool inside = i >= 0 && i < shape_.height && j >= 0 && j < shape_.width;
+        if (inside)
+          std::copy_n(images_ + ((image_ * shape_.height + i) * shape_.width + j) * channels,
+                      channels, to);
+        else
+          std::fill_n(to, channels, 0.0f);
+      }
+  }
+
+  const Shape& shape_;
+  const float *images_, *kernel_;
+  Index line_, image_ = -1, known_ = 0;
+  std::vector<std::uint64_t> fingerprints_;  // of the padded image, and a line more as in `Padded`
+  std::vector<float> zeros_, patches_, sums_;
+  std::vector<Entry> entries_;
+  Square squares_[kOut / 2][kOut / 2];
+};
+
 void outputs_out(const Tiles& tiles, const float* in, const float* bias, Index first, Index count,
-                 Index apart, float* pooled, Byte* places) {
+                 Index apart, DirectSums& direct, float* pooled, Byte* places) {
   const Shape& shape = tiles.shape;
   for (Index t = 0; t < count; ++t) {
     const Index rows = shape.out_height() - tiles.top(first + t);
     const Index columns = shape.out_width() - tiles.left(first + t);
+    direct.find(tiles, first + t);
     for_chunks(shape.features, [&](auto width, Index start) INLINE_LAMBDA {
       using Float = typename Lanes<width>::Float;
       Float m[kTile][kTile], y[kOut][kOut];
@@ -422,6 +563,9 @@ void outputs_out(const Tiles& tiles, const float* in, const float* bias, Index f
       const Float b = load<Float>(bias + start);
       tiles.squares(first + t, [&](int i, int j, Index place) INLINE_LAMBDA {
         Float values[4] = {y[i][j] + b, y[i][j + 1] + b, y[i + 1][j] + b, y[i + 1][j + 1] + b};
+        if (const auto sums = direct.square(i, j))
+          for (int k = 0; k < 4; ++k)
+            if (sums[k] != nullptr) values[k] = load<Float>(sums[k] + start) + b;
         const bool below = i + 1 < rows, beside = j + 1 < columns;
         const bool inside[4] = {true, beside, below, below && beside};
         pool_square(values, inside, pooled + place + start, places + place + start);
@@ -443,6 +587,7 @@ void winograd_forward(const Shape& shape, const float* images, const float* kern
   float* u = zeros + channels;          // the kernel, [36] of [channels, features]
   float* v = u + kPositions * u_apart;  // tiles of images
   float* m = v + kPositions * v_apart;  // tiles of outputs
+  DirectSums direct(shape, images, kernel);
   std::fill(zeros, zeros + channels, 0.0f);
   kernel_in(kernel, channels, features, u);
 
@@ -451,7 +596,7 @@ void winograd_forward(const Shape& shape, const float* images, const float* kern
     images_in(tiles, images, zeros, first, count, v_apart, v);
     for (int p = 0; p < kPositions; ++p)
       product(count, features, channels, v + p * v_apart, u + p * u_apart, m + p * m_apart);
-    outputs_out(tiles, m, bias, first, count, m_apart, pooled, places);
+    outputs_out(tiles, m, bias, first, count, m_apart, direct, pooled, places);
   }
 }
 
@@ -515,8 +660,8 @@ void conv_backward(const Shape& shape, const float* images, const float* kernel,
   for (Index n = 0; n < shape.n; ++n) {
     list_outputs(shape, places + n * pooled, grad + n * pooled, parts, by_pixel, by_feature);
     for (Index f = 0; f < features; ++f)
-      for (const Entry* entry = by_feature.begin(f); entry < by_feature.end(f); ++entry)
-        bias_grad[f] += entry->value;
+      bias_grad[f] += std::accumulate(by_feature.begin(f), by_feature.end(f), 0.0f,
+                                      [](float sum, Entry entry) { return sum + entry.value; });
     const Index image = n * shape.height * inner;
     copy_lines(images + image, inner, shape.height, inner, padded + top, line);
     std::fill(padded_grad, padded_grad + padded_floats, 0.0f);
@@ -602,9 +747,10 @@ void direct_backward(const Shape& shape, const float* images, const Byte* places
   const Index features = shape.features, row = padded.width;
   for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
     using Float = typename Lanes<width>::Float;
-    Float sums[Size][Size] = {}, bias_sum{};
+    Float totals[Size][Size] = {}, bias_total{};
     Index place = start;
     for (Index n = 0; n < shape.n; ++n) {
+      Float sums[Size][Size] = {}, bias_sum{};  // of one image, as long sums lose digits
       padded.fill(images + n * shape.height * shape.width);
       for (Index y = 0; y < shape.pooled_height(); ++y)
         for (Index x = 0; x < shape.pooled_width(); ++x, place += features) {
@@ -626,11 +772,14 @@ void direct_backward(const Shape& shape, const float* images, const Byte* places
               sums[i][j] += pixel[row + 1] * values[3];
             }
         }
+      for (int i = 0; i < Size; ++i)
+        for (int j = 0; j < Size; ++j) totals[i][j] += sums[i][j];
+      bias_total += bias_sum;
     }
     for (int i = 0; i < Size; ++i)
       for (int j = 0; j < Size; ++j)
-        store(kernel_grad + (i * Size + j) * features + start, sums[i][j]);
-    store(bias_grad + start, bias_sum);
+        store(kernel_grad + (i * Size + j) * features + start, totals[i][j]);
+    store(bias_grad + start, bias_total);
   });
 }
 

@@ -27,7 +27,7 @@ import jaxlib
 import numpy as np
 from jax import Array
 
-from mnist_jax import parallel
+from mnist_jax import cache, parallel
 
 _SOURCE = Path(__file__).with_suffix(".cc")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
@@ -168,27 +168,18 @@ def _library() -> ctypes.CDLL:
     """The kernels that an earlier process built for the same code and processor, or new ones."""
     what = (_SOURCE.read_text(), _FLAGS, jaxlib.__version__, platform.libc_ver(), _processor())
     name = f"kernels-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.so"
-    cache = _cache()
-    if (cache / name).exists():
+    # Where there can be no folder for later processes too, one for this process.
+    where = cache.folder() or Path(tempfile.mkdtemp(prefix="mnist_jax-"))
+    if (where / name).exists():
         with contextlib.suppress(OSError):  # it is damaged, or of another system
-            return ctypes.CDLL(str(cache / name))
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
+            return ctypes.CDLL(str(where / name))
+    with tempfile.TemporaryDirectory(dir=where) as folder:
         built = Path(folder) / name
         compiler = shlex.split(os.environ.get("CXX", "c++"))
         command = [*compiler, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", str(built)]
         subprocess.run(command, check=True, capture_output=True, text=True)
         # Several processes may build at once: each puts the whole file there in one move.
-        return ctypes.CDLL(str(built.replace(cache / name)))
-
-
-def _cache() -> Path:
-    """A folder for later processes too or, where there can be none, for this one."""
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnist_jax"
-        cache.mkdir(parents=True, exist_ok=True)
-        if os.access(cache, os.W_OK):
-            return cache
-    return Path(tempfile.mkdtemp(prefix="mnist_jax-"))
+        return ctypes.CDLL(str(built.replace(where / name)))
 
 
 def _processor() -> str:

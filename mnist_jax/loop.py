@@ -101,6 +101,7 @@ def train(
     data_seed: int = 0,
     own_shuffles: bool = False,
     augment: Augment | None = None,
+    image_weights: np.ndarray | None = None,
     done: tuple[int, int] = (0, 0),
 ) -> Iterator[Chunk]:
     """Train all members, yielding after each chunk of steps.
@@ -115,12 +116,15 @@ def train(
         data_seed: shuffles; all members see the same batches.
         own_shuffles: instead each member sees batches of its own, which also its seed decides on.
         augment: changes the images of each batch, from `augment.create`.
+        image_weights: of each image in the loss, float32 `[n]`; a batch's loss is the sum of its
+            images' weighted losses, divided by `batch_size`. Default 1.
         done: whole epochs, and steps of the next one, that `state` has behind it. A run that goes
             on from the end of one of its own chunks ends with the bits it would have had.
 
     Raises:
         TypeError, ValueError: images or labels that `data.check` refuses, a batch size below 1 or
-            above the number of images, epochs below 1, another number of seeds than members.
+            above the number of images, epochs below 1, another number of seeds than members, or of
+            weights than images.
         NonFiniteLoss: naming epoch, member and step. No chunk is yielded for it.
     """
     if epochs < 1:
@@ -128,7 +132,14 @@ def train(
     if len(seeds) != layout.members:
         raise ValueError(f"seeds must be {layout.members}, one a member, not {len(seeds)}.")
     data.check(images, labels, getattr(network, "num_classes", 2**31))
+    if image_weights is not None and np.shape(image_weights) != np.shape(labels):
+        raise ValueError(
+            f"image_weights must be [{len(images)}], one an image, not {np.shape(image_weights)}."
+        )
     on_devices = parallel.replicate(layout, images), parallel.replicate(layout, labels)
+    weights = None
+    if image_weights is not None:
+        weights = parallel.replicate(layout, np.asarray(image_weights, np.float32))
     steps = steps_per_epoch(len(images), batch_size)
     epochs_done, steps_done = done
     if epochs_done >= epochs:
@@ -149,6 +160,7 @@ def train(
             length,
             own_shuffles,
             augment,
+            weights,
         )
         for length in {*first, *(whole if epochs - epochs_done > 1 else [])}
     }

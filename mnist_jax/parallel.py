@@ -11,6 +11,7 @@ runs the same program on the same data and ends with the same results.
 
 import functools
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -30,9 +31,11 @@ from mnist_jax.training import Share, TrainState
 _Result = TypeVar("_Result")
 
 _AXIS = "devices"
+_DEVICE_COUNT_FLAG = "xla_force_host_platform_device_count"
 _PREDICT_BATCH = {"cpu": 100}  # XLA's choices for 40 or 50 images take twice as long
 _PREDICT_BATCH_ACCELERATOR = 1000
 _PREDICT_BLOCKS = 25  # batches in one call, where there are as many
+_MOST_PROGRAMS = 32  # a training and its prediction are five or six
 _CONNECT_SECONDS = 120
 _SILENCE_SECONDS = 30  # then a process counts as lost
 
@@ -105,6 +108,67 @@ def each_core_is_a_device() -> bool:
     return jax.local_device_count() >= cpu_cores()
 
 
+def claim_cpu_cores(members: int = 1) -> None:
+    """`use_cpu_cores` for a caller who did not think of it, where it is not too late.
+
+    It does nothing where the number of CPU devices was chosen: by `jax_num_cpu_devices` or XLA's
+    flag.
+
+    Warns:
+        UserWarning: once, that JAX has started with fewer CPU devices than there are cores.
+    """
+    _check_not_forked()
+    flags = os.environ.get("XLA_FLAGS", "")
+    chosen = jax.config.values["jax_num_cpu_devices"] != -1 or _DEVICE_COUNT_FLAG in flags
+    if not chosen and not has_started():
+        use_cpu_cores(members=members)
+    elif not chosen and jax.default_backend() == "cpu" and not each_core_is_a_device():
+        _hint_at_cores()
+
+
+@functools.cache  # once a process
+def _hint_at_cores() -> None:
+    warnings.warn(
+        f"JAX has started already, with one CPU device for {cpu_cores()} cores, which makes "
+        "training several times slower. Call mnist_jax.parallel.use_cpu_cores() before anything "
+        "else of JAX.",
+        stacklevel=4,
+    )
+
+
+def has_started() -> bool:
+    """Whether JAX has looked for its devices, whose number stays the same from then on."""
+    before = jax.config.values["jax_num_cpu_devices"]
+    try:
+        jax.config.update("jax_num_cpu_devices", 2 if before == 1 else 1)  # refused after the start
+    except RuntimeError:
+        return True
+    jax.config.update("jax_num_cpu_devices", before)
+    return False
+
+
+_forked = False  # from a process in which JAX had started
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = has_started()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def _check_not_forked() -> None:
+    """Say what is wrong where JAX would wait for ever for threads that a fork does not have."""
+    if _forked:
+        raise RuntimeError(
+            "This process was forked from one in which JAX had started, and JAX cannot work in it. "
+            'Start processes by multiprocessing.get_context("spawn"), or by joblib with its '
+            "default backend, loky; or fork before JAX does anything."
+        )
+
+
 def use_precision(name: str) -> None:
     """Choose the precision of float32 matrix products, for the whole process.
 
@@ -163,7 +227,9 @@ def first_devices(count: int | None = None) -> list[jax.Device]:
 
     Raises:
         ValueError: `count` below 1, or a process has fewer.
+        RuntimeError: this process was forked from one in which JAX had started.
     """
+    _check_not_forked()
     by_process: dict[int, list[jax.Device]] = {}
     for device in jax.devices():
         by_process.setdefault(device.process_index, []).append(device)
@@ -226,8 +292,31 @@ def _pmap(layout: Layout, function: Callable, **options: Any) -> Any:
     return jax.pmap(function, axis_name=_AXIS, devices=layout.devices, **options)
 
 
+_programs: dict[tuple, Any] = {}  # mapped functions, by what `_program` made them of
+
+
+def _program(make: Callable[..., Any], layout: Layout, *parts: Any) -> Any:
+    """`make(layout, *parts)`, the same mapped function for equal arguments.
+
+    So JAX compiles it once for the same shapes. JAX never lets go of what it has compiled for a
+    mapped function; so when there are too many, all that is compiled in this process is dropped.
+    """
+    key = (make, layout, *parts, os.environ.get("MNIST_JAX_KERNELS"))
+    try:
+        program = _programs.get(key)
+    except TypeError:  # a network with a list in a field, say, is like no other
+        key, program = (object(),), None
+    if program is None:
+        if len(_programs) >= _MOST_PROGRAMS:
+            _programs.clear()
+            jax.clear_caches()
+        program = _programs[key] = make(layout, *parts)
+    return program
+
+
 def _here(layout: Layout) -> np.ndarray:
     """Which of the layout's devices are this process's; it maps over these only."""
+    _check_not_forked()
     mine = [device.process_index == jax.process_index() for device in layout.devices]
     return np.flatnonzero(mine)
 
@@ -260,7 +349,11 @@ def _shards(layout: Layout) -> np.ndarray:
 @_as_written
 def replicate(layout: Layout, array: np.ndarray) -> Array:
     """One copy of an array on each device."""
-    return _pmap(layout, lambda _, x: x, in_axes=(0, None))(_shards(layout), array)
+    return _program(_map_replicate, layout)(_shards(layout), array)
+
+
+def _map_replicate(layout: Layout) -> Any:
+    return _pmap(layout, lambda _, x: x, in_axes=(0, None))
 
 
 @_as_written
@@ -272,17 +365,35 @@ def init(
     image_shape: tuple[int, ...] = (28, 28, 1),
 ) -> TrainState:
     """All members' states before their first step, one a seed, made on the devices."""
+    program = _program(_map_init, layout, network, optimizer, tuple(image_shape))
+    return program(_spread(layout, np.asarray(seeds, np.uint32)))
 
+
+def _map_init(
+    layout: Layout,
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, ...],
+) -> Any:
     def on_device(seeds: Array) -> TrainState:
         return ensemble.init_state(network, optimizer, seeds, image_shape)
 
-    return _pmap(layout, on_device)(_spread(layout, np.asarray(seeds, np.uint32)))
+    return _pmap(layout, on_device)
 
 
 @_as_written
 def place(layout: Layout, state: Any) -> Any:
     """Put a stacked state `[members, ...]` on the devices."""
-    return _pmap(layout, lambda x: x)(_spread(layout, state))
+    return _on_devices(layout, _spread(layout, state))
+
+
+def _on_devices(layout: Layout, spread: Any) -> Any:
+    """Put `[devices here, ...]` on the devices."""
+    return _program(_map_identity, layout)(spread)
+
+
+def _map_identity(layout: Layout) -> Any:
+    return _pmap(layout, lambda x: x)
 
 
 @_as_written
@@ -309,8 +420,9 @@ def compile_train(
     steps: int,
     own_batches: bool = False,
     augment: Augment | None = None,
+    image_weights: Array | None = None,
 ) -> Callable[[TrainState, Array, Array, np.ndarray], tuple[TrainState, Array]]:
-    """Compile the training of all members on all devices for some steps.
+    """Compile the training of all members on all devices for some steps, or find it compiled.
 
     Args:
         seeds: one a member.
@@ -318,35 +430,19 @@ def compile_train(
         images, labels: from `replicate`; looked at for their shapes.
         own_batches: each member has its own.
         augment: from `augment.create`.
+        image_weights: of each image in the loss, float32 `[n]`, from `replicate`; default 1.
 
     Returns:
         A function of the state (its buffers are used up), images, labels, and int32 batches
         `[steps, batch_size]` or, with `own_batches`, `[members, steps, batch_size]`. It gives the
         new state and the losses, which `gather` brings back as `[members, steps]`.
     """
-    width = -(-batch_size // layout.data)
-    groups = np.arange(len(layout.devices)).reshape(layout.groups, layout.data).tolist()
-
-    def sum_over_shards(tree: Any) -> Any:
-        return lax.psum(tree, _AXIS, axis_index_groups=groups) if layout.data > 1 else tree
-
-    def on_device(
-        state: TrainState, seeds: Array, shard: Array, images: Array, labels: Array, batches: Array
-    ) -> tuple[TrainState, Array]:
-        # A batch that does not divide evenly is filled up with images of weight 0.
-        missing = width * layout.data - batch_size
-        filled = jnp.pad(batches, [(0, 0)] * (batches.ndim - 1) + [(0, missing)])
-        mine = lax.dynamic_slice_in_dim(filled, shard * width, width, axis=-1)
-        weights = (shard * width + jnp.arange(width) < batch_size) / batch_size
-        share = Share(images, labels, mine, weights, shard)
-        return ensemble.train_epoch(
-            network, optimizer, state, seeds, share, sum_over_shards, augment
-        )
-
-    batch_axis = 0 if own_batches else None
-    mapped = _pmap(layout, on_device, in_axes=(0, 0, 0, 0, 0, batch_axis), donate_argnums=0)
+    of_this_size = (images.shape, images.dtype, steps)  # each is a program of its own
+    mapped = _program(
+        _map_train, layout, network, optimizer, batch_size, own_batches, augment, of_this_size
+    )
     spread_seeds = place(layout, np.asarray(seeds, np.uint32))
-    shards = _pmap(layout, lambda x: x)(_shards(layout))
+    shards = _on_devices(layout, _shards(layout))
 
     def on_each_device(batches: np.ndarray) -> np.ndarray:
         return _spread(layout, batches) if own_batches else batches
@@ -355,42 +451,61 @@ def compile_train(
     batches = on_each_device(np.stack([empty] * layout.members) if own_batches else empty)
     compiled = mapped
     if jax.process_count() == 1:  # else pmap cannot compile ahead, and the first call does it
-        compiled = mapped.lower(state, spread_seeds, shards, images, labels, batches).compile()
+        lowered = mapped.lower(state, spread_seeds, shards, images, labels, batches, image_weights)
+        compiled = lowered.compile()
 
     @_as_written
     def train(
         state: TrainState, images: Array, labels: Array, batches: np.ndarray
     ) -> tuple[TrainState, Array]:
-        return compiled(state, spread_seeds, shards, images, labels, on_each_device(batches))
+        mine = on_each_device(batches)
+        return compiled(state, spread_seeds, shards, images, labels, mine, image_weights)
 
     return train
 
 
-def make_predict(layout: Layout, network: nn.Module) -> Predict:
-    """Compile-once prediction by all members on all devices."""
+def _map_train(
+    layout: Layout,
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    own_batches: bool,
+    augment: Augment | None,
+    of_this_size: Any,
+) -> Any:
+    width = -(-batch_size // layout.data)
+    groups = np.arange(len(layout.devices)).reshape(layout.groups, layout.data).tolist()
+
+    def sum_over_shards(tree: Any) -> Any:
+        return lax.psum(tree, _AXIS, axis_index_groups=groups) if layout.data > 1 else tree
 
     def on_device(
-        params: Any, images: Array, device: Array, seeds: Array, use_dropout: bool
-    ) -> Array:
-        def one_member(params: Any, images: Array, key: Array) -> Array:
-            rngs = {"dropout": key} if use_dropout else None
-            images = training.to_float(images)
-            return training.apply(network, params, images, train=use_dropout, rngs=rngs)
+        state: TrainState,
+        seeds: Array,
+        shard: Array,
+        images: Array,
+        labels: Array,
+        batches: Array,
+        image_weights: Array | None,
+    ) -> tuple[TrainState, Array]:
+        # A batch that does not divide evenly is filled up with images of weight 0.
+        missing = width * layout.data - batch_size
+        filled = jnp.pad(batches, [(0, 0)] * (batches.ndim - 1) + [(0, missing)])
+        mine = lax.dynamic_slice_in_dim(filled, shard * width, width, axis=-1)
+        weights = (shard * width + jnp.arange(width) < batch_size) / batch_size
+        share = Share(images, labels, mine, weights, shard, image_weights)
+        return ensemble.train_epoch(
+            network, optimizer, state, seeds, share, sum_over_shards, augment
+        )
 
-        def all_members(block: tuple[Array, Array]) -> Array:
-            images, keys = block
-            return ensemble.map_members(
-                lambda params, key: one_member(params, images, key), params, keys
-            )
+    batch_axis = 0 if own_batches else None
+    return _pmap(layout, on_device, in_axes=(0, 0, 0, 0, 0, batch_axis, 0), donate_argnums=0)
 
-        blocks = images.reshape(-1, batch, *images.shape[1:])
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seeds[0]), seeds[1]), device)
-        keys = jax.random.split(key, (len(blocks), layout.slots))
-        logits = lax.map(all_members, (blocks, keys))  # [blocks, slots, batch, classes]
-        return logits.swapaxes(0, 1).reshape(logits.shape[1], -1, logits.shape[-1])
 
-    mapped = _pmap(layout, on_device, in_axes=(0, 0, 0, None), static_broadcasted_argnums=4)
+def make_predict(layout: Layout, network: nn.Module) -> Predict:
+    """Prediction by all members on all devices, compiled once for each of two numbers of images."""
     batch = _PREDICT_BATCH.get(layout.devices[0].platform, _PREDICT_BATCH_ACCELERATOR)
+    mapped = _program(_map_predict, layout, network, batch)
 
     def predict_chunk(
         params: Any, images: np.ndarray, dropout_seed: int | None, place: int
@@ -415,3 +530,27 @@ def make_predict(layout: Layout, network: nn.Module) -> Predict:
         return np.concatenate(logits, axis=1)[:, : len(images)]
 
     return predict
+
+
+def _map_predict(layout: Layout, network: nn.Module, batch: int) -> Any:
+    def on_device(
+        params: Any, images: Array, device: Array, seeds: Array, use_dropout: bool
+    ) -> Array:
+        def one_member(params: Any, images: Array, key: Array) -> Array:
+            rngs = {"dropout": key} if use_dropout else None
+            images = training.to_float(images)
+            return training.apply(network, params, images, train=use_dropout, rngs=rngs)
+
+        def all_members(block: tuple[Array, Array]) -> Array:
+            images, keys = block
+            return ensemble.map_members(
+                lambda params, key: one_member(params, images, key), params, keys
+            )
+
+        blocks = images.reshape(-1, batch, *images.shape[1:])
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seeds[0]), seeds[1]), device)
+        keys = jax.random.split(key, (len(blocks), layout.slots))
+        logits = lax.map(all_members, (blocks, keys))  # [blocks, slots, batch, classes]
+        return logits.swapaxes(0, 1).reshape(logits.shape[1], -1, logits.shape[-1])
+
+    return _pmap(layout, on_device, in_axes=(0, 0, 0, None), static_broadcasted_argnums=4)

@@ -4,6 +4,7 @@ A member is made from its `seed` alone: the seed gives its initial values and it
 `ensemble.py` maps these functions over members, `parallel.py` over devices.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ import optax
 from jax import Array, lax
 
 from mnist_jax.augment import Augment
+from mnist_jax.handwriting import NO_CLASS
 
 Params = Any
 OptimizerName = Literal["adam", "sgd"]
@@ -43,8 +45,10 @@ class Share(NamedTuple):
     batches: Array  # int32 [steps, batch], which images each step takes here
     weights: Array  # float32 [batch], of the images of each batch in its loss
     shard: Array | int = 0  # which of the devices that share each batch this is
+    image_weights: Array | None = None  # float32 [n], of each image in the loss; None: 1
 
 
+@functools.lru_cache(maxsize=256)
 def make_optimizer(
     learning_rate: float,
     total_steps: int,
@@ -70,6 +74,9 @@ def make_optimizer(
         cycles: how many times the schedule is gone through, each `total_steps / cycles` long.
         ema: also keep a moving average of the weights with this decay a step, which
             `evaluated_params` gives; training does not depend on it.
+
+    Returns:
+        The same object for the same arguments: by it compiled training is found again.
 
     Raises:
         ValueError: an unknown name, a learning rate of 0 or below, a negative weight decay, a beta
@@ -176,7 +183,13 @@ def dropout_key(seed: Array, step: Array, shard: Array | int) -> Array:
 
 
 def weighted_loss(
-    network: nn.Module, params: Params, images: Array, labels: Array, weights: Array, key: Array
+    network: nn.Module,
+    params: Params,
+    images: Array,
+    labels: Array,
+    weights: Array,
+    key: Array,
+    may_lack_class: bool = False,
 ) -> Array:
     """Softmax cross-entropy in training mode, summed with weights; float32 `[]`.
 
@@ -185,9 +198,14 @@ def weighted_loss(
         labels: int32 `[batch]`.
         weights: float32 `[batch]`; `1 / batch` gives the mean.
         key: for dropout.
+        may_lack_class: labels may be `NO_CLASS`, whose cross-entropy is that with equal
+            probabilities of all classes (Hendrycks et al. 2019).
     """
     logits = apply(network, params, images, train=True, rngs={"dropout": key})
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if may_lack_class:
+        from_uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+        losses = jnp.where(labels == NO_CLASS, from_uniform, losses)
     return jnp.sum(losses * weights)
 
 
@@ -215,9 +233,9 @@ def train_step(
     key = dropout_key(seed, state.step, shard)
     images = to_float(images)
     if augment is not None:
-        images = augment(images, jax.random.fold_in(key, 1))
+        images, labels = augment(images, labels, jax.random.fold_in(key, 1))
     loss, grads = jax.value_and_grad(weighted_loss, argnums=1)(
-        network, state.params, images, labels, weights, key
+        network, state.params, images, labels, weights, key, may_lack_class=augment is not None
     )
     loss, grads = sum_over_shards((loss, grads))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -240,7 +258,9 @@ def train_epoch(
     """
 
     def step(state: TrainState, batch: Array) -> tuple[TrainState, Array]:
-        images, labels = share.images[batch], share.labels[batch]
+        images, labels, weights = share.images[batch], share.labels[batch], share.weights
+        if share.image_weights is not None:
+            weights = weights * share.image_weights[batch]
         return train_step(
             network,
             optimizer,
@@ -248,7 +268,7 @@ def train_epoch(
             seed,
             images,
             labels,
-            share.weights,
+            weights,
             share.shard,
             sum_over_shards,
             augment,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -67,6 +68,23 @@ def decompose(logits: ArrayLike) -> Uncertainty:
     total = entropy(ensemble.mean_probability(logits))
     aleatoric = jnp.mean(entropy(logits), axis=0)
     return Uncertainty(total, aleatoric, jnp.maximum(total - aleatoric, 0.0))
+
+
+def threshold(logits: ArrayLike, labels: ArrayLike, kept: float = 0.99) -> float:
+    """The entropy that a part of the right answers stays below, in nats; infinite if none is right.
+
+    Who refuses what is above it refuses few right answers, and most of the wrong ones (selective
+    classification: Geifman and El-Yaniv 2017).
+
+    Args:
+        logits: float `[n, classes]`, of images that were not trained on; log-probabilities will do.
+        labels: int `[n]`.
+        kept: the part, in (0, 1).
+    """
+    right = np.argmax(logits, axis=-1) == np.asarray(labels)
+    if not right.any():
+        return float("inf")
+    return float(np.quantile(np.asarray(entropy(logits))[right], kept))
 
 
 @jax.jit

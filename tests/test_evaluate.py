@@ -161,11 +161,16 @@ def test_a_full_disk_does_not_hide_the_tables(tmp_path, digits, capsys, monkeypa
 
 
 def test_another_data_set_has_its_own_validation_images(two_members, digits, capsys):
-    flags = ["--dataset", "fashion_mnist", "--data-dir", str(digits)]
-    with pytest.raises(SystemExit):  # 5,000 by default, and here are 100
-        evaluate.main([str(two_members), *flags])
-    assert "validation must be from 0 to 99" in capsys.readouterr().err
-    assert evaluate.main([str(two_members), "--data-dir", str(digits)]) == 0
+    for name, validation in (("qmnist", 10), ("mnist", 40)):  # a tenth of 100; as in training
+        flags = ["--dataset", name, "--data-dir", str(digits)]
+        assert evaluate.main([str(two_members), *flags]) == 0
+        results = json.loads((two_members / "evaluation.json").read_text())
+        assert results["validation_size"] == validation
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        evaluate.main([str(two_members), "--dataset", "fashion_mnist", "--data-dir", str(digits)])
+    error = capsys.readouterr().err
+    assert "images of T-shirt/top" in error and "not among the classes 0, 1, 2" in error
 
 
 def test_data_that_are_not_those_trained_on(tmp_path, digits, capsys):
@@ -194,7 +199,7 @@ def test_data_that_are_not_those_trained_on(tmp_path, digits, capsys):
         (["WORKDIR", "--dataset", "minst"], "--dataset minst does not exist", "mnist"),
         (["WORKDIR", "--data-dir", "/nowhere"], "/nowhere is no folder", "--help"),
         (["WORKDIR", "--unfamiliar", "/nowhere"], "/nowhere is no folder", "--help"),
-        (["WORKDIR", "--unfamiliar", "WORKDIR"], "has no t10k-images-idx3-ubyte", "--help"),
+        (["WORKDIR", "--unfamiliar", "WORKDIR"], "has no t10k-images-idx3-ubyte", "IDX files"),
         (["WORKDIR", "--mc-dropout", "-1"], "--mc-dropout must be at least 0", "--help"),
         (["WORKDIR", "--mc-dropout", "9"], "--mc-dropout needs networks with dropout", "--help"),
         (["WORKDIR", "--shifts", "all"], "--shifts is no flag", "--shift"),

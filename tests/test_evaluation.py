@@ -135,3 +135,24 @@ def test_plain():
     value = np.array([[0.123456789, np.nan], [-0.0, np.inf]])
     assert evaluation.plain(value) == [[0.123457, None], [0.0, None]]
     assert evaluation.plain(np.int32(3)) == 3 and type(evaluation.plain(np.int32(3))) is int
+
+
+def test_unsure_keeps_most_right_answers_and_fewer_wrong_ones():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 2000)
+    logits = rng.normal(0, 1, (3, 2000, 10)).astype(np.float32)
+    logits[:, np.arange(2000), labels] += rng.gamma(2, 3, 2000).astype(np.float32)
+    found = evaluation.unsure(logits, labels)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    mean = probabilities.mean(axis=0)
+    entropy = -(mean * np.log(mean)).sum(axis=-1)
+    right = mean.argmax(axis=-1) == labels
+    assert found["right_kept"] == pytest.approx(0.95, abs=1e-3)
+    assert found["right_kept"] == pytest.approx(
+        (entropy[right] <= found["entropy"]).mean(), abs=2e-3
+    )
+    assert found["wrong_kept"] == pytest.approx(
+        (entropy[~right] <= found["entropy"]).mean(), abs=2e-2
+    )
+    assert found["wrong_kept"] < 0.8
+    assert evaluation.unsure(logits, (mean.argmax(axis=-1) + 1) % 10)["right_kept"] is None

@@ -6,7 +6,8 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 from mnist_jax import data
-from mnist_jax.images import to_mnist
+from mnist_jax.images import find_digits, to_mnist
+from tests import scenes
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +124,63 @@ def test_pure_noise_is_blank():
     noise = np.random.default_rng(0).normal(128, 10, (100, 100)).astype(np.uint8)
     with pytest.raises(ValueError, match="blank"):
         to_mnist(noise)
+
+
+def shared(one, other):
+    """Of two boxes, the common part of what they cover together."""
+    left, top = np.maximum(one[:2], other[:2])
+    right, bottom = np.minimum(one[2:], other[2:])
+    common = max(right - left, 0) * max(bottom - top, 0)
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return common / (areas - common)
+
+
+@pytest.mark.parametrize("kind", scenes.KINDS, ids=lambda kind: kind.__name__)
+def test_the_digit_is_found_whatever_is_around_it(kind, digits):
+    for digit in digits[[0, 5, 9, 17]]:  # 0, 2, 4 and 8
+        picture, (box,) = kind(digit)
+        (found,) = find_digits(picture)
+        assert shared(found.box, box) > 0.75 and 0.3 < found.found <= 1
+        assert like(found.image, to_mnist(digit)) > 0.75
+
+
+def test_digits_of_a_row_are_found_from_left_to_right(digits):
+    picture, boxes = scenes.row(list(digits[[4, 1, 13, 4, 19]]))
+    found = find_digits(picture)
+    assert [shared(digit.box, box) > 0.75 for digit, box in zip(found, boxes, strict=True)]
+    for digit, original in zip(found, digits[[4, 1, 13, 4, 19]], strict=True):
+        assert like(digit.image, original) > 0.7
+
+
+def test_digits_of_a_page_are_found_line_by_line(digits):
+    picture, boxes = scenes.page(list(digits[:9]))
+    found = find_digits(picture)
+    shares = [shared(digit.box, box) for digit, box in zip(found, boxes, strict=True)]
+    assert min(shares) > 0.6
+
+
+def test_boxes_are_of_the_turned_picture(digits, tmp_path):
+    picture, (box,) = scenes.underlined(digits[4])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.png"
+    Image.fromarray(picture).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    (found,) = find_digits(Image.open(path))
+    assert shared(found.box, box) > 0.75
+
+
+def test_a_large_picture_with_a_small_digit(digits):
+    picture = np.full((2400, 3000), 230, np.uint8)
+    strokes = scenes.ink(digits[12], 130)
+    height, width = strokes.shape
+    picture[1500 : 1500 + height, 700 : 700 + width] -= np.uint8(200 * strokes)
+    (found,) = find_digits(picture)
+    assert shared(found.box, (700, 1500, 700 + width, 1500 + height)) > 0.75
+    assert like(found.image, digits[12]) > 0.75
+
+
+def test_to_mnist_takes_the_largest_of_several(digits):
+    large, small = scenes.row([digits[8]], 90).picture, scenes.row([digits[2]], 50).picture
+    width = max(large.shape[1], small.shape[1])
+    stacked = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), "edge") for p in (small, large)]
+    assert like(to_mnist(np.concatenate(stacked)), digits[8]) > 0.75

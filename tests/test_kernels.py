@@ -13,6 +13,7 @@ import pytest
 from jax import lax
 
 from mnist_jax import kernels, layers, models, parallel
+from tests import exact
 
 needs_kernels = pytest.mark.skipif(not kernels.load(), reason="no compiler, or no x86-64 Linux")
 
@@ -74,6 +75,61 @@ def test_output_and_gradients_are_xlas(shape, padding):
     assert_equal_up_to_rounding(ours, theirs)
 
 
+LAYERS = [
+    ((28, 28, 1, 3, 32), "SAME"),
+    ((28, 28, 1, 5, 24), "VALID"),
+    ((27, 25, 1, 3, 8), "VALID"),
+    ((14, 14, 32, 3, 64), "SAME"),
+    ((14, 14, 24, 3, 32), "VALID"),
+    ((13, 11, 8, 3, 40), "SAME"),
+]
+
+
+def draw_layer(kind, shape):
+    """Images of a kind, a kernel and its bias."""
+    height, width, channels, *_ = shape
+    _, kernel, bias = draw(1, *shape)
+    return jnp.asarray(exact.draw(kind, channels)[:, :height, :width]), kernel, bias
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", exact.KINDS)
+@pytest.mark.parametrize(("shape", "padding"), LAYERS)
+def test_blank_and_repeated_pixels_are_numpys(kind, shape, padding):
+    """No gradient comes back where values are so close that rounding may decide between them."""
+    images, kernel, bias = draw_layer(kind, shape)
+    pooled = exact.pool(images, kernel, bias, padding)
+    close = pooled.close()
+    assert close.mean() < 2e-3
+    out, places = kernels.conv_pool_relu(images, kernel, bias, padding)
+    assert exact.difference(out, pooled.output) < 1e-5
+    np.testing.assert_array_equal(np.where(close, pooled.places, places), pooled.places)
+    grad = np.sin(np.arange(out.size)).reshape(out.shape)
+    grad = jnp.asarray(np.where(close, 0, grad), jnp.float32)
+    ours = kernels.conv_pool_relu_gradients(images, kernel, places, grad, padding)
+    expected = exact.gradients(images, kernel, pooled.passing, grad, padding)
+    for a, b in zip(ours, expected, strict=True):
+        if a is not None:  # XLA's, of images of one channel
+            assert exact.difference(a, b) < 1e-5
+
+
+@needs_kernels
+@pytest.mark.parametrize(("shape", "padding"), LAYERS)
+def test_outputs_that_see_zeros_are_their_bias(shape, padding):
+    """Zeros of both signs. Where an output sees a dot it is far below 0."""
+    images, kernel, bias = draw_layer("dots", shape)
+    signs = jnp.where(jnp.arange(len(images)) % 2, 1.0, -1.0)[:, None, None, None]
+    images, kernel = jnp.where(images > 0, 1.0, 0.0 * signs), -jnp.abs(kernel) - 10
+    pooled = exact.pool(images, kernel, 0 * bias, padding)
+    sees_zeros = pooled.values == 0
+    some = sees_zeros.any(axis=3)
+    assert 0.1 < some.mean() < 0.99
+    out, places = kernels.conv_pool_relu(images, kernel, bias, padding)
+    np.testing.assert_array_equal(out, np.where(some, np.maximum(bias, 0), 0))
+    bits = (sees_zeros << np.arange(4)[:, None]).sum(axis=3)
+    np.testing.assert_array_equal(places, np.where(bias > 0, bits, 0))
+
+
 @needs_kernels
 @pytest.mark.parametrize("channels", [1, 8])
 def test_places_of_the_maximum(channels):
@@ -117,6 +173,7 @@ def test_nan_stays_nan(channels):
     images, kernel, bias = draw(2, 6, 5, channels, 3, 8)
     pixel = layers._in_one_pass(images.at[0, 2, 2].set(jnp.nan), kernel, bias, "SAME")
     assert jnp.isnan(pixel[0, :2, :2]).all()
+    assert jnp.isnan(layers._in_one_pass(images + jnp.nan, kernel, bias, "SAME")).all()
     out = layers._in_one_pass(images, kernel.at[1, 1, 0, 3].set(jnp.nan), bias, "SAME")
     assert jnp.isnan(out[..., 3]).all() and not jnp.isnan(out[..., :3]).any()
 

@@ -13,7 +13,8 @@ from experiments import cli, predict, records, stacks
 from experiments.config import Config
 from mnist_jax import data, loop, parallel
 from mnist_jax.checkpoints import Checkpoints
-from tests.test_data import idx
+from tests import scenes
+from tests.samples import idx
 
 
 @pytest.fixture(autouse=True)
@@ -87,9 +88,10 @@ def test_standard_input(workdir, pictures, capsys, monkeypatch):
 
 def test_the_table(workdir, pictures, capsys):
     assert predict.main([str(workdir), str(pictures / "7.png"), str(pictures / "1.png")]) == 0
-    head, seven, one = capsys.readouterr().out.splitlines()
+    head, seven, one, found, unknown = capsys.readouterr().out.splitlines()
     assert all(word in head for word in ("probability", "entropy", "mutual information", "votes"))
     assert seven.split()[0].endswith("7.png") and "2 for" in one
+    assert found.startswith("2 digits on 2 pictures") and "without validation images" in unknown
 
 
 def test_what_cannot_be_read_is_said_and_the_rest_answered(workdir, pictures, tmp_path, capsys):
@@ -99,6 +101,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_answered(workdir, pictures, tm
     (tmp_path / "cut.gz").write_bytes(b"\x1f\x8b\x08")
     Image.new("L", (50, 50)).save(tmp_path / "black.png")
     (tmp_path / "nothing").mkdir()
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     wrong = {
         tmp_path / "cut.png": "",
         tmp_path / "empty.png": "no image",
@@ -106,13 +109,14 @@ def test_what_cannot_be_read_is_said_and_the_rest_answered(workdir, pictures, tm
         tmp_path / "black.png": "blank",
         tmp_path / "nothing": "no image files",
         tmp_path / "gone.png": "No such file",
+        tmp_path / "photo.heic": "pillow-heif",
         pictures / "notes.txt": "no image",
     }
     code, found, err = rows(capsys, workdir, *wrong, pictures / "3.png")
     assert code == 1 and [row["image"] for row in found] == [str(pictures / "3.png")]
     lines = err.splitlines()
-    assert len(lines) == len(wrong)
-    for line, (path, message) in zip(lines, wrong.items(), strict=True):
+    assert len(lines) == len(wrong) + 2 and lines[-2] == "1 digit on 1 picture"
+    for line, (path, message) in zip(lines, wrong.items(), strict=False):
         assert line.startswith(f"error: {path}: ") and message in line
 
 
@@ -140,3 +144,56 @@ def test_networks_of_other_things_take_28_by_28_alone(workdir, pictures, tmp_pat
     code, (row,), err = rows(capsys, tmp_path, pictures / "3.png", tmp_path / "small.png")
     assert code == 1 and "must be 28 x 28" in err
     assert row["class"] in config.class_names
+
+
+def test_several_digits_are_a_row_each_with_their_boxes(workdir, tmp_path, capsys):
+    images, labels = data.load("mnist5k").test
+    chosen = [int(np.flatnonzero(labels == label)[3]) for label in (7, 0, 3)]
+    scene = scenes.row([images[i, ..., 0] for i in chosen])
+    Image.fromarray(scene.picture).save(tmp_path / "703.png")
+    code, found, err = rows(capsys, workdir, tmp_path / "703.png")
+    assert code == 0 and [row["digits"] for row in found] == [3, 3, 3]
+    assert "3 digits on 1 picture" in err
+    for row, box in zip(found, scene.boxes, strict=True):
+        assert np.abs(np.subtract(row["box"], box)).max() < 6 and 0 < row["found"] <= 1
+    predict.main([str(workdir), str(tmp_path / "703.png")])
+    head, *table = capsys.readouterr().out.splitlines()
+    assert "box" in head and ", ".join(map(str, found[0]["box"])) in table[0]
+
+
+def test_the_first_frame_that_shows_something(workdir, pictures, tmp_path, capsys):
+    seven = Image.open(pictures / "7.png").convert("L")
+    frames = [Image.new("L", seven.size, 255), seven, Image.new("L", seven.size, 255)]
+    for name in ("moving.gif", "pages.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        _, (alone,), _ = rows(capsys, workdir, pictures / "7.png")
+        code, (row,), err = rows(capsys, workdir, tmp_path / name)
+        assert code == 0 and row["class"] == alone["class"]
+        assert "frame 2 of 3" in err
+
+
+def test_a_folder_with_a_folder_a_class_tells_the_accuracy(workdir, pictures, tmp_path, capsys):
+    for label in range(3):
+        (tmp_path / str(label)).mkdir()
+        (tmp_path / str(label) / "one.png").write_bytes((pictures / f"{label}.png").read_bytes())
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "._one.png").write_bytes(b"no picture")
+    code, found, err = rows(capsys, workdir, tmp_path)
+    assert code == 0 and [row["label"] for row in found] == ["0", "1", "2"]
+    right = sum(row["class"] == row["label"] for row in found)
+    assert f"Accuracy: {right / 3:.4f} ({right} of 3 pictures)" in err
+    (tmp_path / "2").rename(tmp_path / "holiday")
+    assert "Accuracy" not in rows(capsys, workdir, tmp_path)[2]
+
+
+def test_what_is_more_uncertain_than_right_answers_are_is_marked(
+    workdir, pictures, tmp_path, capsys
+):
+    for name in ("checkpoints", "config.json"):
+        (tmp_path / name).symlink_to(workdir / name)
+    (tmp_path / "results.json").write_text(json.dumps({"unsure": {"entropy": 0.2}}))
+    _, found, _ = rows(capsys, tmp_path, pictures)
+    assert [row["unsure"] for row in found] == [row["entropy"] > 0.2 for row in found]
+    (tmp_path / "results.json").write_text(json.dumps({"unsure": {"entropy": 0.0}}))
+    _, found, err = rows(capsys, tmp_path, pictures / "7.png")
+    assert found[0]["unsure"] and "1 unsure" in err

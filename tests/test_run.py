@@ -16,7 +16,7 @@ from experiments.config import Config
 from mnist_jax import metrics, parallel
 from tests.test_data import write_digits
 
-NAMES = ["class", "deep", "ensemble", "fast", "layers", "simple"]
+NAMES = ["class", "deep", "ensemble", "fast", "handwriting", "layers", "simple"]
 
 
 @pytest.fixture(scope="module")

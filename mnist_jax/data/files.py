@@ -1,0 +1,289 @@
+"""What lies in a folder, a zip archive or beside a file, and what the names tell."""
+
+import gzip
+import io
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple, cast
+
+import numpy as np
+
+from mnist_jax.data.names import CLASS_NAMES, DataError
+
+READ_HERE = (
+    "Read are IDX files (train-images-idx3-ubyte, ...), NumPy's .npz and .npy, .csv, and pictures "
+    "in a folder a class; also inside a .zip."
+)
+_DEPTH = 5  # folders below the one given
+_GZIP = b"\x1f\x8b"
+_BUFFER = 1 << 20  # bytes
+_LAYERS = 4  # of gzip, one inside the other, at most
+_JUNK = ("__macosx", "thumbs.db", "desktop.ini", "@eadir")
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing", "t10k"), "test"),
+}
+_KINDS = {
+    **dict.fromkeys(("images", "image", "imgs", "img", "x", "data"), "images"),
+    **dict.fromkeys(("labels", "label", "y", "target", "targets"), "labels"),
+}
+# Words that say nothing about which data set it is.
+_FILLERS = {*("ubyte", "byte", "int", "raw", "processed", "gzip", "set", "dataset", "arr", "0")}
+_FILLERS |= {*("png", "pngs", "jpg", "jpeg", "as", "csv", "npz", "idx", "in", "format")}
+# What people have that nothing here reads, and what to do instead.
+_UNREAD = {
+    ".mat": "a MATLAB file; EMNIST is also there as gzip.zip, which is read",
+    **dict.fromkeys(
+        (".parquet", ".arrow", ".feather"),
+        "a table of another kind; save its pictures in a folder a class, or as .npz",
+    ),
+    **dict.fromkeys((".h5", ".hdf5"), "an HDF5 file; save its arrays as .npz"),
+    **dict.fromkeys((".tfrecord", ".tfrecords"), "a TFRecord file; --dataset takes TFDS's names"),
+    **dict.fromkeys((".arff", ".xlsx", ".xls", ".ods"), "a table of another kind; save it as .csv"),
+    **dict.fromkeys((".json", ".jsonl", ".libsvm", ".svm"), "text of another kind than .csv"),
+    **dict.fromkeys((".tar", ".tgz", ".tbz2", ".txz"), "a tar archive; unpack it"),
+    **dict.fromkeys((".7z", ".rar", ".xz", ".bz2", ".zst"), "packed in a way not read; unpack it"),
+    **dict.fromkeys(
+        (".pkl", ".pickle", ".pt", ".pth", ".joblib"),
+        "a pickle, and those can run code when read; save its arrays as .npz",
+    ),
+    **dict.fromkeys((".heic", ".heif"), "a HEIC picture; save it as PNG or JPEG"),
+    **dict.fromkeys((".pdf", ".svg", ".psd"), "no picture made of pixels alone; save it as PNG"),
+}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file in a folder or an archive."""
+
+    path: PurePosixPath  # from the folder or archive given
+    where: str  # for messages
+    open: Callable[[], IO[bytes]]
+
+    @property
+    def suffix(self) -> str:
+        """In small letters, without `.gz`: `.csv` of `TRAIN.CSV.gz`."""
+        return PurePosixPath(_without_gz(self.path.name)).suffix.lower()
+
+
+class Role(NamedTuple):
+    """What a name says about the array or table of this name."""
+
+    split: str | None  # train, validation or test
+    kind: str | None  # images or labels
+    rest: tuple[str, ...]  # all other words
+
+
+class Part(NamedTuple):
+    """A split, or all of a data set, as files hold it."""
+
+    images: np.ndarray  # uint8 [n, 28, 28, 1]
+    labels: np.ndarray  # whole numbers or words, [n]
+    where: str  # the labels are, for messages
+    made: bool = False  # whether some images were made of pictures by `images.to_mnist`
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set found among files, not read yet."""
+
+    kind: str  # of files, for messages
+    place: str  # which files, for messages
+    depth: int  # of folders below the one given
+    name: str | None  # in `NAMES`, as the files' names tell
+    splits: frozenset[str]  # train, validation, test; "all" where no name tells a split
+    read: Callable[[str], Part]
+    missing: dict[str, str]  # what a split lacks that is there in part
+    notes: tuple[str, ...] = ()
+    transposed: bool = False  # as EMNIST is handed out
+    mapping: File | None = None  # of labels to characters, as EMNIST's
+
+
+def find(path: str | PathLike[str]) -> list[File]:
+    """The files in a folder and in those below it, in a zip archive, or a file and its partners.
+
+    A file's partners lie beside it and have the same name but for the split and images or labels:
+    the labels of images, the test images of training images. Hidden files and what file managers
+    leave are passed over.
+
+    Raises:
+        DataError: no such folder or file, or a damaged archive.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _in_folder(path)
+    if not path.is_file():
+        raise DataError(f"{path} is no folder and no file.")
+    if path.suffix.lower() == ".zip":
+        return in_zip(_file(path, PurePosixPath(path.name)))
+    this = _file(path, PurePosixPath(path.name))
+    if role_of(this).split is None:
+        return [this]
+    beside = sorted(p for p in path.parent.iterdir() if p.is_file() and not _is_junk(p.name))
+    files = [_file(p, PurePosixPath(p.name)) for p in beside]
+    return [f for f in files if f.path == this.path or _are_partners(f, this)]
+
+
+def in_zip(file: File) -> list[File]:
+    """The files inside a zip archive.
+
+    Raises:
+        DataError: a damaged archive.
+    """
+    try:
+        archive = zipfile.ZipFile(file.open())
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{file.where}: damaged, or no zip archive: {error}.") from None
+
+    def member(name: str) -> File:
+        return File(PurePosixPath(name), f"{file.where}/{name}", lambda: archive.open(name))
+
+    names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    return [
+        member(name)
+        for name in sorted(names)
+        if not any(_is_junk(part) for part in PurePosixPath(name).parts)
+    ]
+
+
+def single(path: str | PathLike[str], name: str | None = None) -> File:
+    """A file by itself, under its own name or another."""
+    path = Path(path)
+    return _file(path, PurePosixPath(name or path.name))
+
+
+def _in_folder(folder: Path) -> list[File]:
+    files = []
+    for where, folders, names in os.walk(folder, followlinks=True):
+        inside = PurePosixPath(Path(where).relative_to(folder).as_posix())
+        deepest = len(inside.parts) >= _DEPTH
+        folders[:] = [] if deepest else sorted(f for f in folders if not _is_junk(f))
+        files += [
+            _file(Path(where) / name, inside / name) for name in sorted(names) if not _is_junk(name)
+        ]
+    return files
+
+
+def _file(path: Path, inside: PurePosixPath) -> File:
+    return File(inside, str(path), lambda: path.open("rb"))
+
+
+def _is_junk(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def _are_partners(one: File, other: File) -> bool:
+    same_format = one.suffix == other.suffix or (is_idx(one) and is_idx(other))
+    return same_format and role_of(one).rest == role_of(other).rest
+
+
+@contextmanager
+def reading(file: File) -> Iterator[IO[bytes]]:
+    """A file's content, out of gzip where it is packed, whatever its name says.
+
+    Raises:
+        DataError: it cannot be read, here or while it is read.
+    """
+    try:
+        with ExitStack() as stack:
+            stream = io.BufferedReader(cast(io.RawIOBase, stack.enter_context(file.open())))
+            for _ in range(_LAYERS):
+                if stream.peek(2)[:2] != _GZIP:
+                    break
+                packed = stack.enter_context(gzip.GzipFile(fileobj=stream, mode="rb"))
+                stream = io.BufferedReader(cast(io.RawIOBase, packed), _BUFFER)
+            yield stream
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{file.where}: truncated or damaged gzip data: {error}.") from None
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # encrypted, too
+        raise DataError(f"{file.where}: cannot be read from its archive: {error}.") from None
+    except OSError as error:
+        raise DataError(f"{file.where}: cannot be read: {error.strerror or error}.") from None
+
+
+def role(name: str) -> Role:
+    """Read a name, such as `emnist-letters-train-images-idx3-ubyte` or `x_test`."""
+    words = words_of(name)
+    split = next((_SPLITS[word] for word in words if word in _SPLITS), None)
+    kind = next((_KINDS[word] for word in words if word in _KINDS), None)
+    known = {*_SPLITS, *_KINDS, *_FILLERS}
+    rest = [w for w in words if w not in known and not re.fullmatch(r"idx\d?", w)]
+    return Role(split, kind, tuple(rest))
+
+
+def words_of(name: str) -> list[str]:
+    """A name's words in small letters; a capital inside begins one, as in `trainImages`."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    return [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
+
+
+def role_of(file: File) -> Role:
+    """As `role`, of a file's name, with the split of the folders around it where it has none."""
+    name = PurePosixPath(_without_gz(file.path.name))
+    own = role(name.name if is_idx(file) else name.stem)
+    return own._replace(split=own.split or split_of(file.path.parent))
+
+
+def split_of(folder: PurePosixPath) -> str | None:
+    """The split that a folder's name, or one above it, tells."""
+    return next((s for s in (role(part).split for part in reversed(folder.parts)) if s), None)
+
+
+def group_of(folder: PurePosixPath) -> PurePosixPath:
+    """A folder without the parts that name a split: `train` and `test` of a data set share one."""
+    return PurePosixPath(*(part for part in folder.parts if role(part).split is None))
+
+
+def is_idx(file: File) -> bool:
+    """Whether a name is one of those that IDX files have."""
+    name = _without_gz(file.path.name)
+    words = words_of(name)
+    if file.suffix in _UNREAD or file.suffix in (".csv", ".tsv", ".txt", ".npz", ".npy"):
+        return False
+    if any(re.fullmatch(r"idx\d?|ubyte", word) for word in words):
+        return True
+    own = role(name)
+    return file.suffix in ("", ".bin") and own.split is not None and own.kind is not None
+
+
+def preference(file: File) -> tuple[int, bool, str]:
+    """Where the same thing is there twice, the least is taken: the highest up, then the plain."""
+    return len(file.path.parts), file.path.name.lower().endswith(".gz"), str(file.path)
+
+
+def dataset_of(words: Sequence[str]) -> str | None:
+    """The data set of `NAMES` that words name, as those of `emnist-letters-train-images`."""
+    words = [word for word in words if word not in _FILLERS and not word.isdecimal()]
+    if words[:1] == ["emnist"]:
+        return next((f"emnist/{w}" for w in words if f"emnist/{w}" in CLASS_NAMES), None)
+    if words in (["fashion", "mnist"], ["fashionmnist"], ["fashion"]):
+        return "fashion_mnist"
+    return words[0] if words in (["mnist"], ["kmnist"], ["qmnist"]) else None
+
+
+def dataset_of_folder(folder: PurePosixPath) -> str | None:
+    """The data set that a folder's name, or that of one above it, is: `FashionMNIST/raw`."""
+    return next((n for n in (dataset_of(words_of(p)) for p in reversed(folder.parts)) if n), None)
+
+
+def unread(files: Sequence[File]) -> str | None:
+    """What is there that nothing here reads, and what to do with it; None without any."""
+    for suffix, what in _UNREAD.items():
+        for file in files:
+            if suffix in (ending.lower() for ending in file.path.suffixes):
+                return f"{file.path} is {what}."
+    return None
+
+
+def _without_gz(name: str) -> str:
+    while name.lower().endswith(".gz"):
+        name = name[: -len(".gz")]
+    return name

