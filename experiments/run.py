@@ -232,10 +232,11 @@ def _print_jump(run: Run, then: Config, step: int) -> None:
         float(stacks.make_schedule(config, config.epochs * max(1, n // config.batch_size))(step))
         for config in (then, run.config)
     ]
-    if rates[0] != rates[1]:
+    before, after = rates
+    if before != after:
         print(
-            f"Of {then.epochs} epochs, {then.schedule}, the next learning rate would have been "
-            f"{rates[0]:.3g}; of {run.config.epochs}, {run.config.schedule}, it is {rates[1]:.3g}.",
+            f"The learning rate goes on at {after:.3g} ({run.config.schedule}, epochs: "
+            f"{run.config.epochs}), not at {before:.3g} ({then.schedule}, epochs: {then.epochs}).",
             flush=True,
         )
 

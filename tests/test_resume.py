@@ -187,7 +187,7 @@ def test_more_epochs_would_stretch_a_schedule(half, tmp_path, capsys):
     assert "cosine schedule would be stretched" in hint and "--force" in hint
     assert run.main(["--resume", str(workdir), "--epochs", "2", "--force"]) == 0
     # Half of two epochs: 0.001 * (1 + cos(pi / 2)) / 2, where one epoch ends at 0.
-    said = "would have been 0; of 2 epochs, cosine, it is 0.0005."
+    said = "goes on at 0.0005 (cosine, epochs: 2), not at 0 (cosine, epochs: 1)."
     assert said in capsys.readouterr().out and epochs_done(workdir) == [1, 2]
 
 
