@@ -225,6 +225,7 @@ def test_the_configs_are_the_labs():
         "layers": "layers",
         "ensemble": "layers",
         "fast": "fast",
+        "handwriting": "layers",
     }
     assert config.get("ensemble")[0].seeds == list(range(7))
     assert config.get("class")[0].network_options == {"conv_stddev": 1.0}

@@ -238,15 +238,16 @@ def test_a_name_that_is_not_utf_8(tmp_path):
 def test_a_terminal_that_closes(monkeypatch):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
+    given = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     with loop.interrupts(run._leave_at_once, run._signals()) as received:
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGHUP)  # by the terminal and by its shell
         assert received[0] == signal.SIGHUP and not left
         signal.raise_signal(signal.SIGTERM)
         assert left == [128 + signal.SIGTERM]
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     assert signal.SIGHUP not in run._signals()
-    signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, given)
 
 
 def test_descriptions_without_docstrings(monkeypatch):
