@@ -88,6 +88,9 @@ def available() -> bool:
 def conv_pool_relu(images: Array, kernel: Array, bias: Array, padding: str) -> tuple[Array, Array]:
     """`layers.conv_pool_relu`, and of each value where it comes from, which its gradient needs.
 
+    An output of the convolution that sees only zeros is its bias exactly, and outputs of a square
+    that see the same tie: in blank parts of an image rounding decides nothing.
+
     Returns:
         float32 and uint8 `[n, pooled_height, pooled_width, features]`. Bit i of the latter is set
         where place i of the 2x2 square (row by row) is its maximum; none where that is not above 0.
