@@ -106,10 +106,8 @@ def test_what_was_found_before_stays_while_it_is_true(tmp_path, digits, clothes,
     assert evaluate.main([str(workdir), "--shift", "blur"]) == 0
     blur = found(workdir)["shifts"]["blur"]
     assert evaluate.main([str(workdir), "--unfamiliar", str(clothes)]) == 0
-    assert evaluate.main([str(workdir), "--shift", "contrast"]) == 0
     results = found(workdir)
-    assert results["shifts"]["blur"] == blur and set(results["shifts"]) == {"blur", "contrast"}
-    assert results["unfamiliar"]["size"] == 30
+    assert results["shifts"] == {"blur": blur} and results["unfamiliar"]["size"] == 30
     monkeypatch.setattr(
         evaluate, "_load_dataset", lambda *_: data.load("mnist", digits, validation=30)
     )
