@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax import ensemble, models, training
+from mnist_jax import ensemble, models, parallel, training
 from mnist_jax.training import Params, TrainState
 
 _CONFIG = "config.json"
@@ -47,6 +47,7 @@ class Fitted(NamedTuple):
     feature_names: list[str] | None
 
 
+@parallel.as_written
 def write(folder: str | PathLike[str], fitted: Fitted) -> None:
     """Write everything into a new or empty folder.
 
@@ -83,6 +84,7 @@ def write(folder: str | PathLike[str], fitted: Fitted) -> None:
     progress = {"epochs": fitted.epochs, "steps": 0, "losses": [[]] * members, "history": []}
     progress |= {"images": 0, "train_seconds": 0.0}
     details = {"config": config, "fingerprint": _DATA, "progress": progress}
+    parallel.claim_cpu_cores(members)  # before Orbax starts JAX
     optimizer = _make_optimizer(arguments)
     made = TrainState(
         jnp.full(members, steps), fitted.params, jax.vmap(optimizer.init)(fitted.params)
@@ -96,6 +98,7 @@ def write(folder: str | PathLike[str], fitted: Fitted) -> None:
     _write_json(folder / _CLASSIFIER, known)  # the last: it says that all is there
 
 
+@parallel.as_written
 def read(folder: str | PathLike[str]) -> Fitted:
     """What `write` has written.
 
@@ -114,6 +117,7 @@ def read(folder: str | PathLike[str]) -> Fitted:
         epochs, scores, columns = known["epochs"], known["scores"], known["feature_names"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is no folder that Classifier.save has made: {error}") from None
+    parallel.claim_cpu_cores(arguments["members"])  # before Orbax starts JAX
     name = arguments["network"]
     network = models.create(name, len(classes), **options)
     init = partial(ensemble.init_state, network, _make_optimizer(arguments))

@@ -40,7 +40,7 @@ _CONNECT_SECONDS = 120
 _SILENCE_SECONDS = 30  # then a process counts as lost
 
 
-def _as_written(function: Callable[..., _Result]) -> Callable[..., _Result]:
+def as_written(function: Callable[..., _Result]) -> Callable[..., _Result]:
     """With 32 bits and compiled, also where the caller has JAX's x64 mode on or its jit off."""
 
     @functools.wraps(function)
@@ -346,7 +346,7 @@ def _shards(layout: Layout) -> np.ndarray:
     return np.tile(np.arange(layout.data, dtype=np.int32), layout.groups)[_here(layout)]
 
 
-@_as_written
+@as_written
 def replicate(layout: Layout, array: np.ndarray) -> Array:
     """One copy of an array on each device."""
     return _program(_map_replicate, layout)(_shards(layout), array)
@@ -356,7 +356,7 @@ def _map_replicate(layout: Layout) -> Any:
     return _pmap(layout, lambda _, x: x, in_axes=(0, None))
 
 
-@_as_written
+@as_written
 def init(
     layout: Layout,
     network: nn.Module,
@@ -381,7 +381,7 @@ def _map_init(
     return _pmap(layout, on_device)
 
 
-@_as_written
+@as_written
 def place(layout: Layout, state: Any) -> Any:
     """Put a stacked state `[members, ...]` on the devices."""
     return _on_devices(layout, _spread(layout, state))
@@ -396,7 +396,7 @@ def _map_identity(layout: Layout) -> Any:
     return _pmap(layout, lambda x: x)
 
 
-@_as_written
+@as_written
 def gather(layout: Layout, state: Any) -> Any:
     """Bring a state back to the host as NumPy arrays `[members, ...]`."""
 
@@ -407,7 +407,7 @@ def gather(layout: Layout, state: Any) -> Any:
     return jax.tree.map(leaf, state)
 
 
-@_as_written
+@as_written
 def compile_train(
     layout: Layout,
     network: nn.Module,
@@ -454,7 +454,7 @@ def compile_train(
         lowered = mapped.lower(state, spread_seeds, shards, images, labels, batches, image_weights)
         compiled = lowered.compile()
 
-    @_as_written
+    @as_written
     def train(
         state: TrainState, images: Array, labels: Array, batches: np.ndarray
     ) -> tuple[TrainState, Array]:
@@ -518,7 +518,7 @@ def make_predict(layout: Layout, network: nn.Module) -> Predict:
         by_member = logits.swapaxes(1, 2).reshape(layout.groups * layout.slots, len(images), -1)
         return by_member[: layout.members]
 
-    @_as_written
+    @as_written
     def predict(params: Any, images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
         data.check(images)
         # Two lengths, so that few images are quick and many need few calls.
