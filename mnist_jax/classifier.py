@@ -50,8 +50,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
     `~/.cache/mnist_jax` for later processes. Predictions depend on the fitted attributes alone.
 
     Args:
-        network: a name in `models.NAMES`, or a linen module of one's own with as many logits as
-            there are classes and no collection of variables but `params`.
+        network: a name in `models.NAMES`, or a linen module of one's own with a logit for each
+            class and no collection of variables but `params`. Logits beyond the classes, as where
+            a fold of a cross-validation lacks the last one, are left out of predictions.
         members: networks trained side by side; they predict by their mean probability.
         epochs: passes over the images, at most.
         batch_size: images a step; of fewer images all are one batch.
@@ -173,7 +174,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         layout = parallel.plan(members)
         network = _make_network(self._trained_with["network"], len(self.classes_))
         predict = parallel.make_predict(layout, network)
-        return predict(parallel.place(layout, self.params_), pixels)
+        logits = predict(parallel.place(layout, self.params_), pixels)
+        return logits[..., : len(self.classes_)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The members' mean probability of each class, float32 `[n, classes]`; rows add up to 1."""
@@ -276,6 +278,7 @@ class _Result(NamedTuple):
 def _train(options: Classifier, network: nn.Module, data: _Data, validation: _Data) -> _Result:
     """Train by the options; validate after each epoch where there are images for that."""
     members, epochs = options.members, options.epochs
+    num_classes = data.codes.max() + 1
     layout = parallel.plan(members)
     batch_size = min(options.batch_size, len(data.codes))
     steps = epochs * training.steps_per_epoch(len(data.codes), batch_size)
@@ -308,7 +311,8 @@ def _train(options: Classifier, network: nn.Module, data: _Data, validation: _Da
             ended = chunk.steps_done == chunk.steps
             if ended and len(validation.codes):
                 params = training.evaluated_params(chunk.state)
-                scores.append(_score(predict(params, validation.images), validation))
+                logits = predict(params, validation.images)[..., :num_classes]
+                scores.append(_score(logits, validation))
                 text += f", validation {scores[-1]:.4f}"
                 if best is None or scores[-1] > max(scores[:-1]):
                     best = parallel.gather(layout, params)
@@ -338,14 +342,14 @@ def _make_network(network: str | nn.Module, num_classes: int) -> nn.Module:
 
 
 def _check_network(network: nn.Module, num_classes: int) -> None:
-    """Raise ValueError unless a module gives as many logits as there are classes, and no more."""
+    """Raise ValueError unless a module gives a logit for each class, and has parameters only."""
     init = partial(network.init_with_output, train=False)
     images = jnp.zeros((1, 28, 28, 1))
     logits, variables = jax.eval_shape(init, jax.random.key(0), images)
-    if getattr(logits, "shape", None) != (1, num_classes):
+    shape: tuple[int, ...] = getattr(logits, "shape", ())
+    if len(shape) != 2 or shape[0] != 1 or shape[1] < num_classes:
         raise ValueError(
-            f"network must give [n, {num_classes}] logits, one a class, not of shape "
-            f"{getattr(logits, 'shape', type(logits).__name__)} for one image."
+            f"network must give [n, {num_classes}] logits, one a class, not {shape} for one image."
         )
     if variables.keys() != {"params"}:
         raise ValueError(f"network must have params and nothing else, not {', '.join(variables)}.")

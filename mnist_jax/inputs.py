@@ -29,7 +29,7 @@ def as_images(images: Any) -> np.ndarray:
     if array.dtype.kind == "c":
         raise ValueError("images must be real numbers. Complex data not supported.")
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"images must be whole numbers, floats or bools, not {array.dtype}.")
+        raise ValueError(f"images must be whole numbers or floats, not {array.dtype}.")
     if array.shape in ((28, 28, 1), (28, 28), (784,)):
         raise ValueError(f"images must be {_SHAPES}, not {array.shape}: of one image, [image].")
     if array.shape[1:] not in ((28, 28, 1), (28, 28), (784,)) or len(array) == 0:

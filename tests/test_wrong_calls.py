@@ -196,7 +196,11 @@ def with_pixel(value):
         (lambda: fit(images=IMAGES[:, :20]), ValueError, "images must be"),
         (lambda: fit(images=IMAGES - 300.0), ValueError, "images of floats must be in"),
         (lambda: fit(images=with_pixel(np.nan)), ValueError, "images of floats must be in"),
-        (lambda: fit(images=IMAGES.astype(str)), ValueError, "images must be whole numbers, flo"),
+        (
+            lambda: fit(images=IMAGES.astype(str)),
+            ValueError,
+            "images must be whole numbers or floats",
+        ),
         (lambda: fit(labels=LABELS[:3]), ValueError, "labels must be .12., one an image"),
         (lambda: fit(labels=LABELS * 0), ValueError, "labels must have at least 2 classes"),
         (lambda: fit(members=0), ValueError, "members must be at least 1"),
