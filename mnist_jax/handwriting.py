@@ -2,10 +2,14 @@
 
 MNIST's writers were Americans with one kind of pen. Here the digits are slanted, squeezed and bent
 (elastic distortions: Simard et al. 2003, section 2), their strokes made thinner, thicker and
-fainter; a one gets the upstroke and a seven the bar that are usual in Europe. Some images become
-what is no digit at all and get the label `NO_CLASS`, whose loss is least at equal probabilities
-(outlier exposure: Hendrycks et al. 2019), so that a network is not sure of what it has never seen.
+fainter; a one gets the upstroke, a seven the bar and the serif that are usual in Europe. Some
+images become what is no digit at all and get the label `NO_CLASS`, whose loss is least at equal
+probabilities (outlier exposure: Hendrycks et al. 2019), so that a network is not sure of what it
+has never seen.
 """
+
+from collections.abc import Callable
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +19,16 @@ from jax.scipy.ndimage import map_coordinates
 NO_CLASS = -1
 
 _DEGREES = 12.0
-_SLANT = 0.35  # columns a row
+_SLANT = 0.45  # columns a row
 _SIZES = (0.85, 1.08)  # of the whole
 _ASPECT = 0.25  # width to height, as a logarithm
 _PIXELS = 1.5
-_BEND = 1.8  # pixels, the largest standard deviation of elastic displacements
+_BEND = 2.0  # pixels, the largest standard deviation of elastic displacements
 _BUMPS, _BUMP_WIDTH = 8, 4.0  # a side, and their standard deviation in pixels
 _WIDER, _THINNER = 2.0, 0.7  # pixels a side; part of the way to an erosion
-_SOME = 0.3  # of the ones get an upstroke, of the sevens a bar
+_SOME = 0.35  # of the ones get an upstroke, of the sevens a bar, a serif
+_HEAD = 5  # rows of a digit's top
+_CENTRE = 14.0  # where MNIST's centres of mass are
 _NO_DIGITS = 0.15  # of all images
 _INK = 0.3  # what is brighter belongs to the digit
 
@@ -48,29 +54,71 @@ def augment(images: Array, labels: Array, key: Array) -> tuple[Array, Array]:
 
 
 def add_strokes(digits: Array, labels: Array, key: Array) -> Array:
-    """Give some ones an upstroke and some sevens a bar; `digits` are `[n, 28, 28]`."""
-    chosen, places, lengths, slopes, widths = jax.random.split(key, 5)
+    """Give some ones an upstroke, some sevens a bar or a serif; `digits` are `[n, 28, 28]`."""
+    one_key, seven_key, serif_key, width_key, chosen_key = jax.random.split(key, 5)
     n, height, width = digits.shape
     ink = digits > _INK
     rows = ink.any(axis=2)
     top = jnp.argmax(rows, axis=1).astype(jnp.float32)
     bottom = (height - 1 - jnp.argmax(rows[:, ::-1], axis=1)).astype(jnp.float32)
-    along = jax.random.uniform(places, (n,), minval=0.4, maxval=0.65)
-    one = labels == 1
-    row = jnp.where(one, top + 1, top + along * (bottom - top))
-    line = jnp.take_along_axis(digits, row.astype(jnp.int32)[:, None, None], axis=1)[:, 0]
-    columns = jnp.arange(width)
-    column = (line @ columns.astype(jnp.float32)) / jnp.maximum(line.sum(axis=1), 1e-6)
-    length = jax.random.uniform(lengths, (n, 2), minval=3, maxval=9)
-    slope = jax.random.uniform(slopes, (n,), minval=-0.3, maxval=0.3)
-    down = jnp.where(one, length[:, 1], slope * length[:, 0] / 2)
-    left, right = length[:, 0] / jnp.where(one, 1, 2), jnp.where(one, 0, length[:, 0] / 2)
-    start = jnp.stack([row + down, column - left], axis=-1)
-    end = jnp.stack([jnp.where(one, row, row - down), column + right], axis=-1)
-    radius = jax.random.uniform(widths, (n,), minval=0.7, maxval=1.6)
-    some = jax.random.bernoulli(chosen, _SOME, (n,)) & (one | (labels == 7))
-    strokes = segments(start, end, radius, (height, width))
-    return jnp.where(some[:, None, None], jnp.maximum(digits, strokes), digits)
+    near_top = jnp.arange(height) < top[:, None] + _HEAD
+    left = jnp.argmax((ink & near_top[..., None]).any(axis=1), axis=1).astype(jnp.float32)
+
+    def column(row: Array) -> Array:
+        """The middle of the ink in a row of each digit."""
+        line = jnp.take_along_axis(digits, row.astype(jnp.int32)[:, None, None], axis=1)[:, 0]
+        return (line @ jnp.arange(width, dtype=jnp.float32)) / jnp.maximum(line.sum(axis=1), 1e-6)
+
+    strokes = [
+        _upstrokes(top + 1, column(top + 1), bottom, one_key),
+        _bars(top, bottom, column, seven_key),
+        _serifs(top + 2, left, serif_key),
+    ]
+    radius = jax.random.uniform(width_key, (n,), minval=0.7, maxval=1.6)
+    some = jax.random.bernoulli(chosen_key, _SOME, (len(strokes), n))
+    for points, chosen, label in zip(strokes, some, (1, 7, 7), strict=True):
+        drawn = _curves(points, radius, (height, width))
+        digits = jnp.where(
+            (chosen & (labels == label))[:, None, None], jnp.maximum(digits, drawn), digits
+        )
+    return digits
+
+
+def _upstrokes(row: Array, column: Array, bottom: Array, key: Array) -> Array:
+    """Short and long ones, from a one's top down to the left, bent: points `[5, n, 2]`."""
+    down_key, across_key, bow_key = jax.random.split(key, 3)
+    part = jax.random.uniform(down_key, row.shape, minval=0.15, maxval=0.8)
+    across = jax.random.uniform(across_key, row.shape, minval=1.5, maxval=8)
+    bow = jax.random.uniform(bow_key, row.shape, minval=-1.5, maxval=1.5)
+    along = jnp.linspace(0, 1, 5)[:, None]
+    rows = row + along * part * (bottom - row)
+    return jnp.stack([rows + 4 * along * (1 - along) * bow, column - along * across], axis=-1)
+
+
+def _bars(top: Array, bottom: Array, column: Callable[[Array], Array], key: Array) -> Array:
+    """Through the middle of a seven's stem, sloping, bent or wavy: points `[7, n, 2]`."""
+    place_key, length_key, slope_key, wave_key, bow_key = jax.random.split(key, 5)
+    row = top + jax.random.uniform(place_key, top.shape, minval=0.35, maxval=0.65) * (bottom - top)
+    length = jax.random.uniform(length_key, top.shape, minval=4, maxval=12)
+    slope = jax.random.uniform(slope_key, top.shape, minval=-0.4, maxval=0.4)
+    wave = jax.random.uniform(wave_key, top.shape, minval=-2, maxval=2)
+    bow = jax.random.uniform(bow_key, top.shape, minval=-1.5, maxval=1.5)
+    along = jnp.linspace(-0.5, 0.5, 7)[:, None]
+    bent = wave * jnp.sin(2 * jnp.pi * along) + bow * (1 - 4 * along**2)
+    return jnp.stack([row + slope * along * length + bent, column(row) + along * length], axis=-1)
+
+
+def _serifs(row: Array, left: Array, key: Array) -> Array:
+    """Down from the left end of a seven's top: points `[2, n, 2]`."""
+    down = jax.random.uniform(key, row.shape, minval=2, maxval=7)
+    start = jnp.stack([row, left + 1], axis=-1)
+    return jnp.stack([start, start + jnp.stack([down, -0.2 * down], axis=-1)])
+
+
+def _curves(points: Array, radius: Array, shape: tuple[int, int]) -> Array:
+    """Strokes from point to point, `[points, n, 2]`, as `segments` draws them."""
+    pieces = [segments(start, end, radius, shape) for start, end in pairwise(points)]
+    return jnp.stack(pieces).max(axis=0)
 
 
 def segments(start: Array, end: Array, radius: Array, shape: tuple[int, int]) -> Array:
@@ -109,7 +157,10 @@ def _largest_near(pictures: Array) -> Array:
 
 
 def warp(pictures: Array, key: Array) -> Array:
-    """Turn, slant, squeeze, scale, move and bend; `pictures` are `[n, 28, 28]`, zeros come in."""
+    """Turn, slant, squeeze, scale, move and bend; `pictures` are `[n, 28, 28]`, zeros come in.
+
+    What lies off the centre is brought there first, by whole pixels, as MNIST's digits were.
+    """
     angle_key, slant_key, size_key, aspect_key, move_key, bend_key, field_key = jax.random.split(
         key, 7
     )
@@ -132,10 +183,19 @@ def warp(pictures: Array, key: Array) -> Array:
     centre = jnp.array([height - 1, width - 1]) / 2
     grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1)
     sources = (grid - centre - moves[:, None, None]) @ jnp.swapaxes(backwards, 1, 2)[:, None]
-    sources = jnp.moveaxis(sources + centre, -1, 1) + field
+    sources = sources + centre + _off_centre(pictures)[:, None, None]
+    sources = jnp.moveaxis(sources, -1, 1) + field
     return jax.vmap(lambda picture, place: map_coordinates(picture, list(place), order=1))(
         pictures, sources
     )
+
+
+def _off_centre(pictures: Array) -> Array:
+    """How many rows and columns the centres of mass are from where MNIST's are, `[n, 2]`."""
+    mass = jnp.maximum(pictures.sum(axis=(1, 2)), 1e-6)
+    rows = pictures.sum(axis=2) @ jnp.arange(pictures.shape[1], dtype=pictures.dtype) / mass
+    columns = pictures.sum(axis=1) @ jnp.arange(pictures.shape[2], dtype=pictures.dtype) / mass
+    return jnp.round(jnp.stack([rows, columns], axis=-1) - _CENTRE)
 
 
 def _smooth_noise(key: Array, shape: tuple[int, ...]) -> Array:
@@ -156,9 +216,12 @@ def replace_some(digits: Array, labels: Array, key: Array) -> tuple[Array, Array
     """Put what is no digit in the place of a batch's first digits, and `NO_CLASS` among `labels`.
 
     By chance: a digit cut at its middle and put together the wrong way; one turned by a quarter;
-    two of them, one turned, on top of each other; some straight strokes; blots.
+    two of them, one turned, on top of each other; some straight strokes; blots; rings with
+    something in them; triangles and squares; stripes.
     """
-    kind_key, roll_key, line_key, blot_key = jax.random.split(key, 4)
+    kind_key, roll_key, line_key, blot_key, ring_key, corner_key, stripe_key = jax.random.split(
+        key, 7
+    )
     count = round(_NO_DIGITS * len(digits))
     first, (_, height, width) = digits[:count], digits.shape
     across, down = jnp.roll(first, width // 2, axis=2), jnp.roll(first, height // 2, axis=1)
@@ -170,6 +233,9 @@ def replace_some(digits: Array, labels: Array, key: Array) -> tuple[Array, Array
         jnp.maximum(first, jnp.roll(turned, 1, axis=0)),
         _lines(line_key, first.shape),
         _blots(blot_key, first.shape),
+        _rings(ring_key, first.shape),
+        _polygons(corner_key, first.shape),
+        _stripes(stripe_key, first.shape),
     ]
     kind = jax.random.randint(kind_key, (count, 1, 1), 0, len(kinds))
     # A nought stays one when it is turned, or laid over another.
@@ -208,3 +274,53 @@ def _blots(key: Array, shape: tuple[int, ...]) -> Array:
     hard = jnp.exp(jax.random.uniform(hardness, (n, 1, 1), minval=-1, maxval=3))
     shift = jax.random.uniform(level, (n, 1, 1), minval=-0.5, maxval=1.5)
     return jnp.where(inside, jax.nn.sigmoid(hard * (noise + shift)), 0)
+
+
+def _rings(key: Array, shape: tuple[int, ...]) -> Array:
+    """Ellipses with two to five short strokes or dots in them, as faces and clocks have."""
+    n, height, width = shape
+    side_key, radius_key, place_key, way_key, count_key = jax.random.split(key, 5)
+    sides = jax.random.uniform(side_key, (n, 2), minval=7.5, maxval=10.5)
+    radius = jax.random.uniform(radius_key, (n,), minval=0.7, maxval=1.5)
+    centre = jnp.array([height - 1, width - 1]) / 2
+    angles = jnp.linspace(0, 2 * jnp.pi, 17)[:, None]
+    around = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1) * sides + centre
+    ring = _curves(around, radius, (height, width))
+    starts = centre + jax.random.uniform(place_key, (5, n, 2), minval=-0.45, maxval=0.45) * sides
+    ends = starts + jax.random.uniform(way_key, (5, n, 2), minval=-4, maxval=4)
+    count = jax.random.randint(count_key, (n, 1, 1), 2, 6)
+    inner = [
+        segments(start, end, radius, (height, width)) * (i < count)
+        for i, (start, end) in enumerate(zip(starts, ends, strict=True))
+    ]
+    return jnp.stack([ring, *inner]).max(axis=0)
+
+
+def _polygons(key: Array, shape: tuple[int, ...]) -> Array:
+    """Triangles and squares, any way up."""
+    n, height, width = shape
+    count_key, turn_key, side_key, radius_key = jax.random.split(key, 4)
+    corners = jax.random.randint(count_key, (n,), 3, 5)
+    turn = jax.random.uniform(turn_key, (n,), maxval=2 * jnp.pi)
+    sides = jax.random.uniform(side_key, (n, 2), minval=7, maxval=11)
+    radius = jax.random.uniform(radius_key, (n,), minval=0.7, maxval=2)
+    # A triangle's first side is drawn twice.
+    angles = turn + 2 * jnp.pi * jnp.arange(5)[:, None] / corners
+    centre = jnp.array([height - 1, width - 1]) / 2
+    points = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1) * sides + centre
+    return _curves(points, radius, (height, width))
+
+
+def _stripes(key: Array, shape: tuple[int, ...]) -> Array:
+    """Parallel bars within a box of 20, across or down."""
+    n, side, _ = shape
+    step_key, part_key, shift_key, way_key = jax.random.split(key, 4)
+    step = jax.random.uniform(step_key, (n, 1), minval=3, maxval=7)
+    part = jax.random.uniform(part_key, (n, 1), minval=0.3, maxval=0.7)
+    shift = jax.random.uniform(shift_key, (n, 1))
+    places = jnp.arange(side)
+    inside = (places >= 4) & (places < 24)
+    bars = ((places / step + shift) % 1 < part) & inside
+    down = (bars[:, None, :] & inside[:, None]).astype(jnp.float32)
+    way = jax.random.bernoulli(way_key, shape=(n, 1, 1))
+    return jnp.where(way, down, jnp.swapaxes(down, 1, 2))

@@ -52,7 +52,7 @@ def test_strokes_are_where_they_belong(digits):
     added = np.asarray(handwriting.add_strokes(images[..., 0], labels, jax.random.key(3)))
     more = (added - images[..., 0]).max(axis=(1, 2)) > 0.1
     assert not more[(labels != 1) & (labels != 7)].any()
-    assert 0.1 < more[labels == 1].mean() < 0.6 and 0.1 < more[labels == 7].mean() < 0.6
+    assert 0.1 < more[labels == 1].mean() < 0.6 and 0.2 < more[labels == 7].mean() < 0.95
     assert (added >= images[..., 0] - 1e-6).all()
 
 

@@ -5,7 +5,7 @@ from experiments.config import Config
 config = Config(
     network="layers",
     members=5,
-    epochs=10,
+    epochs=15,
     learning_rate=0.002,
     schedule="onecycle",
     augment="handwriting",
