@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +34,8 @@ pictures must be 28 x 28, light on black.
 The probability is the members' mean. The uncertainty is the entropy of that mean, in nats (0:
 sure); the mutual information is the part of it that comes from the members' disagreement. `found`
 is how sure it is, from 0 to 1, that there is one digit in the box and all of it. Rows are marked
-`unsure` where the entropy is above what 95 % of the right answers on validation images have, or
-where `found` is low.
+`unsure` where the entropy is above what 95 % of the right answers on validation images have, where
+`found` is low, or where most of three or more digits of the same picture are.
 
 exit codes: 0; 1 where a picture cannot be read (the others are answered); 2 for a wrong command.
 """
@@ -188,6 +189,11 @@ def _describe(
         if item.picture.label is not None:
             row["label"] = item.picture.label
         rows.append(row)
+    for _, group in groupby(zip(items, rows, strict=True), key=lambda pair: id(pair[0].picture)):
+        same = [row for _, row in group]
+        if len(same) > 2 and 2 * sum(row["unsure"] for row in same) > len(same):
+            for row in same:  # a word, say, in which some letters look like digits
+                row["unsure"] = True
     return rows
 
 

@@ -25,7 +25,6 @@ _WORKING_SIDES = (
     640,
 )  # smaller pictures are enlarged to the first, larger reduced to the other
 _DETAIL = 200  # a mark's surroundings are looked at again in so many pixels
-_SAME = 0.5  # of their joint box that two marks share, to be the same one
 _LEAST_STROKE = 2.0  # pixels of the box; MNIST's strokes are 2 to 4 wide
 
 
@@ -116,22 +115,12 @@ def _in_detail(picture: np.ndarray, mark: Mark, scale: np.ndarray) -> Digit:
         for other in marks.find(detail):
             other_rows = np.array(other.box[:2]) * finer[0] + near[0].start
             other_columns = np.array(other.box[2:]) * finer[1] + near[1].start
-            if _shared((*rows, *columns), (*other_rows, *other_columns)) > _SAME:
-                ink, box, rows, columns = other.ink, other.box, other_rows, other_columns
+            if marks.shared((*rows, *columns), (*other_rows, *other_columns)) > marks.SAME:
+                ink, rows, columns = other.ink, other_rows, other_columns
                 break
     place = int(columns[0]), int(rows[0]), int(np.ceil(columns[1])), int(np.ceil(rows[1]))
-    top, bottom, left, right = box
-    image = _place(_scale(_thicken(ink[top:bottom, left:right])))
+    image = _place(_scale(_thicken(ink)))
     return Digit(image, place, quality)
-
-
-def _shared(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """Of two boxes (top, bottom, left, right), the common part of what they cover together."""
-    down = min(one[1], other[1]) - max(one[0], other[0])
-    across = min(one[3], other[3]) - max(one[2], other[2])
-    common = max(down, 0) * max(across, 0)
-    areas = [(bottom - top) * (right - left) for top, bottom, left, right in (one, other)]
-    return common / max(sum(areas) - common, 1e-9)
 
 
 def _pillow_values(image: Image.Image) -> np.ndarray:

@@ -7,6 +7,8 @@ marks are most like writing counts.
 """
 
 from collections.abc import Iterator
+from itertools import compress
+from operator import not_
 from typing import NamedTuple
 
 import numpy as np
@@ -19,16 +21,21 @@ _SMOOTHING = (0.7, 1.5, 3.0)  # pixels; more where noise hides what is written
 _WINDOWS = (0.12, 0.35)  # of the longer side: what is wider belongs to the background
 _EDGE = 0.35  # a stroke ends where it has so much of its full contrast
 _MOST = 200  # connected parts of writing and its surroundings
+_SIDE_TO_SIDE = 0.9  # of the picture's width that a line covers
 _DARKEST = 0.3  # of a picture's usual light, a shadow
 _EIGHT = np.ones((3, 3), bool)
 _ENOUGH = 0.5  # a way of looking this good needs no stronger smoothing
 _LEAST = 0.15  # and one this bad found nothing
+_NEARLY = 0.8  # as good as another
+SAME = 0.5  # of their joint box that two marks share, to be the same one
+
+Box = tuple[float, float, float, float]  # top, bottom, left, right, in pixels
 
 
 class Mark(NamedTuple):
     """Something written that may be a digit."""
 
-    ink: np.ndarray  # float32 [height, width] of the picture, 0 to 1
+    ink: np.ndarray  # float32 [height, width] of the box, 0 to 1
     box: tuple[int, int, int, int]  # top, bottom, left, right, in pixels
     quality: float  # how much it is like writing, 0 to 1
 
@@ -73,8 +80,29 @@ def find(picture: np.ndarray) -> list[Mark]:
     Returns:
         None of them where nothing stands out.
     """
-    best = max([_look_at(picture), *_on_sheets(picture)], key=lambda look: look.quality)
+    looks = [_look_at(picture), *_on_sheets(picture)]
+    # One of many boxes with something written in each is easily the clearest.
+    looks = [look for look in looks if not any(_has_more(other, look) for other in looks)]
+    best = max(looks, key=lambda look: look.quality)
     return _in_reading_order(best.marks)
+
+
+def _has_more(look: _Look, other: _Look) -> bool:
+    """Whether a look is nearly as good as another, and found all of its marks, and more."""
+    return (
+        look.quality > _NEARLY * other.quality
+        and len(look.marks) > len(other.marks)
+        and all(any(shared(mark.box, own.box) > SAME for own in look.marks) for mark in other.marks)
+    )
+
+
+def shared(one: Box, other: Box) -> float:
+    """Of two boxes, the common part of what they cover together (Jaccard 1912)."""
+    down = min(one[1], other[1]) - max(one[0], other[0])
+    across = min(one[3], other[3]) - max(one[2], other[2])
+    common = max(down, 0) * max(across, 0)
+    areas = [(bottom - top) * (right - left) for top, bottom, left, right in (one, other)]
+    return common / max(sum(areas) - common, 1e-9)
 
 
 def _look_at(picture: np.ndarray) -> _Look:
@@ -114,7 +142,7 @@ def _on_sheets(picture: np.ndarray) -> Iterator[_Look]:
             look = _look_at(np.where(inner[part][..., None], picture[part], paper))
             shape = inner[part].shape
             if look.marks and not any(_at_edge(mark, shape) for mark in look.marks):
-                yield look._replace(marks=[_moved(mark, part, grey.shape) for mark in look.marks])
+                yield look._replace(marks=[_moved(mark, part) for mark in look.marks])
 
 
 def _is_rectangle(region: np.ndarray) -> bool:
@@ -132,13 +160,11 @@ def _at_edge(mark: Mark, shape: tuple[int, int]) -> bool:
     return top == 0 or left == 0 or bottom == shape[0] or right == shape[1]
 
 
-def _moved(mark: Mark, part: tuple[slice, slice], shape: tuple[int, int]) -> Mark:
+def _moved(mark: Mark, part: tuple[slice, slice]) -> Mark:
     """A mark found in a part of a picture as one of the whole."""
-    ink = np.zeros(shape, np.float32)
-    ink[part] = mark.ink
     top, bottom, left, right = mark.box
     down, across = part[0].start, part[1].start
-    return mark._replace(ink=ink, box=(top + down, bottom + down, left + across, right + across))
+    return mark._replace(box=(top + down, bottom + down, left + across, right + across))
 
 
 def _contrasts(
@@ -242,28 +268,28 @@ def _look(contrast: np.ndarray, steep: np.ndarray, noise: float) -> _Look:
     mask = _without_lines(mask)
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
     parts = _parts(mask, contrast)
-    kept = _without_surroundings(parts) if len(parts) <= _MOST else []  # texture has more
+    if len(parts) > _MOST:  # texture
+        return _Look(0.0, 0.0, [])
+    framing = [_is_frame(part, parts) for part in parts]
+    frames, written = list(compress(parts, framing)), list(compress(parts, map(not_, framing)))
+    kept = _without_surroundings(written)
     groups = _groups(kept) if kept else []
     if not groups:
         return _Look(0.0, 0.0, [])
     marks = [_mark(group, contrast, ink) for group in groups]
     weights = np.array([sum(part.area for part in group) for group in groups], float)
     likeness = max(float(np.average([mark.quality for mark in marks], weights=weights)), 1e-9)
-    explained = weights.sum() / mask.sum()
+    explained = weights.sum() / (mask.sum() - sum(part.area for part in frames))
     clear = 1 - np.exp(-ink / (4 * _NOISE_LEVELS * noise + _FAINTEST))
     crowd = min(1.0, 40 / len(parts)) * min(1.0, 20 / len(marks))
     inside = np.clip((0.75 - border) / 0.4, 0, 1)
     quality = float(likeness * explained**0.5 * inside * clear * crowd)
-    marks = [mark._replace(quality=mark.quality * quality / likeness) for mark in marks]
+    whole = quality / likeness * (1 - 0.8 * _are_stripes(groups))
+    marks = [
+        mark._replace(quality=mark.quality * whole * _emptiness(group, parts))
+        for mark, group in zip(marks, groups, strict=True)
+    ]
     return _Look(quality, edges, marks)
-
-
-def _mask(parts: list[_Part], shape: tuple[int, ...]) -> np.ndarray:
-    """Where the parts are in the picture."""
-    mask = np.zeros(shape, bool)
-    for part in parts:
-        mask[part.rows, part.columns] |= part.mask
-    return mask
 
 
 def _without_lines(mask: np.ndarray) -> np.ndarray:
@@ -279,6 +305,9 @@ def _lines(mask: np.ndarray) -> np.ndarray:
     lengths = _run_lengths(mask)
     thin = mask & (lengths < height / 8)
     near = ndimage.binary_dilation(thin, np.ones((3, 1), bool))
+    found = np.zeros_like(mask)
+    if near.any(axis=0).mean() <= _SIDE_TO_SIDE:  # to save time
+        return found
     columns = np.arange(width)
     some = columns[:: max(1, width // 100)]
     padded = np.pad(near[:, some], ((height, height), (0, 0)))
@@ -290,8 +319,7 @@ def _lines(mask: np.ndarray) -> np.ndarray:
             for d in drifts
         ]
     )
-    found = np.zeros_like(mask)
-    for row in np.flatnonzero(covered.max(axis=0) > 0.9):
+    for row in np.flatnonzero(covered.max(axis=0) > _SIDE_TO_SIDE):
         line = np.round(row + drifts[covered[:, row].argmax()]).astype(int).clip(0, height - 1)
         on_line = thin[line, columns]
         if not on_line.any():
@@ -328,8 +356,7 @@ def _parts(mask: np.ndarray, contrast: np.ndarray) -> list[_Part]:
 
 
 def _without_surroundings(parts: list[_Part]) -> list[_Part]:
-    """Leave out frames, underlines, and what comes in from the picture's edges."""
-    parts = [part for part in parts if not _is_frame(part, parts)]
+    """Leave out underlines, and what comes in from the picture's edges."""
     parts = [part for part in parts if not _is_line(part)] or parts
     inside = [part for part in parts if not any(part.sides)]
     parts = [part for part in parts if not _comes_in(part, inside)]
@@ -441,30 +468,66 @@ def _belong_together(one: list[_Part], other: list[_Part]) -> bool:
 
 
 def _mark(group: list[_Part], contrast: np.ndarray, ink: float) -> Mark:
-    mask = _mask(group, contrast.shape)
-    reach = 1 + max(mask.shape) // 200  # the soft edge of a stroke lies beyond the mask
+    box = top, bottom, left, right = _box(group)
+    mask = np.zeros((bottom - top, right - left), bool)
+    for part in group:
+        place = (
+            slice(part.rows.start - top, part.rows.stop - top),
+            slice(part.columns.start - left, part.columns.stop - left),
+        )
+        mask[place] |= part.mask
+    reach = 1 + max(contrast.shape) // 200  # the soft edge of a stroke lies beyond the mask
     near = ndimage.binary_dilation(mask, iterations=reach)
-    box = _box(group)
-    values = np.where(near, np.clip(contrast / ink, 0, 1), 0).astype(np.float32)
-    return Mark(values, box, _likeness(group, mask, box))
+    strength = np.clip(contrast[top:bottom, left:right] / ink, 0, 1)
+    values = np.where(near, strength, 0).astype(np.float32)
+    return Mark(values, box, _likeness(mask, box, contrast.shape))
 
 
-def _likeness(group: list[_Part], mask: np.ndarray, box: tuple[int, int, int, int]) -> float:
-    """How much a mark is like writing: strokes of some width, upright, not cut off."""
+def _likeness(mask: np.ndarray, box: tuple[int, int, int, int], shape: tuple[int, ...]) -> float:
+    """How much a mark is like writing: strokes of some width, upright, not cut off.
+
+    Args:
+        mask: bool, of the box.
+        shape: the picture's.
+    """
     top, bottom, left, right = box
-    height, width = bottom - top, right - left
-    own = mask[top:bottom, left:right]
-    filled = own.mean()
+    height, width = mask.shape
+    filled = mask.mean()
     solid = 1.0
     if width > 0.4 * height:  # a one may fill its box
         solid = float(np.clip((0.95 - filled) / 0.3, 0, 1))
-    depth = ndimage.distance_transform_edt(np.pad(own, 1)).max()
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1)).max()
     thick = float(np.clip((0.32 - depth / max(height, width)) / 0.1, 0.05, 1))
     lying = float(np.clip(2.2 - width / height, 0.1, 1))
-    edge = 0.03 * min(mask.shape)
-    away = min(top, left, mask.shape[0] - bottom, mask.shape[1] - right) > edge
+    edge = 0.03 * min(shape)
+    away = min(top, left, shape[0] - bottom, shape[1] - right) > edge
     whole = 1.0 if away else 0.9
     return solid * thick * lying * whole
+
+
+def _emptiness(group: list[_Part], parts: list[_Part]) -> float:
+    """1 where a mark's main part has nothing else in its box, as a face has eyes, a dial dots."""
+    main = max(group, key=lambda part: part.area)
+    inside = sum(part.area for part in parts if _lies_in(part, main)) - main.area
+    return float(np.clip(1 - 8 * inside / main.area, 0.1, 1))
+
+
+def _lies_in(part: _Part, other: _Part) -> bool:
+    return (
+        other.rows.start <= part.rows.start
+        and part.rows.stop <= other.rows.stop
+        and other.columns.start <= part.columns.start
+        and part.columns.stop <= other.columns.stop
+    )
+
+
+def _are_stripes(groups: list[list[_Part]]) -> bool:
+    """Whether all marks are bars of one height in one row, as of a barcode, and not just a few."""
+    tops, bottoms, _, _ = np.array([_box(group) for group in groups]).T
+    height = np.median(bottoms - tops)
+    level = max(np.ptp(tops), np.ptp(bottoms)) < 0.03 * height + 2
+    filled = all(len(group) == 1 and group[0].mask.mean() > 0.9 for group in groups)
+    return bool(len(groups) >= 4 and level and filled)
 
 
 def _in_reading_order(marks: list[Mark]) -> list[Mark]:

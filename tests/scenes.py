@@ -179,3 +179,38 @@ def page(digits: list[np.ndarray], columns: int = 3) -> Scene:
         picture, box = draw(picture, ink(digit, 62), place, (60, 60, 150))
         boxes.append(box)
     return Scene(_noisy(picture), boxes)
+
+
+def form(digits: list[np.ndarray], apart: bool) -> Scene:
+    """A box for each digit in a row: apart from each other, or with common sides."""
+    width, gap = 70, 12 if apart else 0
+    paper = _paper(120, 40 + len(digits) * (width + gap))
+    boxes = []
+    for i, digit in enumerate(digits):
+        left = 20 + i * (width + gap)
+        frame = [left, 15, left + width, 105]
+        image = Image.new("L", paper.shape[1::-1])
+        ImageDraw.Draw(image).rectangle(frame, outline=255, width=2)
+        paper[np.asarray(image) > 0] = 60
+        strokes = ink(digit, 50)
+        place = 35, left + (width - strokes.shape[1]) // 2
+        paper, box = draw(paper, strokes, place, (20, 20, 110))
+        boxes.append(box)
+    return Scene(_noisy(paper), boxes)
+
+
+def face() -> np.ndarray:
+    """A circle with eyes and a mouth, uint8 `[200, 200]`."""
+    image = Image.new("L", (200, 200), "white")
+    pen = ImageDraw.Draw(image)
+    pen.ellipse((30, 30, 170, 170), outline="black", width=7)
+    pen.ellipse((70, 75, 85, 90), fill="black")
+    pen.ellipse((115, 75, 130, 90), fill="black")
+    pen.arc((65, 70, 135, 140), 20, 160, fill="black", width=7)
+    return np.asarray(image)
+
+
+def barcode() -> np.ndarray:
+    """Bars and gaps of chance widths, uint8 `[150, 220]`."""
+    bars = np.repeat(np.random.default_rng(0).random(40) < 0.5, 4)
+    return np.where(np.pad(np.tile(bars, (90, 1)), 30), 0, 255).astype(np.uint8)

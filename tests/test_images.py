@@ -147,7 +147,7 @@ def test_the_digit_is_found_whatever_is_around_it(kind, digits):
 def test_digits_of_a_row_are_found_from_left_to_right(digits):
     picture, boxes = scenes.row(list(digits[[4, 1, 13, 4, 19]]))
     found = find_digits(picture)
-    assert [shared(digit.box, box) > 0.75 for digit, box in zip(found, boxes, strict=True)]
+    assert all(shared(digit.box, box) > 0.75 for digit, box in zip(found, boxes, strict=True))
     for digit, original in zip(found, digits[[4, 1, 13, 4, 19]], strict=True):
         assert like(digit.image, original) > 0.7
 
@@ -157,6 +157,20 @@ def test_digits_of_a_page_are_found_line_by_line(digits):
     found = find_digits(picture)
     shares = [shared(digit.box, box) for digit, box in zip(found, boxes, strict=True)]
     assert min(shares) > 0.6
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_digits_in_boxes_of_a_form_are_all_found(apart, digits):
+    picture, boxes = scenes.form(list(digits[[0, 5, 9, 3, 17]]), apart)
+    found = find_digits(picture)
+    shares = [shared(digit.box, box) for digit, box in zip(found, boxes, strict=True)]
+    assert min(shares) > 0.75 and min(digit.found for digit in found) > 0.5
+
+
+@pytest.mark.parametrize("drawing", [scenes.face(), scenes.barcode()], ids=["face", "barcode"])
+def test_what_looks_like_noughts_and_ones_is_found_unsurely(drawing):
+    for picture in (drawing, 255 - drawing):
+        assert max(digit.found for digit in find_digits(picture)) < 0.3
 
 
 def test_boxes_are_of_the_turned_picture(digits, tmp_path):
