@@ -17,7 +17,9 @@
 // What comes back through pooling is zero at three places of four, and at more behind relu and
 // dropout: backward, and in the matrix products, what is not zero is listed and the rest skipped.
 
+#ifdef __x86_64__
 #include <immintrin.h>
+#endif
 
 #include <algorithm>
 #include <cstdint>
@@ -49,7 +51,7 @@ struct Lanes {
 #ifdef __AVX512F__
 constexpr int kLanes = 16, kVectors = 4;  // 6 x 4 sums fill 24 of 32 registers
 #else
-constexpr int kLanes = 8, kVectors = 2;  // 6 x 2 sums fill 12 of 16 registers
+constexpr int kLanes = 8, kVectors = 2;  // 6 x 2 sums fill 12 of 16 registers, or 24 of NEON's 32
 #endif
 constexpr int kRows = 6;
 constexpr int kFewestLanes = 8;
@@ -68,8 +70,8 @@ INLINE void store(T* to, Vector vector) {
 
 constexpr std::uintptr_t kLine = 64;  // bytes of a cache line
 
-// Stores past the caches, which a large result would only empty. `to` is aligned like a vector, and
-// `_mm_sfence` is to follow.
+// Stores past the caches where the processor can, which a large result would only empty. `to` is
+// aligned like a vector, and `finish_streams` is to follow.
 template <class Vector>
 INLINE void stream(float* to, Vector vector) {
 #if defined __AVX512F__
@@ -78,6 +80,12 @@ INLINE void stream(float* to, Vector vector) {
   _mm256_stream_ps(to, reinterpret_cast<__m256>(vector));
 #else
   store(to, vector);
+#endif
+}
+
+inline void finish_streams() {
+#ifdef __x86_64__
+  _mm_sfence();
 #endif
 }
 
@@ -843,7 +851,7 @@ void sparse_product(Index m, Index n, Index depth, Factor a, Factor b, float* c)
         }
       }
     }
-  if (streamed) _mm_sfence();
+  if (streamed) finish_streams();
 }
 
 // ---- What XLA calls ----

@@ -2,8 +2,8 @@
 
 There are two, with their gradients: convolution, pooling and relu in one pass, and matrix products
 that skip zeros. `kernels.cc` is compiled when it is first needed, for the processor at hand, and
-kept in `~/.cache/mnist_jax`. That is tried on x86-64 Linux; elsewhere, without a compiler, or with
-`MNIST_JAX_KERNELS=off` in the environment, `layers.py` does the same in JAX.
+kept in `~/.cache/mnist_jax`. That is tried on Linux and macOS, x86-64 and ARM; elsewhere, without
+a compiler, or with `MNIST_JAX_KERNELS=off` in the environment, `layers.py` does the same in JAX.
 """
 
 import contextlib
@@ -30,7 +30,10 @@ from jax import Array
 from mnist_jax import cache, parallel
 
 _SOURCE = Path(__file__).with_suffix(".cc")
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
+_MACHINE = platform.machine().lower()
+_ARM = _MACHINE in ("aarch64", "arm64")
+_PROCESSOR = "-mcpu=native" if _ARM else "-march=native"  # on ARM older Clangs know no -march=native
+_FLAGS = ("-std=c++17", "-O3", _PROCESSOR, "-fno-math-errno", "-shared", "-fPIC")
 _TARGETS = (
     "conv_pool_relu",
     "conv_pool_relu_grad",
@@ -152,7 +155,7 @@ def load() -> bool:
     Warns:
         KernelWarning: there is no compiler, or what it made cannot be used.
     """
-    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+    if sys.platform not in ("linux", "darwin") or not (_ARM or _MACHINE == "x86_64"):
         return False
     try:
         library = _library()
@@ -186,7 +189,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _processor() -> str:
-    """What `-march=native` depends on: machines may share a home."""
+    """What building for the processor at hand depends on: machines may share a home."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -15,7 +15,7 @@ from jax import lax
 from mnist_jax import kernels, layers, models, parallel
 from tests import exact
 
-needs_kernels = pytest.mark.skipif(not kernels.load(), reason="no compiler, or no x86-64 Linux")
+needs_kernels = pytest.mark.skipif(not kernels.load(), reason="no compiler, or a system that kernels.py does not know")
 
 
 @pytest.fixture(autouse=True)
