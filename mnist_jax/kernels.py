@@ -32,7 +32,7 @@ from mnist_jax import cache, parallel
 _SOURCE = Path(__file__).with_suffix(".cc")
 _MACHINE = platform.machine().lower()
 _ARM = _MACHINE in ("aarch64", "arm64")
-_PROCESSOR = "-mcpu=native" if _ARM else "-march=native"  # on ARM older Clangs know no -march=native
+_PROCESSOR = "-mcpu=native" if _ARM else "-march=native"  # which older Clangs want
 _FLAGS = ("-std=c++17", "-O3", _PROCESSOR, "-fno-math-errno", "-shared", "-fPIC")
 _TARGETS = (
     "conv_pool_relu",

@@ -21,7 +21,7 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 def implementation(request, monkeypatch):
     """The kernels also where the machine has more cores than the tests have devices."""
     if request.param == "kernels" and not kernels.load():
-        pytest.skip("no compiler, or a system that kernels.py does not know")
+        pytest.skip("no compiler, or not a system for it")
     monkeypatch.setattr(parallel, "each_core_is_a_device", lambda: True)
     monkeypatch.setenv("MNIST_JAX_KERNELS", "on" if request.param == "kernels" else "off")
     return request.param

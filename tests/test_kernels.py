@@ -15,7 +15,7 @@ from jax import lax
 from mnist_jax import kernels, layers, models, parallel
 from tests import exact
 
-needs_kernels = pytest.mark.skipif(not kernels.load(), reason="no compiler, or a system that kernels.py does not know")
+needs_kernels = pytest.mark.skipif(not kernels.load(), reason="no compiler, or not a system for it")
 
 
 @pytest.fixture(autouse=True)
