@@ -54,6 +54,7 @@ constexpr int kLanes = 16, kVectors = 4;  // 6 x 4 sums fill 24 of 32 registers
 constexpr int kLanes = 8, kVectors = 2;  // 6 x 2 sums fill 12 of 16 registers, or 24 of NEON's 32
 #endif
 constexpr int kRows = 6;
+constexpr int kSums = 96 / kLanes;  // vectors, in registers, of 3 x 32 channels at a time
 constexpr int kFewestLanes = 8;
 
 template <class Vector, class T>
@@ -203,6 +204,7 @@ INLINE void sum_rows(const Entry* entry, const Entry* end, const float* b, Index
   Float sums[Vectors] = {};
   for (; entry < end; ++entry) {
     const float* row = b + entry->row * b_row;
+    asm("" : "+r"(row));  // else GCC finds the address of every vector anew
     for (int j = 0; j < Vectors; ++j) sums[j] += entry->value * load<Float>(row + j * W);
   }
   if (write == Write::kAdd)
@@ -674,7 +676,7 @@ void conv_backward(const Shape& shape, const float* images, const float* kernel,
     copy_lines(images + image, inner, shape.height, inner, padded + top, line);
     std::fill(padded_grad, padded_grad + padded_floats, 0.0f);
     for (Index i = 0; i < 3; ++i)
-      for_panels<6>(reach, [&](auto lanes, auto vectors, Index start) INLINE_LAMBDA {
+      for_panels<kSums>(reach, [&](auto lanes, auto vectors, Index start) INLINE_LAMBDA {
         const float* rows = transposed + i * features * reach + start;
         float* rows_grad = transposed_grad + i * features * reach + start;
         for (Index p = 0; p < outputs; ++p)
