@@ -810,18 +810,24 @@ constexpr Index kStreamed = 1 << 20;  // floats of c: 4 MiB
 void fill_tile(Factor b, Index depth, Index columns, float* tile) {
   using Float = Lanes<kFewestLanes>::Float;
   if (columns < kPanel) std::fill(tile, tile + depth * kPanel, 0.0f);
-  Index j = 0;
-  for (; j + kFewestLanes <= columns; j += kFewestLanes) {
-    const float* from = b.data + j * b.column;
-    const Index c = b.column;
-    if (c == 1)
-      for (Index k = 0; k < depth; ++k, from += b.row)
-        store(tile + k * kPanel + j, load<Float>(from));
-    else
+  const Index whole = columns - columns % kFewestLanes, c = b.column;
+  if (c == 1) {
+    for (Index k = 0; k < depth; ++k) {
+      const float* from = b.data + k * b.row;
+      for (Index j = 0; j < whole; j += kFewestLanes)
+        store(tile + k * kPanel + j, load<Float>(from + j));
+      // Rows lie pages apart: the processor does not foresee the next tile's.
+      for (Index j = 0; j < kPanel; j += kLine / sizeof(float)) __builtin_prefetch(from + kPanel + j);
+    }
+  } else {
+    for (Index j = 0; j < whole; j += kFewestLanes) {
+      const float* from = b.data + j * c;
       for (Index k = 0; k < depth; ++k, from += b.row)
         store(tile + k * kPanel + j, Float{from[0], from[c], from[2 * c], from[3 * c], from[4 * c],
                                            from[5 * c], from[6 * c], from[7 * c]});
+    }
   }
+  Index j = whole;
   for (; j < columns; ++j)
     for (Index k = 0; k < depth; ++k) tile[k * kPanel + j] = b.data[k * b.row + j * b.column];
 }
