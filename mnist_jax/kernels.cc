@@ -827,9 +827,8 @@ void fill_tile(Factor b, Index depth, Index columns, float* tile) {
                                            from[5 * c], from[6 * c], from[7 * c]});
     }
   }
-  Index j = whole;
-  for (; j < columns; ++j)
-    for (Index k = 0; k < depth; ++k) tile[k * kPanel + j] = b.data[k * b.row + j * b.column];
+  for (Index j = whole; j < columns; ++j)
+    for (Index k = 0; k < depth; ++k) tile[k * kPanel + j] = b.data[k * b.row + j * c];
 }
 
 void sparse_product(Index m, Index n, Index depth, Factor a, Factor b, float* c) {
