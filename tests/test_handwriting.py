@@ -105,6 +105,34 @@ def test_a_size_alone_is_scipys_zoom(digits, monkeypatch, size):
     np.testing.assert_allclose(result, wanted, atol=1e-4)
 
 
+def test_what_lies_off_the_centre_is_moved_as_mnist_was(digits):
+    images = digits[0][:40, ..., 0]
+    moves = np.random.default_rng(0).integers(-4, 5, (40, 2))
+    moved = np.stack(
+        [np.roll(image, move, (0, 1)) for image, move in zip(images, moves, strict=True)]
+    )
+    centres = [ndimage.center_of_mass(image) for image in moved]
+    np.testing.assert_array_equal(handwriting._off_centre(moved), np.rint(np.array(centres) - 14))
+    np.testing.assert_array_equal(handwriting._off_centre(0 * moved[:1]), [[-14, -14]])
+
+
+def test_drawings_that_are_no_digits_are_what_they_are_called():
+    shape = (50, 28, 28)
+    rings, polygons, stripes = (
+        np.asarray(draw(jax.random.key(i), shape))
+        for i, draw in enumerate((handwriting._rings, handwriting._polygons, handwriting._stripes))
+    )
+    for drawings in (rings, polygons, stripes):
+        assert drawings.min() >= 0 and drawings.max() <= 1
+        assert (np.abs(drawings[1:] - drawings[:-1]).max(axis=(1, 2)) > 0.5).all()
+    for ring, polygon, stripe in zip(rings, polygons, stripes, strict=True):
+        inner = ndimage.binary_fill_holes(ring > 0.5) & ~(ring > 0.5)
+        assert inner.sum() > 20 and (ring[9:19, 9:19] > 0.3).any()  # a hole with something in it
+        assert ndimage.label(polygon <= 0.5)[1] == 2  # around it and within
+        level = stripe if (stripe[4:24] == stripe[14]).all() else stripe.T
+        assert (level[4:24] == level[14]).all() and ndimage.label(level[14])[1] >= 3
+
+
 def test_the_bending_is_smooth_and_of_the_size_it_should_be():
     noise = np.asarray(handwriting._smooth_noise(jax.random.key(0), (4000, 28, 28)))
     np.testing.assert_allclose(noise.std(axis=0), 1, atol=0.05)
