@@ -24,7 +24,7 @@ import optax
 from jax import Array, lax
 from jax.experimental import multihost_utils
 
-from mnist_jax import data, ensemble, training
+from mnist_jax import data, ensemble, platforms, training
 from mnist_jax.augment import Augment
 from mnist_jax.training import Share, TrainState
 
@@ -104,8 +104,8 @@ def cpu_cores() -> int:
 
 
 def each_core_is_a_device() -> bool:
-    """Whether this process has as many devices as cores, as after `use_cpu_cores`."""
-    return jax.local_device_count() >= cpu_cores()
+    """Whether this process has as many CPU devices as cores, as after `use_cpu_cores`."""
+    return len(jax.local_devices(backend="cpu")) >= cpu_cores()
 
 
 def claim_cpu_cores(members: int = 1) -> None:
@@ -122,7 +122,7 @@ def claim_cpu_cores(members: int = 1) -> None:
     chosen = jax.config.values["jax_num_cpu_devices"] != -1 or _DEVICE_COUNT_FLAG in flags
     if not chosen and not has_started():
         use_cpu_cores(members=members)
-    elif not chosen and jax.default_backend() == "cpu" and not each_core_is_a_device():
+    elif not chosen and platforms.likely() == "cpu" and not each_core_is_a_device():
         _hint_at_cores()
 
 
@@ -288,8 +288,12 @@ def plan(
 
 
 def _pmap(layout: Layout, function: Callable, **options: Any) -> Any:
+    def on_device(*args: Any) -> Any:
+        with platforms.known(layout.devices[0].platform):
+            return function(*args)
+
     # One axis name for all: arrays of another name are another sharding, and compile anew.
-    return jax.pmap(function, axis_name=_AXIS, devices=layout.devices, **options)
+    return jax.pmap(on_device, axis_name=_AXIS, devices=layout.devices, **options)
 
 
 _programs: dict[tuple, Any] = {}  # mapped functions, by what `_program` made them of
