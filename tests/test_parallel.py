@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_jax import ensemble, parallel, training
+from mnist_jax import ensemble, parallel, platforms, training
 from mnist_jax.layers import Dropout
 from tests.tiny import Tiny, assert_close, member, problem, train
 
@@ -191,20 +191,18 @@ def test_use_cpu_cores_refuses_none():
         parallel.use_cpu_cores(0)
 
 
-@pytest.mark.parametrize(("backend", "forward"), [("cpu", 1), ("gpu", 0)])
-def test_no_convolution_of_xlas_is_in_the_gradients(backend, forward, monkeypatch):
-    """On a CPU those would be up to a hundred times slower, and with members grouped everywhere."""
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+@pytest.mark.parametrize(("platform", "convolutions"), [("cpu", 1), ("gpu", 0), ("tpu", 2)])
+def test_no_convolution_of_xlas_is_in_the_gradients(platform, convolutions):
+    """On a CPU those would be up to a hundred times slower, and with members grouped on a GPU."""
     network, optimizer = Tiny(), training.make_optimizer(0.01, 1)
     state = training.init_state(network, optimizer, np.uint32(0))
     images, labels = problem(4)
     batches, weights = np.zeros((2, 4), np.int32), np.full(4, 0.25, np.float32)
-    # Another function than the other backend's, which JAX would take for the same.
-    lowered = jax.jit(lambda *given: training.train_epoch(*given), static_argnums=(0, 1)).lower(
-        network, optimizer, state, np.uint32(0), training.Share(images, labels, batches, weights)
-    )
-    text = lowered.as_text()
-    assert "stablehlo.while" in text and text.count("stablehlo.convolution(") == forward
+    share = training.Share(images, labels, batches, weights)
+    with platforms.known(platform):
+        train = jax.jit(training.train_epoch, static_argnums=(0, 1))
+        text = train.lower(network, optimizer, state, np.uint32(0), share).as_text()
+    assert "stablehlo.while" in text and text.count("stablehlo.convolution(") == convolutions
 
 
 @pytest.mark.parametrize(("devices", "data"), [(1, 1), (2, 1), (4, 2)])

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 
 from mnist_jax import loop, parallel, training
-from mnist_jax.layers import Conv, Dropout, max_pool
+from mnist_jax.layers import Conv, Dropout, MaxPool
 
 
 class Tiny(nn.Module):
@@ -16,7 +16,7 @@ class Tiny(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False):
-        x = nn.relu(max_pool(Conv(4, strides=(2, 2))(images)))
+        x = nn.relu(MaxPool()(Conv(4, strides=(2, 2))(images)))
         x = Dropout(self.dropout_rate)(x.reshape(len(x), -1), train)
         return nn.Dense(self.num_classes)(x)
 
