@@ -331,9 +331,7 @@ def _largest(images: Array, window: int) -> Array:
     return _squares(images, window).max(axis=(2, 4))
 
 
-def _over_squares(
-    combine: Callable[..., Array], start: float, images: Array, window: int
-) -> Array:
+def _over_squares(combine: Callable[..., Array], start: float, images: Array, window: int) -> Array:
     """`images` combined over the squares of a pool, by XLA's own operation for that."""
     shape = (1, window, window, 1)
     initial = np.asarray(start, images.dtype)  # of NumPy, so that JAX sees which operation it is

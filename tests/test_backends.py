@@ -152,9 +152,7 @@ def calls():
         for value in OPTIONS[switch] if switch else [None]:
             options = {} if switch is None else {switch: value}
             name = f"{function.__module__}.{function.__name__}"
-            yield pytest.param(
-                functools.partial(function, **options), arrays, id=f"{name}-{value}"
-            )
+            yield pytest.param(functools.partial(function, **options), arrays, id=f"{name}-{value}")
 
 
 @pytest.mark.parametrize(("function", "arrays"), list(calls()))

@@ -85,7 +85,7 @@ class Close(nn.Module):
         conv = Conv(1, (1, 1), kernel_init=nn.initializers.ones)
         pooled = MaxPool()(conv(images)).reshape(len(images), -1)
         x = Dense(2, kernel_init=lambda *_: jnp.array([[1.0, -1.0]]))(pooled)
-        return nn.relu(x - 0.0)
+        return nn.relu(x)
 
 
 def test_images_in_which_rounding_decides_are_found():

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mnist_jax import ensemble, parallel, platforms
-from tests.tiny import Tiny, problem, train
+from tests.tiny import Tiny, problem
 
 
 def which(x):
@@ -60,6 +61,9 @@ def test_members_in_turn_and_at_once_are_the_same(platform):
     np.testing.assert_array_equal(found, [1, 5, 9])
 
 
+said: list[str] = []
+
+
 class Says(Tiny):
     """Logits that tell the platform that was known when they were traced."""
 
@@ -68,15 +72,12 @@ class Says(Tiny):
         return super().__call__(images, train)
 
 
-said: list[str] = []
-
-
 def test_parallel_says_whose_devices_it_maps_over(monkeypatch):
     """Also where JAX's default is something else, as on a machine with a GPU."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     cpu = jax.devices("cpu")[:1]
     layout = parallel.plan(1, cpu)
-    params = parallel.init(layout, Tiny(), __import__("optax").sgd(0.1), [0]).params
+    params = parallel.init(layout, Tiny(), optax.sgd(0.1), [0]).params
     said.clear()
     parallel.make_predict(layout, Says())(params, problem(3)[0])
     assert said and set(said) == {"cpu"}

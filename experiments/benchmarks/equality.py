@@ -62,7 +62,10 @@ def check(device: jax.Device, names: Sequence[str], images: np.ndarray, labels: 
         both = [(device, ensemble.map_members), (cpu, _in_turn)]
 
         def differences(
-            weights: np.ndarray, network: nn.Module = network, params: Any = params, both: Any = both
+            weights: np.ndarray,
+            network: nn.Module = network,
+            params: Any = params,
+            both: Any = both,
         ) -> dict[str, Any]:
             return compare(
                 *(compute(network, params, images, labels, weights, *side) for side in both)
