@@ -59,50 +59,45 @@ def check(device: jax.Device, names: Sequence[str], images: np.ndarray, labels: 
         with jax.default_device(cpu):
             params = jax.vmap(partial(_init, network))(jnp.arange(MEMBERS))
         decided = find_decided(network, params, images, cpu)
-        both = [(device, ensemble.map_members), (cpu, _in_turn)]
-
-        def differences(
-            weights: np.ndarray,
-            network: nn.Module = network,
-            params: Any = params,
-            both: Any = both,
-        ) -> dict[str, Any]:
-            return compare(
-                *(compute(network, params, images, labels, weights, *side) for side in both)
-            )
-
+        sides = [
+            make_compute(network, device, ensemble.map_members),
+            make_compute(network, cpu, _in_turn),
+        ]
         weights = decided / np.maximum(decided.sum(axis=1, keepdims=True), 1)
         of_all = np.full(decided.shape, 1 / len(images))
-        row = differences(weights)
+        row, row_of_all = (
+            compare(*(compute(params, images, labels, of_images) for compute in sides))
+            for of_images in (weights, of_all)
+        )
         row["equal"] = row["equal"] and bool(decided.any(axis=1).all())
         found[name] = row | {
             "images": decided.size,
             "by_rounding": int((~decided).sum()),
-            "gradients_of_all": differences(of_all)["gradients"],
+            "gradients_of_all": row_of_all["gradients"],
         }
     return found
 
 
-def compute(
+def make_compute(
     network: nn.Module,
-    params: Any,
-    images: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray,
     device: jax.Device,
     map_members: Callable[..., Any],
     precision: str = "highest",
-) -> Outputs:
-    """One device's outputs, as NumPy arrays.
+) -> Callable[[Any, np.ndarray, np.ndarray, np.ndarray], Outputs]:
+    """A function that computes the outputs on a device, and gives them as NumPy arrays.
 
     Args:
-        params: stacked, `[members, ...]`.
-        weights: of each member's images in its loss, `[members, n]`.
         map_members: `ensemble.map_members`, or another function of its kind.
         precision: of products, as `jax.default_matmul_precision` names it.
+
+    Returns:
+        A function of stacked parameters, images, labels, and the weights of each member's images in
+        its loss, `[members, n]`.
     """
 
-    def one_member(params: Any, seed: Array, weights: Array, images: Array) -> Outputs:
+    def one_member(
+        params: Any, seed: Array, weights: Array, images: Array, labels: Array
+    ) -> Outputs:
         pixels = training.to_float(images)
         logits = training.apply(network, params, pixels, train=False)
         loss, gradients = jax.value_and_grad(training.weighted_loss, argnums=1)(
@@ -111,18 +106,25 @@ def compute(
         return Outputs(logits, loss, gradients)
 
     @jax.jit
-    def all_members(params: Any, seeds: Array, weights: Array, images: Array) -> Outputs:
+    def all_members(
+        params: Any, seeds: Array, weights: Array, images: Array, labels: Array
+    ) -> Outputs:
         return map_members(
-            lambda params, seed, weights: one_member(params, seed, weights, images),
+            lambda params, seed, weights: one_member(params, seed, weights, images, labels),
             params,
             seeds,
             weights,
         )
 
-    given = params, np.arange(len(weights)), np.float32(weights), images
-    with jax.default_matmul_precision(precision), platforms.known(device.platform):
-        outputs = all_members(*jax.device_put(given, device))
-    return jax.tree.map(np.asarray, outputs)
+    def compute(
+        params: Any, images: np.ndarray, labels: np.ndarray, weights: np.ndarray
+    ) -> Outputs:
+        given = params, np.arange(len(weights)), weights.astype(np.float32), images, labels
+        with jax.default_matmul_precision(precision), platforms.known(device.platform):
+            outputs = all_members(*jax.device_put(given, device))
+        return jax.tree.map(np.asarray, outputs)
+
+    return compute
 
 
 def find_decided(
