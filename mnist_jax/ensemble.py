@@ -11,7 +11,7 @@ import optax
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from mnist_jax import training
+from mnist_jax import platforms, training
 from mnist_jax.augment import Augment
 from mnist_jax.training import Share, TrainState
 
@@ -51,28 +51,31 @@ def train_epoch(
         mine = share._replace(batches=batches)
         return training.train_epoch(network, optimizer, state, seed, mine, sum_over_shards, augment)
 
+    def in_turn(state: TrainState, *others: Array) -> tuple[TrainState, Array]:
+        def next_member(states: TrainState, i: Array) -> tuple[TrainState, Array]:
+            member = jax.tree.map(lambda leaf: leaf[i], (states, *others))
+            new, losses = one_member(*member)
+            # In place: as an output of its own the new state would double the memory.
+            return jax.tree.map(lambda leaf, part: leaf.at[i].set(part), states, new), losses
+
+        return lax.scan(next_member, state, jnp.arange(len(seeds)))
+
     own = [share.batches] if share.batches.ndim == 3 else []
-    if jax.default_backend() != "cpu":
-        return jax.vmap(one_member)(state, seeds, *own)
-
-    def next_member(states: TrainState, i: Array) -> tuple[TrainState, Array]:
-        member = jax.tree.map(lambda leaf: leaf[i], (states, seeds, *own))
-        new, losses = one_member(*member)
-        # In place: as an output of its own the new state would double the memory.
-        return jax.tree.map(lambda leaf, part: leaf.at[i].set(part), states, new), losses
-
-    return lax.scan(next_member, state, jnp.arange(len(seeds)))
+    at_once = jax.vmap(one_member)
+    return platforms.choose(state, seeds, *own, cpu=in_turn, tpu=in_turn, default=at_once)
 
 
 def map_members(function: Callable[..., Any], *stacked: Any) -> Any:
     """`function` of each member's part of stacked trees; its results stacked.
 
-    On a GPU or TPU this is `vmap`. On a CPU the members take turns, which gives the same results
-    sooner: the working set of one member is as much as a core's caches hold.
+    On a GPU this is `vmap`. On a CPU or TPU the members take turns, which gives the same results
+    sooner: the working set of one member is as much as a core's caches, or a chip's, hold.
     """
-    if jax.default_backend() == "cpu":
+
+    def in_turn(*stacked: Any) -> Any:
         return lax.map(lambda member: function(*member), stacked)
-    return jax.vmap(function)(*stacked)
+
+    return platforms.choose(*stacked, cpu=in_turn, tpu=in_turn, default=jax.vmap(function))
 
 
 def sum_logits(logits: ArrayLike, weights: ArrayLike | None = None) -> Array:

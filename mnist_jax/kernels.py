@@ -27,7 +27,7 @@ import jaxlib
 import numpy as np
 from jax import Array
 
-from mnist_jax import cache, parallel
+from mnist_jax import cache, parallel, platforms
 
 _SOURCE = Path(__file__).with_suffix(".cc")
 _MACHINE = platform.machine().lower()
@@ -84,7 +84,7 @@ def available() -> bool:
     `MNIST_JAX_KERNELS=off` in the environment there are none from then on.
     """
     switched_off = os.environ.get("MNIST_JAX_KERNELS", "").lower() == "off"
-    on_cores = jax.default_backend() == "cpu" and parallel.each_core_is_a_device()
+    on_cores = platforms.likely() == "cpu" and parallel.each_core_is_a_device()
     return on_cores and not switched_off and load()
 
 

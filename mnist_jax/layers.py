@@ -3,11 +3,13 @@
 `conv_pool_relu` and `matmul` are what the networks are made of; on a CPU each is one kernel where
 `kernels.py` has one. What follows is said of all other cases.
 
-XLA's own convolution is used forward on a CPU only. Its gradients are several to a hundred times
-slower there than they should be, and under `vmap` with one kernel a member it becomes a grouped
-convolution, slow on every backend. Elsewhere a convolution is shifted slices, concatenated, times
-one matrix; on a CPU for a few images at a time, so that the slices stay in the cache. The gradients
-are written out, since those that JAX derives copy and transpose much that need not be.
+XLA's own convolution is used on a TPU, and forward on a CPU. Its gradients are several to a hundred
+times slower there than they should be, and under `vmap` with one kernel a member it becomes a
+grouped convolution, slow on every backend. On a GPU, and in a CPU's gradients, a convolution is
+shifted slices, concatenated, times one matrix; on a CPU for a few images at a time, so that the
+slices stay in the cache. The gradients are written out, since those that JAX derives copy and
+transpose much that need not be. A CPU's and a GPU's formulations were found by measurement, a TPU's
+by the bytes that XLA's compiler for it counts: `experiments/benchmarks/NOTES.md`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,10 +19,11 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.typing import Dtype, Initializer
 from jax import Array, lax
 
-from mnist_jax import kernels
+from mnist_jax import kernels, platforms
 
 Padding = Literal["SAME", "VALID"]
 Pair = tuple[int, int]
@@ -45,9 +48,21 @@ def conv2d(
     Returns:
         `[n, out_height, out_width, features]` of the images' dtype.
     """
-    if jax.default_backend() == "cpu":
-        numbers = ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=numbers)
+    return platforms.choose(
+        images,
+        kernel,
+        cpu=partial(_xla_conv2d, strides=strides, padding=padding),
+        tpu=partial(_xla_conv2d, strides=strides, padding=padding),
+        default=partial(_columns_times_kernel, strides=strides, padding=padding),
+    )
+
+
+def _xla_conv2d(images: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=numbers)
+
+
+def _columns_times_kernel(images: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
     columns = jnp.concatenate(_shifted(images, kernel.shape, strides, padding), axis=-1)
     return jnp.tensordot(columns, kernel.reshape(-1, kernel.shape[-1]), axes=1)
 
@@ -62,6 +77,29 @@ def _conv2d_backward(
     strides: Pair, padding: Padding, residuals: tuple[Array, Array], grad: Array
 ) -> tuple[Array, Array]:
     images, kernel = residuals
+    in_blocks = partial(_conv2d_gradients, strides=strides, padding=padding)
+    return platforms.choose(
+        images,
+        kernel,
+        grad,
+        cpu=partial(in_blocks, size=_block_size(images, kernel)),
+        tpu=partial(_xla_conv2d_gradients, strides=strides, padding=padding),
+        default=partial(in_blocks, size=len(images)),
+    )
+
+
+def _xla_conv2d_gradients(
+    images: Array, kernel: Array, grad: Array, strides: Pair, padding: Padding
+) -> tuple[Array, Array]:
+    convolution = partial(_xla_conv2d, strides=strides, padding=padding)
+    images_grad, kernel_grad = jax.vjp(convolution, images, kernel)[1](grad)
+    return images_grad, kernel_grad
+
+
+def _conv2d_gradients(
+    images: Array, kernel: Array, grad: Array, strides: Pair, padding: Padding, size: int
+) -> tuple[Array, Array]:
+    """Of images and kernel; `size` images' columns are made at a time."""
     matrix = kernel.reshape(-1, kernel.shape[-1])
 
     def block(total: Array, images: Array, grad: Array) -> tuple[Array, Array]:
@@ -75,7 +113,7 @@ def _conv2d_backward(
         return total + part, images_grad
 
     start = jnp.zeros_like(matrix)
-    kernel_grad, images_grad = _scan_blocks(block, start, _block_size(images, kernel), images, grad)
+    kernel_grad, images_grad = _scan_blocks(block, start, size, images, grad)
     return images_grad, kernel_grad.reshape(kernel.shape)
 
 
@@ -83,10 +121,8 @@ conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 
 
 def _block_size(images: Array, kernel: Array) -> int:
-    """How many images' columns are made at a time; it divides the number of images."""
+    """How many images' columns a core's cache holds; it divides the number of images."""
     n, height, width, channels = images.shape
-    if jax.default_backend() != "cpu":
-        return n
     cache = _CACHE_BYTES if channels > 1 else _CACHE_BYTES // 4
     fitting = cache // (height * width * kernel[..., 0].size * images.dtype.itemsize)
     return max(size for size in range(1, max(1, fitting) + 1) if n % size == 0)
@@ -188,18 +224,30 @@ def matmul(inputs: Array, kernel: Array) -> Array:
     which costs more than the product.
     """
     if kernels.take_product(inputs, kernel):
-        return kernels.matmul(inputs, kernel)
+        return platforms.choose(inputs, kernel, cpu=kernels.matmul, default=jnp.matmul)
     return inputs @ kernel
 
 
 def _matmul_backward(residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     inputs, kernel = residuals
+    on_cpu: Callable[..., tuple[Array, Array]] = _matmul_gradients
     if kernels.take_product(inputs, kernel):
-        return kernels.matmul_gradients(inputs, kernel, grad)
+        on_cpu = kernels.matmul_gradients
+    elif kernel.size >= _WORTH_WAITING and inputs.size:
+        on_cpu = partial(_matmul_gradients, wait=True)
+    return platforms.choose(*residuals, grad, cpu=on_cpu, default=_matmul_gradients)
+
+
+def _matmul_gradients(
+    inputs: Array, kernel: Array, grad: Array, wait: bool = False
+) -> tuple[Array, Array]:
+    """Of inputs and kernel.
+
+    With `wait` the kernel's update waits for its last use here, by a zero that XLA does not see
+    through; else XLA on a CPU copies the kernel in each step.
+    """
     inputs_grad = (kernel @ grad.T).T
-    if jax.default_backend() == "cpu" and kernel.size >= _WORTH_WAITING and inputs_grad.size:
-        # The kernel's update waits for its last use here, by a zero that XLA does not see through;
-        # else XLA copies the kernel in each step.
+    if wait:
         grad = grad + jnp.minimum(jnp.abs(inputs_grad[0, 0]), 0)
     return inputs_grad, _sum_of_outer_products(inputs, grad)
 
@@ -272,7 +320,22 @@ def max_pool(images: Array, window: int = 2) -> Array:
         `[n, ceil(height / window), ceil(width / window), channels]`. Where pixels tie for the
         maximum, each gets an equal part of the gradient.
     """
+    return platforms.choose(
+        images,
+        tpu=partial(_over_squares, lax.max, -jnp.inf, window=window),
+        default=partial(_largest, window=window),
+    )
+
+
+def _largest(images: Array, window: int) -> Array:
     return _squares(images, window).max(axis=(2, 4))
+
+
+def _over_squares(combine: Callable[..., Array], start: float, images: Array, window: int) -> Array:
+    """`images` combined over the squares of a pool, by XLA's own operation for that."""
+    shape = (1, window, window, 1)
+    initial = np.asarray(start, images.dtype)  # of NumPy, so that JAX sees which operation it is
+    return lax.reduce_window(images, initial, combine, shape, shape, "SAME")
 
 
 def _pool_pads(images: Array, window: int) -> Sequence[Pair]:
@@ -293,7 +356,29 @@ def _max_pool_forward(images: Array, window: int) -> tuple[Array, tuple[Array, A
 
 
 def _max_pool_backward(window: int, residuals: tuple[Array, Array], grad: Array) -> tuple[Array]:
-    images, pooled = residuals
+    images_grad = platforms.choose(
+        *residuals,
+        grad,
+        tpu=partial(_max_pool_gradient_in_place, window=window),
+        default=partial(_max_pool_gradient, window=window),
+    )
+    return (images_grad,)
+
+
+def _max_pool_gradient_in_place(images: Array, pooled: Array, grad: Array, window: int) -> Array:
+    """The gradient without another order of the pixels, each of which is looked at in its place."""
+
+    def spread(values: Array) -> Array:
+        whole = jnp.repeat(jnp.repeat(values, window, axis=1), window, axis=2)
+        (top, _), (left, _) = _pool_pads(images, window)
+        return whole[:, top : top + images.shape[1], left : left + images.shape[2]]
+
+    is_largest = images == spread(pooled)
+    ties = _over_squares(lax.add, 0, is_largest.astype(grad.dtype), window)
+    return jnp.where(is_largest, spread(grad / ties), 0)
+
+
+def _max_pool_gradient(images: Array, pooled: Array, grad: Array, window: int) -> Array:
     squares = _squares(images, window)
     places = [squares[:, :, i, :, j] for i in range(window) for j in range(window)]
     ties = sum((place == pooled).astype(grad.dtype) for place in places)
@@ -303,7 +388,7 @@ def _max_pool_backward(window: int, residuals: tuple[Array, Array], grad: Array)
     whole = parts.reshape(n, down * window, across * window, channels)
     (top, _), (left, _) = _pool_pads(images, window)
     height, width = images.shape[1:3]
-    return (whole[:, top : top + height, left : left + width],)
+    return whole[:, top : top + height, left : left + width]
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
@@ -334,8 +419,18 @@ def conv_pool_relu(conv: Conv, pool: MaxPool, images: Array) -> Array:
         images, kernel, bias = conv.operands(images)
         if kernels.take_convolution(images, kernel):
             bias = jnp.zeros(conv.features, images.dtype) if bias is None else bias
-            return _in_one_pass(images, kernel, bias, conv.padding)
+            return platforms.choose(
+                images,
+                kernel,
+                bias,
+                cpu=partial(_in_one_pass, padding=conv.padding),
+                default=partial(_step_by_step, padding=conv.padding),
+            )
     return nn.relu(pool(conv(images)))
+
+
+def _step_by_step(images: Array, kernel: Array, bias: Array, padding: Padding) -> Array:
+    return nn.relu(max_pool(conv2d(images, kernel, (1, 1), padding) + bias))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -359,10 +454,10 @@ def _in_one_pass_backward(
     )
     if images_grad is None:  # of a network's input; XLA leaves this out where nobody asks for it
 
-        def step_by_step(images: Array) -> Array:
-            return nn.relu(max_pool(conv2d(images, kernel, (1, 1), padding) + bias))
+        def of_images(images: Array) -> Array:
+            return _step_by_step(images, kernel, bias, padding)
 
-        (images_grad,) = jax.vjp(step_by_step, images)[1](grad)
+        (images_grad,) = jax.vjp(of_images, images)[1](grad)
     return images_grad, kernel_grad, bias_grad
 
 

@@ -24,7 +24,7 @@ import optax
 from jax import Array, lax
 from jax.experimental import multihost_utils
 
-from mnist_jax import data, ensemble, training
+from mnist_jax import data, ensemble, platforms, training
 from mnist_jax.augment import Augment
 from mnist_jax.training import Share, TrainState
 
@@ -104,8 +104,8 @@ def cpu_cores() -> int:
 
 
 def each_core_is_a_device() -> bool:
-    """Whether this process has as many devices as cores, as after `use_cpu_cores`."""
-    return jax.local_device_count() >= cpu_cores()
+    """Whether this process has as many CPU devices as cores, as after `use_cpu_cores`."""
+    return len(jax.local_devices(backend="cpu")) >= cpu_cores()
 
 
 def claim_cpu_cores(members: int = 1) -> None:
@@ -122,7 +122,7 @@ def claim_cpu_cores(members: int = 1) -> None:
     chosen = jax.config.values["jax_num_cpu_devices"] != -1 or _DEVICE_COUNT_FLAG in flags
     if not chosen and not has_started():
         use_cpu_cores(members=members)
-    elif not chosen and jax.default_backend() == "cpu" and not each_core_is_a_device():
+    elif not chosen and platforms.likely() == "cpu" and not each_core_is_a_device():
         _hint_at_cores()
 
 
@@ -288,8 +288,12 @@ def plan(
 
 
 def _pmap(layout: Layout, function: Callable, **options: Any) -> Any:
+    def on_device(*args: Any) -> Any:
+        with platforms.known(layout.devices[0].platform):
+            return function(*args)
+
     # One axis name for all: arrays of another name are another sharding, and compile anew.
-    return jax.pmap(function, axis_name=_AXIS, devices=layout.devices, **options)
+    return jax.pmap(on_device, axis_name=_AXIS, devices=layout.devices, **options)
 
 
 _programs: dict[tuple, Any] = {}  # mapped functions, by what `_program` made them of
@@ -502,9 +506,14 @@ def _map_train(
     return _pmap(layout, on_device, in_axes=(0, 0, 0, 0, 0, batch_axis, 0), donate_argnums=0)
 
 
+def predict_batch(layout: Layout) -> int:
+    """How many images a member predicts at once."""
+    return _PREDICT_BATCH.get(layout.devices[0].platform, _PREDICT_BATCH_ACCELERATOR)
+
+
 def make_predict(layout: Layout, network: nn.Module) -> Predict:
     """Prediction by all members on all devices, compiled once for each of two numbers of images."""
-    batch = _PREDICT_BATCH.get(layout.devices[0].platform, _PREDICT_BATCH_ACCELERATOR)
+    batch = predict_batch(layout)
     mapped = _program(_map_predict, layout, network, batch)
 
     def predict_chunk(
@@ -554,3 +563,55 @@ def _map_predict(layout: Layout, network: nn.Module, batch: int) -> Any:
         return logits.swapaxes(0, 1).reshape(logits.shape[1], -1, logits.shape[-1])
 
     return _pmap(layout, on_device, in_axes=(0, 0, 0, None), static_broadcasted_argnums=4)
+
+
+def lower_train(
+    layout: Layout,
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    images: tuple[int, ...],
+    batch_size: int,
+    steps: int,
+) -> jax.stages.Lowered:
+    """What `compile_train` compiles, by shapes alone: the layout's devices need not be here.
+
+    Args:
+        images: the shape of the training set, `[n, 28, 28, 1]`; its pixels are uint8.
+    """
+    state, seeds = _shapes(layout, network, optimizer, images[1:])
+    arrays = [((), np.int32), (images, np.uint8), (images[:1], np.int32)]
+    on_devices = [_on_each(layout, *array) for array in arrays]
+    batches = jax.ShapeDtypeStruct((steps, batch_size), np.int32)
+    mapped = _map_train(layout, network, optimizer, batch_size, False, None, None)
+    return mapped.lower(state, seeds, *on_devices, batches, None)
+
+
+def lower_predict(
+    layout: Layout, network: nn.Module, image: tuple[int, ...], blocks: int = _PREDICT_BLOCKS
+) -> jax.stages.Lowered:
+    """What `make_predict` compiles for many images, as `lower_train`; `image` is `[28, 28, 1]`."""
+    batch = predict_batch(layout)
+    state, _ = _shapes(layout, network, optax.identity(), image)
+    images = _on_each(layout, (batch * blocks, *image), np.uint8)
+    places = _on_each(layout, (), np.int32)
+    seeds = jax.ShapeDtypeStruct((2,), np.uint32)
+    return _map_predict(layout, network, batch).lower(state.params, images, places, seeds, False)
+
+
+def _shapes(
+    layout: Layout,
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image: tuple[int, ...],
+) -> tuple[TrainState, jax.ShapeDtypeStruct]:
+    """Of all devices' states and seeds, `[devices, slots, ...]`."""
+    init = functools.partial(ensemble.init_state, network, optimizer, image_shape=image)
+    state = jax.eval_shape(init, np.zeros(layout.slots, np.uint32))
+    return (
+        jax.tree.map(lambda leaf: _on_each(layout, leaf.shape, leaf.dtype), state),
+        _on_each(layout, (layout.slots,), np.uint32),
+    )
+
+
+def _on_each(layout: Layout, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((len(layout.devices), *shape), dtype)

@@ -122,10 +122,10 @@ def error_correlation(logits: ArrayLike, labels: ArrayLike) -> Array:
         float32 scalar. Pairs where a member is always right, or always wrong, have no correlation
         and are left out; NaN where no pair is left.
     """
-    wrong = jnp.argmax(jnp.asarray(logits), axis=-1) != jnp.asarray(labels)
+    wrong = (jnp.argmax(jnp.asarray(logits), axis=-1) != jnp.asarray(labels)).astype(jnp.float32)
     members, n = wrong.shape
-    errors = jnp.sum(wrong, axis=1).astype(jnp.float32)
-    both = jnp.dot(wrong, wrong.T, preferred_element_type=jnp.float32)
+    errors = jnp.sum(wrong, axis=1)  # as floats, since a GPU has no product of booleans
+    both = jnp.dot(wrong, wrong.T)
     spread = errors * (n - errors)  # n² times the variance, exactly 0 for a constant
     correlation = (n * both - jnp.outer(errors, errors)) / jnp.sqrt(jnp.outer(spread, spread))
     return jnp.nanmean(correlation[jnp.triu_indices(members, k=1)])

@@ -1,10 +1,33 @@
-"""Four CPU devices for all tests, and short compilation, set before JAX starts."""
+"""Four CPU devices for all tests, and short compilation, set before JAX starts.
 
+Where JAX has a GPU or TPU the tests run on it; those that need more devices than there are skip.
+"""
+
+import importlib.util
 import os
+
+import pytest
 
 # Compiling takes most of the tests' time. Processes that the tests start inherit it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if importlib.util.find_spec("jax_plugins"):  # for a GPU
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes share it
+    # A run that is resumed ends with the same bits, which on a GPU needs sums in a fixed order.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+
+import jax
 
 from mnist_jax import parallel
 
 parallel.use_cpu_cores(4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def float32_products():
+    """Not TF32's or bfloat16's, by which GPUs and TPUs multiply by default."""
+    if jax.default_backend() == "cpu":
+        yield
+        return
+    with jax.default_matmul_precision("highest"):
+        yield

@@ -624,7 +624,7 @@ child.join()
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_a_process_of_its_own_takes_all_cores_and_finds_what_was_compiled(tmp_path):
     """And a fork of it says what is wrong, where it would wait for ever."""
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_NUM_CPU_DEVICES", "XLA_FLAGS"):
         environment.pop(name, None)
     lines = []

@@ -6,41 +6,44 @@ import sys
 import time
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.benchmarks import convolutions, equality, gpu, measure
+from experiments.benchmarks.scaling_worker import noise
 from mnist_jax import data, models
+from mnist_jax.layers import Conv, Dense, MaxPool
 from tests.tiny import Tiny, problem
 
 CPU = jax.devices("cpu")[0]
 
 
-def vmap(function, params, seeds):
-    return jax.vmap(function)(params, seeds)
+def vmap(function, *stacked):
+    return jax.vmap(function)(*stacked)
 
 
-def exchanged(function, params, seeds):
+def exchanged(function, params, *others):
     """The members in another order."""
-    return jax.vmap(function)(jax.tree.map(lambda leaf: leaf[::-1], params), seeds)
+    return vmap(function, jax.tree.map(lambda leaf: leaf[::-1], params), *others)
 
 
-def one_dropout(function, params, seeds):
+def one_dropout(function, params, seeds, *others):
     """All members with the dropout of the first."""
-    return jax.vmap(function)(params, 0 * seeds)
+    return vmap(function, params, 0 * seeds, *others)
 
 
-def imprecise(function, params, seeds):
+def imprecise(function, params, *others):
     """Weights of 8 bits, as bfloat16 has them."""
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), params)
-    return jax.vmap(function)(rounded, seeds)
+    return vmap(function, rounded, *others)
 
 
-def broken(function, params, seeds):
+def broken(function, *stacked):
     """Right, but for one gradient that is no number."""
-    outputs = jax.vmap(function)(params, seeds)
+    outputs = vmap(function, *stacked)
     leaves, structure = jax.tree.flatten(outputs.gradients)
     leaves[-1] = leaves[-1].at[0].set(jnp.nan)
     return outputs._replace(gradients=jax.tree.unflatten(structure, leaves))
@@ -64,7 +67,7 @@ def test_the_check_fails_when_it_should(map_members, wrong, monkeypatch):
     assert {field for field in equality.Outputs._fields if row[field] > equality.TOLERANCE} == wrong
     assert row["equal"] == (not wrong)
     assert gpu.different({"equality": {"found": found}}) == bool(wrong)
-    assert ("error: not equal" in gpu.equality_table(found)[-1]) == bool(wrong)
+    assert ("error: not equal" in "".join(gpu.equality_table(found))) == bool(wrong)
 
 
 def test_the_check_fails_for_products_of_8_bits(monkeypatch):
@@ -72,6 +75,54 @@ def test_the_check_fails_for_products_of_8_bits(monkeypatch):
     monkeypatch.setattr(equality.ensemble, "map_members", imprecise)
     row = equality.check(CPU, ["tiny"], *problem(32))["tiny"]
     assert min(row["logits"], row["gradients"]) > equality.TOLERANCE and not row["equal"]
+
+
+class Close(nn.Module):
+    """A pool and a relu whose inputs the first four of some images bring close together."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        conv = Conv(1, (1, 1), kernel_init=nn.initializers.ones)
+        pooled = MaxPool()(conv(images)).reshape(len(images), -1)
+        x = Dense(2, kernel_init=lambda *_: jnp.array([[1.0, -1.0]]))(pooled)
+        return nn.relu(x)
+
+
+def test_images_in_which_rounding_decides_are_found():
+    """Squares of pixels around 1: two close, two alike, one alone, and a relu close to 0."""
+    near = np.float32(1 + 1e-6)
+    squares = [[1, near, 0, 0], [near, near, 0, 0], [1, 0, 0, 0], [1e-7, 0, 0, 0], [0, 0, 0, 0]]
+    images = np.float32(squares).reshape(-1, 2, 2, 1)
+    network = Close()
+    params = jax.vmap(lambda key: network.init(key, images)["params"])(
+        jax.random.split(jax.random.key(0), 2)
+    )
+    found = equality.find_decided(network, params, images, CPU)
+    assert found.tolist() == 2 * [[False, True, True, False, True]]
+
+
+def nudged(function, params, *others):
+    """As another order of sums might: weights by a millionth of their size larger or smaller."""
+    rng = np.random.default_rng(0)
+    return vmap(
+        function,
+        jax.tree.map(lambda leaf: leaf * (1 + 1e-6 * rng.choice([-1, 1], leaf.shape)), params),
+        *others,
+    )
+
+
+@pytest.mark.parametrize("name", ["simple", "fast"])
+def test_what_rounding_decides_is_no_error(name, monkeypatch):
+    monkeypatch.setattr(equality.ensemble, "map_members", nudged)
+    row = equality.check(CPU, [name], *noise(30))[name]
+    assert row["equal"] and row["gradients"] < 2e-5 and row["images"] == 90
+    assert 0 < row["by_rounding"] < 60 and row["gradients_of_all"] >= row["gradients"] / 2
+
+
+def test_nothing_is_compared_where_rounding_decides_everywhere(monkeypatch):
+    monkeypatch.setattr(equality, "CLOSE", 1.0)
+    row = equality.check(CPU, ["simple"], *noise(2))["simple"]
+    assert row["by_rounding"] == row["images"] == 6 and not row["equal"]
 
 
 def test_the_differences_by_hand():

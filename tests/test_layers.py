@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from mnist_jax import layers
+from mnist_jax import layers, platforms
 from tests import exact
 
 
@@ -18,10 +18,11 @@ def reference(images, kernel, strides, padding):
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=numbers)
 
 
-@pytest.fixture(params=["cpu", "gpu"])
-def backend(request, monkeypatch):
-    """Convolutions as written for a backend; all of them run on a CPU as well."""
-    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+@pytest.fixture(params=["cpu", "gpu", "tpu"])
+def backend(request):
+    """Convolutions and pools as written for a platform; all of them run on a CPU as well."""
+    with platforms.known(request.param):
+        yield request.param
 
 
 def draw(seed, *shapes):
@@ -59,8 +60,8 @@ def test_conv2d_and_its_gradients_are_lax_convs(backend, size, kernel_size, stri
 
 
 @functools.cache
-def in_steps(backend_name, padding):
-    """Output and gradients by the formulation of a backend, compiled once."""
+def in_steps(padding):
+    """Output and gradients; what is compiled is kept, for each platform apart."""
 
     def steps(images, kernel, bias):
         return nn.relu(layers.max_pool(layers.conv2d(images, kernel, (1, 1), padding) + bias))
@@ -86,7 +87,7 @@ def test_blank_and_repeated_pixels_are_numpys(backend, kind, shape, padding):
     assert close.mean() < 2e-3
     grad = np.sin(np.arange(pooled.output.size)).reshape(pooled.output.shape)
     grad = np.where(close, 0, grad)
-    ours = in_steps(jax.default_backend(), padding)(images, kernel, bias, jnp.float32(grad))
+    ours = in_steps(padding)(images, kernel, bias, jnp.float32(grad))
     gradients = exact.gradients(images, kernel, pooled.passing, grad, padding)
     for a, b in zip(ours, (pooled.output, *gradients), strict=True):
         assert exact.difference(a, b) < 1e-5
@@ -141,7 +142,7 @@ def test_conv_module_computes_in_its_dtype_with_float32_parameters():
 
 
 @pytest.mark.parametrize(("size", "window"), [((8, 6), 2), ((7, 7), 2), ((5, 9), 2), ((7, 8), 3)])
-def test_max_pool_is_reduce_window(size, window):
+def test_max_pool_is_reduce_window(backend, size, window):
     (images,) = draw(0, (2, *size, 3))
     shape = (1, window, window, 1)
 
@@ -155,9 +156,22 @@ def test_max_pool_is_reduce_window(size, window):
     np.testing.assert_allclose(ours, theirs)  # no two pixels of these are alike
 
 
-def test_max_pool_shares_the_gradient_among_ties():
+def test_max_pool_shares_the_gradient_among_ties(backend):
     grad = jax.grad(lambda x: layers.max_pool(x).sum())(jnp.array([[[[2.0], [2.0]], [[1.0], [0]]]]))
     np.testing.assert_allclose(grad[0, :, :, 0], [[0.5, 0.5], [0, 0]])
+
+
+def test_max_pool_at_an_odd_edge_shares_among_what_is_there(backend):
+    grad = jax.grad(lambda x: layers.max_pool(x).sum())(-jnp.ones((1, 3, 3, 1)))
+    wanted = [[1 / 4, 1 / 4, 1 / 2], [1 / 4, 1 / 4, 1 / 2], [1 / 2, 1 / 2, 1]]
+    np.testing.assert_allclose(grad[0, :, :, 0], wanted)
+
+
+def test_max_pool_in_bfloat16(backend):
+    images = draw(0, (2, 7, 7, 3))[0].astype(jnp.bfloat16)
+    out, vjp = jax.vjp(layers.max_pool, images)
+    assert out.dtype == vjp(out)[0].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(out, layers.max_pool(images.astype(jnp.float32)))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.5, 0.7, 0.99])

@@ -4,14 +4,13 @@ import os
 import signal
 import threading
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_jax import loop, parallel, training
-from tests.tiny import Tiny, problem
+from tests.tiny import Tiny, problem, some_devices
 
 
 @given(steps=st.integers(1, 2000), longest=st.integers(1, 200))
@@ -28,7 +27,7 @@ def test_chunk_lengths():
 
 
 def start(learning_rate=0.01, batch_size=10, epochs=2, n=130, seeds=(0, 7)):
-    layout = parallel.plan(len(seeds), jax.local_devices()[:2])
+    layout = parallel.plan(len(seeds), some_devices(2))
     network, optimizer = Tiny(), training.make_optimizer(learning_rate, 100)
     state = parallel.init(layout, network, optimizer, seeds)
     images, labels = problem(n)

@@ -43,7 +43,7 @@ def whole(digits, tmp_path_factory):  # noqa: F811
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     flags = ["--members", MEMBERS, "--data-dir", digits, "--validation", 100, "--batch-size", 10]
     # 50 steps an epoch, saved every 10; as many devices as the tests have in their own process
-    flags += ["--epochs", 2, "--save-seconds", 0, "--devices", 4]
+    flags += ["--epochs", 2, "--save-seconds", 0, "--devices", jax.local_device_count()]
     env = environment(tmp_path_factory)
     process = subprocess.Popen(command(*flags, "--workdir", workdir), env=env)
     wait_for(workdir / "config.json", process)

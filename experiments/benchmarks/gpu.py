@@ -377,6 +377,11 @@ def equality_table(found: dict[str, dict[str, Any]]) -> list[str]:
     for name, row in found.items():
         differences = f"{row['logits']:>10.1e}{row['loss']:>10.1e}{row['gradients']:>11.1e}"
         lines.append(f"{name:<10}{differences}" + ("" if row["equal"] else "  error: not equal"))
+        of_all = f"{row['gradients_of_all']:.1e}"
+        lines.append(
+            f"{'':<10}without {row['by_rounding']} of {row['images']} images, in which rounding "
+            f"decides about a relu or a pool; gradients with them {of_all}"
+        )
     return lines
 
 
