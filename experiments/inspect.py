@@ -44,7 +44,8 @@ class Layer:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    given = _parser().parse(sys.argv[1:] if argv is None else argv)
+    values = {"--config": configs.names(), "--network": models.NAMES}
+    given = _parser().parse(sys.argv[1:] if argv is None else argv, values)
     cli.check_devices()
     reports = [_report(*kind) for kind in _chosen(given)]
     if given.json:

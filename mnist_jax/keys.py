@@ -64,7 +64,7 @@ def _split(key: Array, shape: tuple[int, ...]) -> Array:
     return jnp.stack(_of_places(key, shape), axis=-1)
 
 
-def _fold_in(key: Array, number: Array) -> Array:
+def _fold_in(key: Array, number: Any) -> Array:
     return jnp.stack(_threefry(key, *_seed(number)))
 
 

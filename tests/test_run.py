@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import cli, config, display, run, trained
+from experiments import cli, config, display, run, trained, trainer
 from experiments.config import Config
 from mnist_jax import metrics, parallel
 from tests.test_data import write_digits
@@ -252,4 +252,4 @@ def test_draw():
     ],
 )
 def test_how_many_members_the_cores_are_told_of(flags, members):
-    assert run._side_by_side(cli.parse(flags)) == members
+    assert trainer._side_by_side(cli.parse(flags)) == members

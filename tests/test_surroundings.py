@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from experiments import cli, config, evaluation, records, run, terminal
+from experiments import cli, config, evaluation, records, terminal, trainer
 from experiments.config import Config
 from mnist_jax import loop, metrics, training, uncertainty
 from tests import tiny
@@ -113,7 +113,7 @@ def test_commands_do_not_depend_on_the_surroundings(tmp_path):
     plain = os.environ | {"MNIST_JAX_KERNELS": "off", "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([*command, tmp_path / "left"], env=plain, **pipes) as process:
-        assert process.stdout.readline().startswith(b"1 x simple")
+        assert process.stdout.readline().startswith(b"mnist_jax ")
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
@@ -239,14 +239,14 @@ def test_a_terminal_that_closes(monkeypatch):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
     given = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
-    with loop.interrupts(run._leave_at_once, run._signals()) as received:
+    with loop.interrupts(trainer._leave_at_once, trainer._signals()) as received:
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGHUP)  # by the terminal and by its shell
         assert received[0] == signal.SIGHUP and not left
         signal.raise_signal(signal.SIGTERM)
         assert left == [128 + signal.SIGTERM]
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-    assert signal.SIGHUP not in run._signals()
+    assert signal.SIGHUP not in trainer._signals()
     signal.signal(signal.SIGHUP, given)
 
 
