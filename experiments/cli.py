@@ -103,7 +103,7 @@ def nearest_flag(word: str, flags: Sequence[str]) -> str:
     meant = meant or [
         flag for flag in flags if any(part.startswith(wanted) for part in parts[flag]) and wanted
     ]
-    return f"Did you mean {' or '.join(meant)}?" if meant else nearest(f"--{wanted}", flags)
+    return f"Did you mean {' or '.join(meant)}?" if meant else nearest(word, flags)
 
 
 def show_warning(
