@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -19,6 +21,7 @@ from experiments.config import Config
 from mnist_jax import loop, metrics, training, uncertainty
 from tests import tiny
 from tests.test_data import write_digits
+from tests.test_resume import epochs_of
 
 
 @pytest.fixture
@@ -132,8 +135,7 @@ def test_commands_do_not_depend_on_the_surroundings(tmp_path):
     assert b"#" in done.stdout and f"evaluate {workdir}".encode() in done.stdout
     assert b"JAX_DISABLE_JIT" in done.stderr and len(done.stderr.splitlines()) == 1
     results = [
-        (json.loads((folder / "results.json").read_text())["members"])
-        + [(folder / "metrics.jsonl").read_text()]
+        (json.loads((folder / "results.json").read_text())["members"]) + epochs_of(folder)
         for folder in (tmp_path / "left", workdir)
     ]
     assert results[0] == results[1]
@@ -256,7 +258,37 @@ def test_descriptions_without_docstrings(monkeypatch):
     assert config.get("deep")[1].startswith("Three convolutions")
 
 
-def test_short_names_of_flags(capsys):
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("--lr", "Did you mean --learning-rate?"),
+        ("--LR", "Did you mean --learning-rate?"),
+        ("-lr", "Did you mean --learning-rate?"),
+        ("--lr=0.1", "Did you mean --learning-rate?"),
+        ("--rate", "Did you mean --learning-rate?"),
+        ("--learn", "Did you mean --learning-rate?"),
+        ("--wd", "Did you mean --weight-decay?"),
+        ("--bs", "Did you mean --batch-size?"),
+        ("--batch", "Did you mean --batch-size?"),
+        ("--epoch", "Did you mean --epochs?"),
+        ("deep", "Did you mean --config deep?"),
+        ("ensembel", "Did you mean --config ensemble?"),
+    ],
+)
+def test_a_word_that_is_no_flag(word, hint, capsys):
     with pytest.raises(SystemExit):
-        cli.parse(["--lr", "0.1"])
-    assert capsys.readouterr().err.splitlines()[1] == "Did you mean --learning-rate?"
+        cli.parse([word, "0.1"])
+    assert capsys.readouterr().err.splitlines()[1] == hint
+
+
+COMMANDS = ["run", "evaluate", "predict", "inspect", "report"]
+COMMANDS += [f"benchmarks.{name}" for name in ("run", "scaling", "gpu", "first_minute")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_tells_its_version(name, capsys):
+    command = import_module(f"experiments.{name}")
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"mnist_jax {version('mnist_jax')}\n"
