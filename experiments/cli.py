@@ -7,19 +7,21 @@ import signal
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple, NoReturn, TextIO
 
-import jax
 from etils import epath
 
+import mnist_jax
 from experiments import config as configs
 from experiments import records, terminal
 from experiments.config import Config
 from mnist_jax.cache import use_compilation_cache as use_compilation_cache
 
+FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT
+HELP = "See python -m experiments.run --help."
 _SETTINGS = {  # what the commands are written for, whatever the environment says
     "jax_debug_infs": False,
     "jax_debug_nans": False,  # `loop` finds them itself, and in metrics NaN means undefined
@@ -49,21 +51,31 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        version = f"mnist_jax {mnist_jax.__version__}"
+        text = "show which version this is and stop"
+        self.add_argument("--version", action="version", version=version, help=text)
 
     def error(self, message: str) -> NoReturn:
         """Two lines on stderr, and exit code 2."""
         fail(message, f"See {self.prog} --help.")
 
-    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Read the command line; a word too many is an error that names the nearest flag."""
+    def parse(
+        self, argv: Sequence[str], values: Mapping[str, Sequence[str]] | None = None
+    ) -> argparse.Namespace:
+        """Read the command line; a word too many is an error that names the nearest flag.
+
+        Args:
+            values: of some flags, which may be given without the flag by mistake.
+        """
         given, unknown = self.parse_known_args(argv)
         if unknown:
             word = unknown[0].split("=")[0]
+            message = f"{word} is no flag of this command."
+            for flag, known in (values or {}).items():
+                if not word.startswith("-") and (near := get_close_matches(word, known, n=1)):
+                    fail(message, f"Did you mean {flag} {near[0]}?")
             flags = [flag for action in self._actions for flag in action.option_strings]
-            long_flags = [flag for flag in flags if flag.startswith("--")]
-            short_for = [flag for flag in long_flags if _initials(flag) == word.lstrip("-")]
-            hint = f"Did you mean {' or '.join(short_for)}?" if short_for else None
-            fail(f"{word} is no flag of this command.", hint or nearest(word, long_flags))
+            fail(message, nearest_flag(word, [flag for flag in flags if flag.startswith("--")]))
         return given
 
 
@@ -79,9 +91,19 @@ def nearest(word: str, words: Sequence[str]) -> str:
     return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(words)}."
 
 
-def _initials(flag: str) -> str:
-    """What some call it for short: lr for --learning-rate."""
-    return "".join(part[0] for part in flag.removeprefix("--").split("-"))
+def nearest_flag(word: str, flags: Sequence[str]) -> str:
+    """A line that names the nearest flags.
+
+    They are those whose words have these initials (lr: --learning-rate), or a word that begins so
+    (rate: --learning-rate), or a spelling like this.
+    """
+    wanted = word.lstrip("-").lower().replace("_", "-")
+    parts = {flag: flag.removeprefix("--").split("-") for flag in flags}
+    meant = [flag for flag in flags if "".join(part[0] for part in parts[flag]) == wanted]
+    meant = meant or [
+        flag for flag in flags if any(part.startswith(wanted) for part in parts[flag]) and wanted
+    ]
+    return f"Did you mean {' or '.join(meant)}?" if meant else nearest(word, flags)
 
 
 def show_warning(
@@ -102,6 +124,8 @@ def check_devices() -> None:
     Raises:
         SystemExit: code 2 with an error of two lines.
     """
+    import jax
+
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # JAX asserts it for a platform not installed
@@ -148,11 +172,13 @@ def call(main: Callable[[], int], prints_results: bool = False) -> NoReturn:
 
 def _take_back_settings() -> None:
     """Undo what the environment says to JAX for the sake of other programs."""
-    if jax.config.values["jax_disable_jit"]:
+    if os.environ.get("JAX_DISABLE_JIT", "").lower() in ("y", "yes", "t", "true", "on", "1"):
         message = "JAX_DISABLE_JIT is not heeded: a step that is not compiled takes minutes."
         print(f"warning: {message}", file=sys.stderr)
     for name, value in _SETTINGS.items():
-        jax.config.update(name, value)
+        os.environ.pop(name.upper(), None)  # for a JAX that is imported later
+        if "jax" in sys.modules:
+            sys.modules["jax"].config.update(name, value)
 
 
 def parse(argv: Sequence[str]) -> Command | None:
@@ -165,7 +191,7 @@ def parse(argv: Sequence[str]) -> Command | None:
         SystemExit: code 2 with an error of two lines; code 0 after `--help`.
     """
     parser, types_of_flags = _parser()
-    given = parser.parse(argv)
+    given = parser.parse(argv, {"--config": configs.names()})
     if given.list:
         for name in configs.names():
             print(f"{name:10} {configs.get(name)[1]}")
@@ -186,7 +212,7 @@ def parse(argv: Sequence[str]) -> Command | None:
         config = dataclasses.replace(config, **changes)
     except ValueError as error:
         field, _, rest = str(error).partition(" ")
-        fail(f"--{field.replace('_', '-')} {rest}", "See python -m experiments.run --help.")
+        fail(f"--{field.replace('_', '-')} {rest}", HELP)
     if stored:
         _check_changes(stored, config, given.force)
     return Command(
@@ -307,4 +333,4 @@ def _value(name: str, text: str, kind: Any) -> Any:
         return first(text)
     except ValueError:
         wanted = {int: "a whole number", float: "a number"}[first]
-        fail(f"{flag} takes {wanted}, not {text!r}.", "See python -m experiments.run --help.")
+        fail(f"{flag} takes {wanted}, not {text!r}.", HELP)

@@ -5,12 +5,10 @@ import inspect
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Literal, NamedTuple
-
-import jax.numpy as jnp
+from typing import Any, Literal, NamedTuple, get_args
 
 from experiments import configs
-from mnist_jax import data, models
+from mnist_jax import data
 
 Network = Literal["simple", "deep", "layers", "fast"]
 Dataset = Literal[
@@ -143,8 +141,8 @@ class Config:
         for name, count in self._counts().items():
             if count < 1:
                 raise ValueError(f"members must be at least 1, not {self.members}.")
-            if name not in models.NAMES:
-                raise ValueError(f"members has {name!r}; there are {', '.join(models.NAMES)}.")
+            if name not in get_args(Network):
+                raise ValueError(f"members has {name!r}; there are {', '.join(get_args(Network))}.")
         if self.seeds[-1] >= 2**32 or self.data_seed >= 2**32:
             raise ValueError("seed + members and data_seed must be below 2 ** 32.")
 
@@ -183,8 +181,8 @@ class Config:
     @property
     def network_options(self) -> dict[str, Any]:
         """The options of `models.create` that are set."""
-        options = {"dropout_rate": self.dropout, "conv_stddev": self.conv_stddev}
-        options["dtype"] = jnp.bfloat16 if self.precision == "bfloat16" else None
+        options: dict[str, Any] = {"dropout_rate": self.dropout, "conv_stddev": self.conv_stddev}
+        options["dtype"] = "bfloat16" if self.precision == "bfloat16" else None
         return {name: value for name, value in options.items() if value is not None}
 
 

@@ -1,13 +1,12 @@
 """What a run shows while it goes: a progress bar in a terminal, plain lines in a pipe."""
 
-import sys
 import time
 from types import TracebackType
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from experiments.terminal import Bar
 from mnist_jax.loop import Chunk
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -20,29 +19,15 @@ class TrainingDisplay:
     def __init__(self, epochs: int, images_per_step: int, steps_done: int = 0) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
         self._console.width = self._console.width or 80  # COLUMNS may be 0
-        self._draws_bar = sys.stdout.isatty() and not self._console.is_dumb_terminal
         self._epochs = epochs
         self._images_per_step = images_per_step
         self._steps_done = steps_done
         self._images = 0
         self._seconds = 0.0
         self._last_line = time.perf_counter()
-        self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self._console,
-            transient=True,
-            disable=not self._draws_bar,
-        )
-        self._task = self._progress.add_task(
-            "", total=None, epoch=1, epochs=epochs, status="compiling"
-        )
+        self._bar = Bar(self._console)
 
     def __enter__(self) -> "TrainingDisplay":
-        self._progress.start()
         return self
 
     def __exit__(
@@ -51,7 +36,7 @@ class TrainingDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        self._bar.stop()
 
     def update(self, chunk: Chunk) -> None:
         """Show a chunk's loss (its mean over members and steps), the speed and the time left."""
@@ -61,26 +46,60 @@ class TrainingDisplay:
         speed = self._images / self._seconds
         loss = float(chunk.losses.mean())
         total = self._epochs * chunk.steps
-        self._progress.update(
-            self._task,
-            total=total,
-            completed=self._steps_done,
-            epoch=chunk.epoch,
-            status=f"loss {loss:.4f}  {speed:,.0f} images/s",
-        )
+        left = (total - self._steps_done) * self._images_per_step / speed
+        epoch = f"epoch {chunk.epoch}/{self._epochs}"
+        texts = [epoch, f"loss {loss:.4f}", f"{duration(left)} left", f"{speed:,.0f} images/s"]
+        self._bar.update(self._steps_done / total, texts)
         now = time.perf_counter()
-        if not self._draws_bar and now - self._last_line > _SECONDS_BETWEEN_LINES:
+        if not self._bar.is_drawn and now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            left = (total - self._steps_done) * self._images_per_step / speed
             self.print(
-                f"epoch {chunk.epoch}/{self._epochs} step {chunk.steps_done}/{chunk.steps} "
-                f"loss {loss:.4f} {speed:,.0f} images/s, {left / 60:.1f} minutes left"
+                f"{epoch} step {chunk.steps_done}/{chunk.steps} loss {loss:.4f} "
+                f"{speed:,.0f} images/s, {duration(left)} left"
             )
 
     def print(self, line: str) -> None:
         """Print a line, above the bar where there is one."""
         self._console.print(line, markup=False)
         self._console.file.flush()
+
+
+class WorkDisplay:
+    """A context manager for work whose parts are known: one bar, or in a pipe a line for each."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._console.width = self._console.width or 80  # COLUMNS may be 0
+        self._bar = Bar(self._console)
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> "WorkDisplay":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, what: str, done: float) -> None:
+        """Show what comes next, and how much is done before it: from 0 to 1 of all."""
+        if not self._bar.is_drawn:
+            self._console.print(what, markup=False)
+            self._console.file.flush()
+            return
+        spent = time.perf_counter() - self._started
+        left = [f"{duration(spent * (1 - done) / done)} left"] if done > 0 else []
+        self._bar.update(done, [f"{done:.0%}", *left, what])
+
+
+def duration(seconds: float) -> str:
+    """Hours where there are some, minutes and seconds: `1:02:03`, `0:07`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def draw(image: np.ndarray) -> str:

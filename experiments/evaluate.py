@@ -6,7 +6,7 @@ import json
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,11 +16,11 @@ from rich import box
 from rich.table import Table
 
 from experiments import cli, evaluation, records, terminal, trained
+from experiments.display import WorkDisplay
 from experiments.trained import Trained
 from mnist_jax import data, parallel, shifts
 from mnist_jax.data import Dataset
 
-FAILED = 1
 _HINT = "See python -m experiments.evaluate --help."
 _SCORES = ("error_probability", "entropy", "mutual_information")
 
@@ -50,11 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("--mc-dropout needs networks with dropout, which these are not.")
         before = _of_these_images(read(loaded), dataset)
         parts = (given.shift, given.unfamiliar, given.mc_dropout)
-        for made in evaluate(loaded, dataset, *parts, before=before):
-            try:
-                save(given.workdir, made)
-            except OSError as error:  # such as a full disk: the tables can still be shown
-                failure = error
+        with WorkDisplay() as display:
+            for made in evaluate(loaded, dataset, *parts, before=before, say=display.begin):
+                try:
+                    save(given.workdir, made)
+                except OSError as error:  # such as a full disk: the tables can still be shown
+                    failure = error
     except (ValueError, OSError) as error:
         message, _, hint = str(error).partition("\n")
         cli.fail(message, hint or _HINT)
@@ -63,13 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Interrupted; {found}.", file=sys.stderr)
         return cli.INTERRUPTED
     assert made is not None  # there is at least one part
-    console = terminal.console()
     for table in tables(made.results):
-        console.print(table)
+        terminal.show(table)
     if failure:
         print(f"error: {given.workdir} cannot be written: {failure.strerror}.", file=sys.stderr)
         print("Evaluate it again, once that is mended.", file=sys.stderr)
-        return FAILED
+        return cli.FAILED
     print(f"All of it is in {given.workdir / 'evaluation.json'}; predictions.npz holds the logits.")
     return 0
 
@@ -205,6 +205,7 @@ def evaluate(
     unfamiliar_dir: str | None = None,
     mc_dropout: int = 0,
     before: Mapping[str, Any] | None = None,
+    say: Callable[[str, float], None] = lambda what, done: print(what, flush=True),
 ) -> Iterator[Evaluation]:
     """Predict and judge, part by part: first what is always judged, then dropout while predicting,
     unfamiliar images and each shift, where they are asked for.
@@ -214,6 +215,8 @@ def evaluate(
     Args:
         before: results of an earlier evaluation of the same members and images, of which the parts
             that are not asked for now are kept.
+        say: is told what is predicted next, and how much is done before it: from 0 to 1 of all
+            predictions.
 
     Yields:
         After each part, all that is known by then.
@@ -224,25 +227,37 @@ def evaluate(
     kept: dict[str, Any] = {"unfamiliar": None, "shifts": {}, "mc_dropout": None}
     kept |= {name: before[name] for name in kept if before}
 
-    def predict(what: str, images: np.ndarray) -> np.ndarray:
-        print(f"Predicting {len(images):,} {what} images", flush=True)
-        return loaded.predict(images)
+    unfamiliar = None if unfamiliar_dir is None else data.load_test(unfamiliar_dir).images
+    always = [dataset.validation.images, dataset.test.images]
+    always += [] if unfamiliar is None else [unfamiliar]
+    shifted_times = sum(len(shifts.AMOUNTS[name]) - 1 for name in shift_names)
+    total = sum(map(len, always)) * (1 + mc_dropout) + len(dataset.test.images) * shifted_times
+    predicted = 0
+
+    def predict(what: str, images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
+        nonlocal predicted
+        say(f"Predicting {len(images):,} {what}", predicted / total)
+        logits = loaded.predict(images, dropout_seed)
+        predicted += len(images)
+        return logits
 
     def predict_dropping(what: str, images: np.ndarray) -> np.ndarray:
-        print(f"Predicting {len(images):,} {what} images, {mc_dropout} x with dropout", flush=True)
-        return np.concatenate([loaded.predict(images, seed) for seed in range(mc_dropout)])
+        passes = [
+            predict(f"{what} with dropout, {seed + 1} of {mc_dropout}", images, seed)
+            for seed in range(mc_dropout)
+        ]
+        return np.concatenate(passes)
 
-    unfamiliar = None if unfamiliar_dir is None else data.load_test(unfamiliar_dir).images
     by_split = {}
     temperatures, unsure = None, None
     if len(dataset.validation.labels):
-        by_split["validation"] = predict("validation", dataset.validation.images)
+        by_split["validation"] = predict("validation images", dataset.validation.images)
         temperatures = evaluation.fit_temperatures(
             by_split["validation"], dataset.validation.labels
         )
         unsure = evaluation.unsure(by_split["validation"], dataset.validation.labels)
     images, labels = dataset.test
-    logits = by_split["test"] = predict("test", images)
+    logits = by_split["test"] = predict("test images", images)
     results = {
         "step": loaded.step,
         "weights": _weights(loaded),
@@ -266,11 +281,11 @@ def evaluate(
     ]
     yield Evaluation(dict(results), by_split)
     if mc_dropout:
-        passes = predict_dropping("test", images)
+        passes = predict_dropping("test images", images)
         dropping_temperatures = None
         if len(dataset.validation.labels):
             dropping_temperatures = evaluation.fit_temperatures(
-                predict_dropping("validation", dataset.validation.images),
+                predict_dropping("validation images", dataset.validation.images),
                 dataset.validation.labels,
             )
         rules = evaluation.scores(passes, labels, dropping_temperatures)["rules"]
@@ -278,9 +293,9 @@ def evaluate(
         yield Evaluation(dict(results), by_split)
     if unfamiliar is not None:
         found = {"source": unfamiliar_dir, "size": len(unfamiliar)}
-        found |= evaluation.detection(logits, predict("unfamiliar", unfamiliar))
+        found |= evaluation.detection(logits, predict("unfamiliar images", unfamiliar))
         if mc_dropout:
-            strange = predict_dropping("unfamiliar", unfamiliar)
+            strange = predict_dropping("unfamiliar images", unfamiliar)
             found["mc_dropout"] = evaluation.detection(passes, strange)["ensemble"]
         results["unfamiliar"] = found
         yield Evaluation(dict(results), by_split)
@@ -289,7 +304,7 @@ def evaluate(
         for strength, amount in enumerate(shifts.AMOUNTS[name]):
             if strength > 0:
                 shifted = shifts.apply(name, images, strength)
-                logits_here = predict(f"test ({name} {amount:g})", shifted)
+                logits_here = predict(f"test images, {name} {amount:g}", shifted)
             else:
                 logits_here = logits
             strengths.append(

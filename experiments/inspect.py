@@ -44,7 +44,8 @@ class Layer:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    given = _parser().parse(sys.argv[1:] if argv is None else argv)
+    values = {"--config": configs.names(), "--network": models.NAMES}
+    given = _parser().parse(sys.argv[1:] if argv is None else argv, values)
     cli.check_devices()
     reports = [_report(*kind) for kind in _chosen(given)]
     if given.json:
@@ -169,7 +170,6 @@ def _parser() -> cli.Parser:
 def _print_table(report: dict[str, Any]) -> None:
     from rich.table import Table
 
-    console = terminal.console()
     table = Table(box=None, pad_edge=False)
     table.add_column("layer")
     for heading in ("output", "parameters", "multiply-adds"):
@@ -181,8 +181,8 @@ def _print_table(report: dict[str, Any]) -> None:
         table.add_row(layer["name"], shape, *counts, layer["size"])
     counts = (f"{report['parameters']:,}", f"{report['multiply_adds']:,}")
     table.add_row("total", "", *counts, "of one member, for one image")
-    console.print(f"{report['members']} x {report['network']}")
-    console.print(table)
+    print(f"{report['members']} x {report['network']}")
+    terminal.show(table)
 
 
 if __name__ == "__main__":

@@ -227,7 +227,7 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
             cells.append(f"{row['mutual_information']:.4f}")
             cells.append(", ".join(f"{count} for {name}" for name, count in votes))
         table.add_row(*map(Text, [*cells, "unsure" if row["unsure"] else ""]))
-    terminal.console().print(table)
+    terminal.show(table)
 
 
 def _summary(

@@ -11,15 +11,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
 from experiments.config import Config
-from mnist_jax import kernels
 from mnist_jax.data import Dataset
-from mnist_jax.parallel import Layout
+
+if TYPE_CHECKING:  # it imports JAX, which a mistyped command should not have to wait for
+    from mnist_jax.parallel import Layout
 
 
 def open_workdir(workdir: epath.Path, config: Config, resume: bool) -> None:
@@ -168,17 +169,17 @@ def _write(path: epath.Path, content: bytes) -> None:
     unfinished.replace(path)
 
 
-def environment(layouts: dict[str, Layout]) -> dict[str, Any]:
+def environment(layouts: dict[str, "Layout"], kernels_available: bool) -> dict[str, Any]:
     """Devices, versions and the commit, for `results.json`."""
     devices = {device for layout in layouts.values() for device in layout.devices}
     device = min(devices, key=lambda device: device.id)
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    packages = ("mnist_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "devices": {
             "kind": device.device_kind,
             "platform": device.platform,
             "count": len(devices),
-            "kernels_available": kernels.available(),
+            "kernels_available": kernels_available,
             "processes": len({device.process_index for device in devices}),
             "layouts": {
                 name: {"member_groups": layout.groups, "data_parallel": layout.data}
@@ -213,7 +214,8 @@ def describe(config: Config, dataset: Dataset) -> dict[str, Any]:
 
 def scalars(epoch: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """An epoch's record as TensorBoard tags and values."""
-    yield "cost", epoch["cost"]
+    for tag in ("cost", "learning_rate", "images_per_second", "train_seconds"):
+        yield tag, epoch[tag]
     for metric, value in epoch.get("ensemble", {}).items():
         yield metric, value
     for member in epoch.get("members", []) if len(epoch["member_costs"]) > 1 else []:

@@ -4,14 +4,19 @@ import errno
 import io
 import os
 import sys
-from typing import TextIO
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
 
 from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-_CHARACTERS = "→±…░▒▓█"  # of these commands' own, and of rich's, that ASCII does not have
-_PLAIN = str.maketrans(_CHARACTERS, "/~.:+*#")  # one for one, so that columns stay columns
+_CHARACTERS = "→±…░▒▓█━"  # of these commands' own, and of rich's, that ASCII does not have
+_PLAIN = str.maketrans(_CHARACTERS, "/~.:+*#=")  # one for one, so that columns stay columns
 _READER_GONE = (errno.EPIPE, errno.EINVAL, errno.EIO)  # of a pipe, on Windows; of a terminal
 _WIDTH = 1000
+_BAR, _LEAST_BAR = 40, 8
 
 
 class Stream(io.TextIOWrapper):
@@ -84,12 +89,84 @@ def failure(stream: TextIO) -> OSError | None:
     return stream.failure if isinstance(stream, Stream) else None
 
 
-def console() -> Console:
-    """A console on standard output, for tables: as wide as they are.
+def show(table: Table, out: Console | None = None) -> None:
+    """Print a table: as it is, or in lines of `name value` where the terminal is too narrow for it.
 
-    A narrower terminal breaks their lines; numbers cut short would be wrong ones.
+    Numbers cut short would be wrong ones. What is not a terminal has room for anything.
+
+    Args:
+        out: default one on standard output.
     """
-    return Console(highlight=False, width=_WIDTH, height=_WIDTH)
+    out = out or Console(highlight=False, soft_wrap=True)
+    if not out.file.isatty() or _natural_width(table) <= (out.width or _WIDTH):
+        Console(file=out.file, highlight=False, width=_WIDTH, no_color=out.no_color).print(table)
+        return
+    for line in _lines(table):
+        out.print(line, soft_wrap=True)
+
+
+def _natural_width(table: Table) -> int:
+    wide = Console(width=_WIDTH)
+    return wide.measure(table, options=wide.options.update(width=_WIDTH)).maximum
+
+
+def _lines(table: Table) -> Iterator[Text]:
+    """The title, and of each row its first cell and, below it, what the other columns say."""
+    if table.title:
+        yield _plain(table.title).copy()
+    first, *others = table.columns
+    for i, name in enumerate(first.cells):
+        yield _plain(name)
+        for column in others:
+            cell = list(column.cells)[i]
+            heading = str(column.header).replace("\n", " ") if table.show_header else ""
+            if _plain(cell).plain:
+                yield Text(" ".join(filter(None, ["", heading, _plain(cell).plain])))
+
+
+def _plain(cell: Any) -> Text:
+    return cell if isinstance(cell, Text) else Text.from_markup(str(cell))
+
+
+class Bar:
+    """A progress bar in a terminal, in one line that fits it; in a pipe it is not drawn.
+
+    It appears with the first `update`, when there is something to tell.
+    """
+
+    def __init__(self, out: Console) -> None:
+        self.is_drawn = out.file.isatty() and not out.is_dumb_terminal
+        self._console = out
+        self._live = Live(console=out, transient=True, auto_refresh=False)
+
+    def update(self, done: float, texts: Sequence[str]) -> None:
+        """Show the part that is done, from 0 to 1, and those texts there is room for.
+
+        Args:
+            texts: the most important ones first.
+        """
+        if self.is_drawn:
+            self._live.start()
+            self._live.update(bar_line(done, texts, self._console.width), refresh=True)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        self._live.stop()
+
+
+def bar_line(done: float, texts: Sequence[str], width: int) -> Text:
+    """A line of at most `width - 1` characters: the bar, if there is room, after the first text."""
+    fitting = [
+        list(texts[:count])
+        for count in range(len(texts), 0, -1)
+        if len("  ".join(texts[:count])) < width
+    ]
+    shown = fitting[0] if fitting else []
+    room = min(_BAR, width - 1 - len("  ".join([*shown, ""])))
+    if shown and room >= _LEAST_BAR:
+        filled = round(done * room)
+        shown.insert(1, "━" * filled + " " * (room - filled))
+    return Text("  ".join(shown), no_wrap=True)
 
 
 def _can_write(encoding: str) -> bool:

@@ -4,8 +4,6 @@ import contextlib
 import os
 from pathlib import Path
 
-import jax
-
 _LEAST_SECONDS = 0.5  # what compiles sooner is not worth a file
 
 
@@ -24,6 +22,8 @@ def use_compilation_cache() -> None:
 
     It does nothing where JAX has a folder for them already, as by `JAX_COMPILATION_CACHE_DIR`.
     """
+    import jax  # it takes a second, which whoever asks for the folder should not have to wait for
+
     cache = folder()
     if cache is not None and jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))

@@ -6,7 +6,9 @@ import hashlib
 import json
 import warnings
 from collections.abc import Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -69,6 +71,8 @@ class Checkpoints:
             read_only=read_only,
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._thread = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -80,21 +84,37 @@ class Checkpoints:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._manager.close()
+            try:
+                with self._thread:
+                    self._finish_save()
+            finally:
+                self._manager.close()
+        except CheckpointError:
+            if error is None:
+                raise
         except Exception as failure:
             if error is None:
                 raise self._cannot_write(failure) from failure
 
     def save(self, step: int, state: Any, details: dict[str, Any], best: bool = False) -> None:
-        """Save a pytree of arrays as `step`; it returns before the files are written.
+        """Save a pytree of NumPy arrays as `step`; it returns before the files are written.
 
         Args:
+            state: not to be changed until then.
             details: kept with the state; anything that JSON can hold.
             best: keep this one when later ones push it out, until another is best.
 
         Raises:
             CheckpointError: this or the save before could not be written.
         """
+        self._finish_save()
+        work = partial(self._save, step, state, details, best)
+        if jax.process_count() > 1:  # there all processes wait for each other
+            work()
+        else:
+            self._saving = self._thread.submit(work)
+
+    def _save(self, step: int, state: Any, details: dict[str, Any], best: bool) -> None:
         if best:
             self._kept.best = step
         try:
@@ -110,8 +130,15 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore have many kinds
             raise self._cannot_write(error) from error
 
+    def _finish_save(self) -> None:
+        """Until Orbax has the state that was given to `save`; raises what went wrong there."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
+
     def steps(self) -> list[int]:
         """The steps there are, ascending."""
+        self._finish_save()
         return sorted(self._manager.all_steps())
 
     def wait(self) -> None:
@@ -120,6 +147,7 @@ class Checkpoints:
         Raises:
             CheckpointError: it could not be written.
         """
+        self._finish_save()
         try:
             self._manager.wait_until_finished()
         except Exception as error:

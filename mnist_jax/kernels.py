@@ -6,6 +6,7 @@ kept in `~/.cache/mnist_jax`. That is tried on Linux and macOS, x86-64 and ARM; 
 a compiler, or with `MNIST_JAX_KERNELS=off` in the environment, `layers.py` does the same in JAX.
 """
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -13,13 +14,14 @@ import hashlib
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,9 +85,13 @@ def available() -> bool:
     Each works on one core of a CPU, so the other cores are to be JAX devices of their own. With
     `MNIST_JAX_KERNELS=off` in the environment there are none from then on.
     """
+    return _are_of_use() and load()
+
+
+def _are_of_use() -> bool:
     switched_off = os.environ.get("MNIST_JAX_KERNELS", "").lower() == "off"
     on_cores = platforms.likely() == "cpu" and parallel.each_core_is_a_device()
-    return on_cores and not switched_off and load()
+    return on_cores and not switched_off
 
 
 def conv_pool_relu(images: Array, kernel: Array, bias: Array, padding: str) -> tuple[Array, Array]:
@@ -148,6 +154,36 @@ def _pad(kernel: Array, padding: str) -> np.int64:
     return np.int64(kernel.shape[0] // 2 if padding == "SAME" else 0)
 
 
+class _Build(NamedTuple):
+    """A compiler at work."""
+
+    process: subprocess.Popen[str]
+    folder: tempfile.TemporaryDirectory[str]
+    unfinished: Path  # the file that it writes
+
+
+_builds: dict[Path, _Build] = {}  # those that `_library` has not waited for yet
+
+
+def start_building() -> bool:
+    """Begin to build the kernels, where they are of use and there are none yet.
+
+    Other things can go on meanwhile; `load` waits for it.
+
+    Returns:
+        Whether they are being built.
+    """
+    folder = cache.folder()
+    if folder is None or not _is_supported() or not _are_of_use():
+        return False
+    library = folder / _name()
+    if library in _builds or library.exists():
+        return library in _builds
+    with contextlib.suppress(OSError):  # `load` tries again, and says what is wrong
+        _builds[library] = _start_compiler(library)
+    return library in _builds
+
+
 @functools.cache
 def load() -> bool:
     """Build the kernels if need be, and register them with XLA; whether that worked.
@@ -155,7 +191,7 @@ def load() -> bool:
     Warns:
         KernelWarning: there is no compiler, or what it made cannot be used.
     """
-    if sys.platform not in ("linux", "darwin") or not (_ARM or _MACHINE == "x86_64"):
+    if not _is_supported():
         return False
     try:
         library = _library()
@@ -170,22 +206,63 @@ def load() -> bool:
     return True
 
 
+def _is_supported() -> bool:
+    return sys.platform in ("linux", "darwin") and (_ARM or _MACHINE == "x86_64")
+
+
+def _name() -> str:
+    """Of the file for this code and processor."""
+    what = (_SOURCE.read_text(), _FLAGS, jaxlib.__version__, platform.libc_ver(), _processor())
+    return f"kernels-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.so"
+
+
 def _library() -> ctypes.CDLL:
     """The kernels that an earlier process built for the same code and processor, or new ones."""
-    what = (_SOURCE.read_text(), _FLAGS, jaxlib.__version__, platform.libc_ver(), _processor())
-    name = f"kernels-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.so"
     # Where there can be no folder for later processes too, one for this process.
     where = cache.folder() or Path(tempfile.mkdtemp(prefix="mnist_jax-"))
-    if (where / name).exists():
+    library = where / _name()
+    if library.exists():
         with contextlib.suppress(OSError):  # it is damaged, or of another system
-            return ctypes.CDLL(str(where / name))
-    with tempfile.TemporaryDirectory(dir=where) as folder:
-        built = Path(folder) / name
-        compiler = shlex.split(os.environ.get("CXX", "c++"))
-        command = [*compiler, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", str(built)]
-        subprocess.run(command, check=True, capture_output=True, text=True)
+            return ctypes.CDLL(str(library))
+    build = _builds.pop(library, None) or _start_compiler(library)
+    with build.folder:
+        _, errors = build.process.communicate()
+        if code := build.process.returncode:
+            raise subprocess.CalledProcessError(code, build.process.args, stderr=errors)
         # Several processes may build at once: each puts the whole file there in one move.
-        return ctypes.CDLL(str(built.replace(where / name)))
+        return ctypes.CDLL(str(build.unfinished.replace(library)))
+
+
+def _start_compiler(library: Path) -> _Build:
+    """Start what makes the library; it ends with this process.
+
+    Raises:
+        OSError: there is no compiler, or the library's folder cannot be written.
+    """
+    folder = tempfile.TemporaryDirectory(dir=library.parent)
+    unfinished = Path(folder.name) / library.name
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    command = [*compiler, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(_SOURCE)]
+    try:
+        process = subprocess.Popen(
+            [*command, "-o", str(unfinished)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that the processes it starts can be ended too
+        )
+    except OSError:
+        folder.cleanup()
+        raise
+    atexit.register(_end, process)
+    return _Build(process, folder, unfinished)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 def _processor() -> str:

@@ -305,7 +305,9 @@ class Dense(nn.Module):
         shape = (inputs.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        return matmul(inputs, kernel.astype(inputs.dtype)) + bias.astype(inputs.dtype)
+        # While variables are made only the shape counts, and the kernels may not be built yet.
+        product = jnp.matmul if self.is_initializing() else matmul
+        return product(inputs, kernel.astype(inputs.dtype)) + bias.astype(inputs.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

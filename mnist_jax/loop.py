@@ -9,15 +9,17 @@ from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 import flax.linen as nn
+import jax
 import numpy as np
 import optax
+from jax import Array
 
 from mnist_jax import data, parallel
 from mnist_jax.augment import Augment
 from mnist_jax.parallel import Layout
 from mnist_jax.training import TrainState, epoch_batches, steps_per_epoch
 
-_CHUNK = {"cpu": 10}  # steps a dispatch: about a second of work
+_CHUNK = 10  # steps a dispatch on a CPU: about a second of work
 _CHUNK_ACCELERATOR = 110
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -29,13 +31,24 @@ class NonFiniteLoss(FloatingPointError):
 class Chunk(NamedTuple):
     """What a few steps did."""
 
-    state: Any  # a TrainState on the devices; used up when the next chunk begins
+    # A TrainState on the devices, used up when the next chunk begins; None where that has begun.
+    state: Any
     epoch: int  # from 1
     steps_done: int  # of this epoch
     steps: int  # in an epoch
     losses: np.ndarray  # float32 [members, steps of this chunk]
     seconds: float
     compile_seconds: float  # of the whole training, before its first chunk
+
+
+class _Begun(NamedTuple):
+    """A chunk that the devices work on."""
+
+    state: TrainState
+    losses: Array  # on the devices
+    epoch: int
+    steps_done: int
+    since: float
 
 
 def _raise(signal_number: int) -> NoReturn:
@@ -103,8 +116,9 @@ def train(
     augment: Augment | None = None,
     image_weights: np.ndarray | None = None,
     done: tuple[int, int] = (0, 0),
+    is_wanted: Callable[[int, int], bool] | None = None,
 ) -> Iterator[Chunk]:
-    """Train all members, yielding after each chunk of steps.
+    """Compile the training of all members; the iterator trains them, a chunk of steps at a time.
 
     Args:
         layout: from `parallel.plan`.
@@ -120,6 +134,9 @@ def train(
             images' weighted losses, divided by `batch_size`. Default 1.
         done: whole epochs, and steps of the next one, that `state` has behind it. A run that goes
             on from the end of one of its own chunks ends with the bits it would have had.
+        is_wanted: whether the state is wanted after a chunk, by its epoch and the steps done in it;
+            default after each. Where it is not, the next chunk begins before what this one did is
+            looked at, so that the devices do not wait for whoever does that.
 
     Raises:
         TypeError, ValueError: images or labels that `data.check` refuses, a batch size below 1 or
@@ -143,9 +160,9 @@ def train(
     steps = steps_per_epoch(len(images), batch_size)
     epochs_done, steps_done = done
     if epochs_done >= epochs:
-        return
-    longest = _CHUNK.get(layout.devices[0].platform, _CHUNK_ACCELERATOR)
-    whole = chunk_lengths(steps, longest)
+        return iter(())
+    on_cpu = layout.devices[0].platform == "cpu"
+    whole = chunk_lengths(steps, _CHUNK if on_cpu else _CHUNK_ACCELERATOR)
     first = cut(steps - steps_done, whole[0])
     started = time.perf_counter()
     run = {
@@ -165,19 +182,75 @@ def train(
         for length in {*first, *(whole if epochs - epochs_done > 1 else [])}
     }
     compile_seconds = time.perf_counter() - started
-    for epoch in range(epochs_done + 1, epochs + 1):
-        batches = _batches(
+
+    pieces = _pieces(
+        [first, *[whole] * (epochs - epochs_done - 1)],
+        done,
+        lambda epoch: _batches(
             data_seed, epoch, len(images), batch_size, seeds if own_shuffles else None
-        )
-        for length in first if epoch == epochs_done + 1 else whole:
-            started = time.perf_counter()
+        ),
+    )
+
+    def begin_next(state: TrainState) -> _Begun | None:
+        piece = next(pieces, None)
+        if piece is None:
+            return None
+        since = time.perf_counter()
+        length = piece.batches.shape[-2]
+        new, losses = run[length](state, *on_devices, piece.batches)
+        return _Begun(new, losses, piece.epoch, piece.steps_done, since)
+
+    def chunks() -> Iterator[Chunk]:
+        begun, looked_at = begin_next(state), 0.0
+        while begun:
+            if on_cpu:  # a signal need not wait for a chunk that has hardly begun
+                jax.block_until_ready(begun.losses)
+            wanted = is_wanted is None or is_wanted(begun.epoch, begun.steps_done)
+            following = None if wanted else begin_next(begun.state)
+            losses = parallel.gather(layout, begun.losses)
+            before, looked_at = looked_at, time.perf_counter()
+            _check_finite(losses, seeds, begun.epoch, begun.steps_done - losses.shape[1])
+            yield Chunk(
+                begun.state if following is None else None,
+                begun.epoch,
+                begun.steps_done,
+                steps,
+                losses,
+                looked_at - max(begun.since, before),
+                compile_seconds,
+            )
+            begun = following or begin_next(begun.state)
+
+    return chunks()
+
+
+class _Piece(NamedTuple):
+    """The batches of a chunk."""
+
+    epoch: int
+    steps_done: int  # of it, after this
+    batches: np.ndarray  # int32 [..., steps, batch]
+
+
+def _pieces(
+    lengths: Sequence[Sequence[int]],
+    done: tuple[int, int],
+    batches_of: Callable[[int], np.ndarray],
+) -> Iterator[_Piece]:
+    """All chunks to come, epoch by epoch.
+
+    Args:
+        lengths: of the chunks of each epoch, in steps.
+        done: whole epochs, and steps of the next one.
+        batches_of: an epoch's batches.
+    """
+    epochs_done, steps_done = done
+    for epoch, chunks in enumerate(lengths, start=epochs_done + 1):
+        batches = batches_of(epoch)
+        for length in chunks:
             part = batches[..., steps_done : steps_done + length, :]
-            state, on_device_losses = run[length](state, *on_devices, part)
-            losses = parallel.gather(layout, on_device_losses)
-            seconds = time.perf_counter() - started
-            _check_finite(losses, seeds, epoch, steps_done)
             steps_done += length
-            yield Chunk(state, epoch, steps_done, steps, losses, seconds, compile_seconds)
+            yield _Piece(epoch, steps_done, part)
         steps_done = 0
 
 

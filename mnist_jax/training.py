@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from mnist_jax import keys
 from mnist_jax.augment import Augment
 from mnist_jax.handwriting import NO_CLASS
 
@@ -164,7 +165,7 @@ def init_state(
     image_shape: tuple[int, ...] = (28, 28, 1),
 ) -> TrainState:
     """One member's state before its first step; `seed` is an integer scalar."""
-    init_key, _ = jax.random.split(jax.random.key(seed))
+    init_key, _ = jax.random.split(keys.key(seed))
     params = network.init(init_key, jnp.zeros((1, *image_shape), jnp.float32))["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 

@@ -152,7 +152,7 @@ def test_a_full_disk_does_not_hide_the_tables(tmp_path, digits, capsys, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(records, "_write", full)
-    assert evaluate.main([str(workdir)]) == evaluate.FAILED
+    assert evaluate.main([str(workdir)]) == cli.FAILED
     captured = capsys.readouterr()
     assert "accuracy" in captured.out and len(captured.err.splitlines()) == 2
     assert "No space left" in captured.err

@@ -1,8 +1,8 @@
 """The C++ kernels against XLA and NumPy; how they are built, and done without."""
 
 import os
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import flax.linen as nn
@@ -351,11 +351,11 @@ def builds(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calls = []
 
-    def compile_(command, **_):
+    def compile_(command, start=subprocess.Popen, **options):
         calls.append(command)
-        shutil.copy(ready, command[-1])
+        return start(["cp", ready, command[-1]], **options)
 
-    monkeypatch.setattr(subprocess, "run", compile_)
+    monkeypatch.setattr(subprocess, "Popen", compile_)
     return calls
 
 
@@ -413,3 +413,43 @@ def test_without_a_compiler_a_warning_says_why(monkeypatch, tmp_path, compiler, 
     with pytest.warns(kernels.KernelWarning, match=f"more slowly: .*{reason}"):
         assert not kernels.load.__wrapped__()
     assert not list((tmp_path / "mnist_jax").iterdir())
+
+
+@needs_kernels
+def test_built_beside_other_things(builds, tmp_path):
+    assert kernels.start_building() and kernels.start_building() and len(builds) == 1
+    assert kernels._library()._name.startswith(str(tmp_path)) and len(builds) == 1
+    assert not kernels.start_building()
+    assert [file.suffix for file in (tmp_path / "mnist_jax").iterdir()] == [".so"]
+
+
+@needs_kernels
+def test_a_compiler_at_work_ends_with_its_process(tmp_path):
+    """Nothing is left of it, neither the compiler nor its files."""
+    compiler = tmp_path / "slow"
+    compiler.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/number\nsleep 600\n")
+    compiler.chmod(0o755)
+    code = (
+        "import os, time; from mnist_jax import kernels, parallel; parallel.use_cpu_cores()\n"
+        f"kernels.start_building()\nwhile not os.path.exists('{tmp_path}/number'): time.sleep(0.01)"
+    )
+    environment = os.environ | {"CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "number").read_text()), 0)
+    assert not list((tmp_path / "cache" / "mnist_jax").iterdir())
+
+
+@needs_kernels
+@pytest.mark.parametrize("switch", ["off", "compiler"])
+def test_nothing_is_begun_without_a_use_or_a_compiler(switch, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    name, value = {"off": ("MNIST_JAX_KERNELS", "off"), "compiler": ("CXX", "no-such")}[switch]
+    monkeypatch.setenv(name, value)
+    assert not kernels.start_building() and not list(tmp_path.glob("mnist_jax/*"))
+
+
+def test_initial_values_do_not_wait_for_the_kernels(monkeypatch):
+    monkeypatch.setattr(kernels, "load", lambda: pytest.fail("waited for"))
+    for name in models.NAMES:
+        jax.eval_shape(models.create(name).init, jax.random.key(0), jnp.zeros((100, 28, 28, 1)))

@@ -26,7 +26,7 @@ def test_chunk_lengths():
     assert loop.chunk_lengths(14, 10) == [7, 7]
 
 
-def start(learning_rate=0.01, batch_size=10, epochs=2, n=130, seeds=(0, 7)):
+def start(learning_rate=0.01, batch_size=10, epochs=2, n=130, seeds=(0, 7), **options):
     layout = parallel.plan(len(seeds), some_devices(2))
     network, optimizer = Tiny(), training.make_optimizer(learning_rate, 100)
     state = parallel.init(layout, network, optimizer, seeds)
@@ -41,6 +41,7 @@ def start(learning_rate=0.01, batch_size=10, epochs=2, n=130, seeds=(0, 7)):
         labels,
         batch_size=batch_size,
         epochs=epochs,
+        **options,
     )
 
 
@@ -100,3 +101,75 @@ def test_interrupts_in_another_thread_are_none():
     thread.start()
     thread.join()
     assert found == [[]]
+
+
+def test_chunks_that_nobody_looks_at_are_the_same_training():
+    asked = []
+
+    def is_wanted(epoch, steps_done):
+        asked.append((epoch, steps_done))
+        return steps_done == 13
+
+    one_by_one, ahead = list(start()), list(start(is_wanted=is_wanted))
+    assert asked == [(c.epoch, c.steps_done) for c in one_by_one]
+    assert [c.state is not None for c in ahead] == [False, True, False, True]
+    for a, b in zip(one_by_one, ahead, strict=True):
+        np.testing.assert_array_equal(a.losses, b.losses)
+        assert a[1:4] == b[1:4]
+    jax.tree.map(np.testing.assert_array_equal, one_by_one[-1].state, ahead[-1].state)
+
+
+def test_the_last_state_is_always_there():
+    assert [c.state is None for c in start(is_wanted=lambda *_: False)] == [True, True, True, False]
+
+
+def test_a_wanted_state_is_that_of_its_chunk():
+    """Also while the chunk before it was passed over."""
+    states = [
+        jax.tree.map(np.array, c.state)
+        for c in start(is_wanted=lambda epoch, steps_done: (epoch, steps_done) == (2, 10))
+        if c.state is not None
+    ]
+    steps = [np.unique(state.step).tolist() for state in states]
+    assert steps == [[23], [26]]
+
+
+def test_a_loss_that_is_not_finite_is_named_where_nobody_looks():
+    with pytest.raises(loop.NonFiniteLoss, match=r"in epoch 1, step \d+, member"):
+        list(start(learning_rate=1e30, is_wanted=lambda *_: False))
+
+
+def test_the_next_chunk_has_begun_before_this_one_is_looked_at(monkeypatch):
+    happened = []
+    compile_train, gather = parallel.compile_train, parallel.gather
+
+    def compile_and_note(*args):
+        run = compile_train(*args)
+
+        def train(*args):
+            happened.append("begun")
+            return run(*args)
+
+        return train
+
+    def gather_and_note(*args):
+        happened.append("looked at")
+        return gather(*args)
+
+    monkeypatch.setattr(parallel, "compile_train", compile_and_note)
+    monkeypatch.setattr(parallel, "gather", gather_and_note)
+    chunks = start(is_wanted=lambda epoch, steps_done: steps_done == 13)
+    for _ in chunks:
+        happened.append("given")
+    unseen, wanted = ["begun", "looked at", "given"], ["looked at", "given"]
+    assert happened == 2 * ["begun", *unseen, *wanted]
+
+
+def test_seconds_are_those_that_pass(monkeypatch):
+    """Each second belongs to one chunk at most, whoever waits for what."""
+    now = iter(range(1000))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(now)))
+    began = next(now)
+    chunks = list(start(is_wanted=lambda epoch, steps_done: steps_done == 13))
+    assert all(c.seconds > 0 for c in chunks)
+    assert sum(c.seconds for c in chunks) + chunks[0].compile_seconds < next(now) - began

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import cli, config, display, run, trained
+from experiments import cli, clock, config, display, run, trained, trainer
 from experiments.config import Config
 from mnist_jax import metrics, parallel
 from tests.test_data import write_digits
@@ -99,6 +101,8 @@ def test_results(two_members):
     assert results["epochs"] == 2 and results["dataset"]["name"] == "mnist"
     assert results["devices"]["count"] >= 1 and "jax" in results["versions"]
     assert "git_commit" in results
+    for scores in (*results["members"], results["ensemble"]):  # of 100 images
+        assert scores["test_accuracy"] == round(scores["test_accuracy"], 2)
     assert json.loads((workdir / "config.json").read_text()) == results["config"]
     assert results["config"]["members"] == 2 and results["config"]["epochs"] == 2
 
@@ -110,7 +114,92 @@ def test_metrics_and_tensorboard(two_members):
     assert len(lines[0]["member_costs"]) == len(lines[0]["members"]) == 2
     assert lines[0]["cost"] == pytest.approx(np.mean(lines[0]["member_costs"]))
     (events,) = (workdir / "tensorboard").iterdir()
-    assert b"validation_accuracy" in events.read_bytes()
+    for tag in ("validation_accuracy", "learning_rate", "images_per_second", "train_seconds"):
+        assert tag.encode() in events.read_bytes()
+    assert [line["learning_rate"] for line in lines] == [0.01, 0.01]
+    assert 0 < lines[0]["train_seconds"] < lines[1]["train_seconds"]
+    assert all(line["images_per_second"] > 0 for line in lines)
+    for scores in lines[0]["members"]:
+        assert scores["validation_accuracy"] == round(scores["validation_accuracy"], 2)
+
+
+def test_what_a_run_says_first_and_last(two_members):
+    workdir, output = two_members
+    lines = output.splitlines()
+    assert re.fullmatch(r"mnist_jax \S+: importing JAX \.\.\. \d+\.\d s", lines[0])
+    waits = ["Reading the data", "Making the initial values", "Compiling", "Predicting 100 test"]
+    for what in waits:
+        (line,) = [line for line in lines if line.startswith(what)]
+        assert re.search(r" \.\.\. \d+\.\d s$", line)
+    assert "s in all: imports" in output and f"All of it is in {workdir}. Next:" in output
+    folder = shlex.quote(str(workdir))
+    for line, name in zip(lines[-3:], ("evaluate", "report", "predict"), strict=True):
+        assert line.startswith(f"  python -m experiments.{name} {folder}")
+
+
+def test_all_seconds_are_accounted_for(two_members, digits, tmp_path):
+    workdir, _ = two_members
+    seconds = json.loads((workdir / "results.json").read_text())["seconds"]
+    assert list(seconds) == [*clock.PHASES, "other"]
+    for phase in ("imports", "data", "initial_values", "compiling", "training", "evaluation"):
+        assert seconds[phase] > 0
+    results = json.loads((workdir / "results.json").read_text())
+    assert seconds["compiling"] >= results["compile_seconds"]
+    started = time.perf_counter()
+    flags = ["--config", "simple", "--epochs", "1", "--workdir", str(tmp_path / "w")]
+    assert run.main(small(digits, *flags)) == 0
+    wall = time.perf_counter() - started
+    seconds = json.loads((tmp_path / "w" / "results.json").read_text())["seconds"]
+    assert sum(seconds.values()) == pytest.approx(wall, rel=0.2) and sum(seconds.values()) < wall
+
+
+def test_a_clock_gives_each_second_to_one_phase(monkeypatch):
+    now = 10.0
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now)
+    mine = clock.Clock(started=7.5)
+    with mine.during("training"):
+        now += 4
+        with mine.during("validation"):
+            now += 8
+        now += 16
+    now += 32
+    seconds = mine.seconds()
+    assert (seconds["training"], seconds["validation"], seconds["other"]) == (20, 8, 34.5)
+    assert sum(seconds.values()) == now - 7.5
+    assert clock.in_words(seconds) == "62.5 s in all: training 20.0, validation 8.0, other 34.5."
+
+
+def test_a_line_of_waiting_ends_also_where_it_fails(capsys):
+    with pytest.raises(ValueError), clock.Clock().waiting("data", "Reading"):
+        raise ValueError
+    assert capsys.readouterr().out == "Reading ... \n"
+
+
+def test_a_mistyped_command_does_not_wait_for_jax():
+    code = (
+        "import sys; from experiments import run\n"
+        "try: run.main(['--epoch', '3'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('jax', 'flax', 'optax', 'orbax') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n" and "--epochs" in done.stderr
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_tensorboard_does_not_import_pytorch(tmp_path, there):
+    """Where it is installed; what has imported it already keeps it."""
+    (tmp_path / "torch.py").write_text("class Tensor: pass")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{'import torch' if there else ''}\n"
+        "from experiments import board\n"
+        f"with board.summary_writer({str(tmp_path / 'board')!r}, True) as writer:\n"
+        "    writer.add_scalar('cost', 0.5, 1)\n"
+        f"assert ('torch' in sys.modules) == {there}; import torch; torch.Tensor()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    (events,) = (tmp_path / "board").iterdir()
+    assert b"cost" in events.read_bytes()
 
 
 def test_the_saved_state_gives_the_reported_accuracy(two_members, digits):
@@ -252,4 +341,4 @@ def test_draw():
     ],
 )
 def test_how_many_members_the_cores_are_told_of(flags, members):
-    assert run._side_by_side(cli.parse(flags)) == members
+    assert trainer._side_by_side(cli.parse(flags)) == members

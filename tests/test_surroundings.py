@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -14,11 +16,12 @@ import numpy as np
 import pytest
 from etils import epath
 
-from experiments import cli, config, evaluation, records, run, terminal
+from experiments import cli, config, evaluation, records, terminal, trainer
 from experiments.config import Config
 from mnist_jax import loop, metrics, training, uncertainty
 from tests import tiny
 from tests.test_data import write_digits
+from tests.test_resume import epochs_of
 
 
 @pytest.fixture
@@ -113,7 +116,7 @@ def test_commands_do_not_depend_on_the_surroundings(tmp_path):
     plain = os.environ | {"MNIST_JAX_KERNELS": "off", "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([*command, tmp_path / "left"], env=plain, **pipes) as process:
-        assert process.stdout.readline().startswith(b"1 x simple")
+        assert process.stdout.readline().startswith(b"mnist_jax ")
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
@@ -132,8 +135,7 @@ def test_commands_do_not_depend_on_the_surroundings(tmp_path):
     assert b"#" in done.stdout and f"evaluate {workdir}".encode() in done.stdout
     assert b"JAX_DISABLE_JIT" in done.stderr and len(done.stderr.splitlines()) == 1
     results = [
-        (json.loads((folder / "results.json").read_text())["members"])
-        + [(folder / "metrics.jsonl").read_text()]
+        (json.loads((folder / "results.json").read_text())["members"]) + epochs_of(folder)
         for folder in (tmp_path / "left", workdir)
     ]
     assert results[0] == results[1]
@@ -239,14 +241,14 @@ def test_a_terminal_that_closes(monkeypatch):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
     given = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
-    with loop.interrupts(run._leave_at_once, run._signals()) as received:
+    with loop.interrupts(trainer._leave_at_once, trainer._signals()) as received:
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGHUP)  # by the terminal and by its shell
         assert received[0] == signal.SIGHUP and not left
         signal.raise_signal(signal.SIGTERM)
         assert left == [128 + signal.SIGTERM]
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-    assert signal.SIGHUP not in run._signals()
+    assert signal.SIGHUP not in trainer._signals()
     signal.signal(signal.SIGHUP, given)
 
 
@@ -256,7 +258,37 @@ def test_descriptions_without_docstrings(monkeypatch):
     assert config.get("deep")[1].startswith("Three convolutions")
 
 
-def test_short_names_of_flags(capsys):
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("--lr", "Did you mean --learning-rate?"),
+        ("--LR", "Did you mean --learning-rate?"),
+        ("-lr", "Did you mean --learning-rate?"),
+        ("--lr=0.1", "Did you mean --learning-rate?"),
+        ("--rate", "Did you mean --learning-rate?"),
+        ("--learn", "Did you mean --learning-rate?"),
+        ("--wd", "Did you mean --weight-decay?"),
+        ("--bs", "Did you mean --batch-size?"),
+        ("--batch", "Did you mean --batch-size?"),
+        ("--epoch", "Did you mean --epochs?"),
+        ("deep", "Did you mean --config deep?"),
+        ("ensembel", "Did you mean --config ensemble?"),
+    ],
+)
+def test_a_word_that_is_no_flag(word, hint, capsys):
     with pytest.raises(SystemExit):
-        cli.parse(["--lr", "0.1"])
-    assert capsys.readouterr().err.splitlines()[1] == "Did you mean --learning-rate?"
+        cli.parse([word, "0.1"])
+    assert capsys.readouterr().err.splitlines()[1] == hint
+
+
+COMMANDS = ["run", "evaluate", "predict", "inspect", "report"]
+COMMANDS += [f"benchmarks.{name}" for name in ("run", "scaling", "gpu", "first_minute")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_tells_its_version(name, capsys):
+    command = import_module(f"experiments.{name}")
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"mnist_jax {version('mnist_jax')}\n"

@@ -81,7 +81,11 @@ def load(
         except DataUnavailable as error:
             if name != "auto":
                 raise
-            message = f"{str(error).splitlines()[0]} Using mnist5k, 5,000 digits of it, instead."
+            message = (
+                f"{str(error).splitlines()[0]} Using mnist5k, 5,000 digits of it, instead. "
+                "The folder of MNIST's files can be named by --data-dir (data_dir) or "
+                "MNIST_JAX_DATA."
+            )
             warnings.warn(message, FallbackWarning, stacklevel=2)
             dataset = _mnist5k(validation)
     return dataset if class_names is None else splitting.translate(dataset, class_names)

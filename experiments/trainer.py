@@ -1,0 +1,564 @@
+"""What `experiments.run` does once JAX is imported: train, evaluate, and write a workdir."""
+
+import dataclasses
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from functools import cache, partial
+from importlib import import_module
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+import jax
+import numpy as np
+import optax
+from etils import epath
+
+from experiments import cli, evaluation, progress, records, stacks
+from experiments.cli import FAILED, HELP, INTERRUPTED, Command
+from experiments.clock import Clock, in_words
+from experiments.config import Config
+from experiments.display import TrainingDisplay, draw
+from experiments.progress import Progress
+from experiments.stacks import Stack
+from mnist_jax import augment, data, ensemble, kernels, loop, metrics, parallel, training
+from mnist_jax.data import Dataset
+from mnist_jax.loop import Chunk
+from mnist_jax.training import TrainState
+
+TERMINATED = 128 + signal.SIGTERM
+_HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # Windows has none
+_Result = TypeVar("_Result")
+
+
+class Run(NamedTuple):
+    """What stays the same during a run."""
+
+    config: Config
+    kinds: dict[str, Stack]
+    optimizer: optax.GradientTransformation
+    dataset: Dataset
+    fingerprint: str  # the data set's
+    steps_per_epoch: int
+    workdir: epath.Path
+
+
+def train(command: Command, clock: Clock) -> int:
+    """Do what the command line asks for; returns the exit code, see `train_and_evaluate`.
+
+    Raises:
+        SystemExit: code 2, with an error of two lines on stderr, for what is wrong with it.
+    """
+    try:
+        with clock.during("imports"):
+            cli.use_compilation_cache()
+            parallel.use_cpu_cores(command.config.devices, _side_by_side(command))
+            _connect(command)
+            cli.check_devices()
+        run = _prepare(command, clock)
+    except (ValueError, RuntimeError, data.DataUnavailable) as error:
+        message, _, hint = str(error).partition("\n")
+        cli.fail(message, hint or HELP)
+    return train_and_evaluate(run, clock, command.force)
+
+
+def _side_by_side(command: Command) -> int:
+    """How many members the cores of this process train at the same time, each on one device."""
+    one_kind, *others = command.config.kinds
+    if others or command.config.data_parallel or command.coordinator:
+        return 1
+    return len(one_kind.seeds)
+
+
+def _connect(command: Command) -> None:
+    """Join the other processes where there are some; only the first one prints."""
+    if command.coordinator is None:
+        if command.num_processes is not None or command.process_id is not None:
+            raise ValueError("--num-processes and --process-id need --coordinator.")
+        return
+    if command.workdir is None:
+        raise ValueError("--workdir is needed with --coordinator: one folder for all processes.")
+    coordinator = None if command.coordinator == "auto" else command.coordinator
+    parallel.connect(coordinator, command.num_processes, command.process_id)
+    if not parallel.is_lead():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+
+
+def _prepare(command: Command, clock: Clock) -> Run:
+    """Check everything that can be wrong; the workdir is made last."""
+    config = command.config
+    kinds = stacks.create(config, config.devices)  # what is wrong there is said before data are got
+    if _uses_kernels(config):
+        kernels.start_building()
+    # A run goes on with the classes that its networks have.
+    trained_on = records.read_dataset(command.workdir, config) if command.resume else None
+    reading = _beside(
+        lambda: data.load(
+            config.dataset,
+            config.data_dir,
+            validation=config.validation,
+            class_names=trained_on and trained_on.class_names,
+        )
+    )
+    with clock.during("imports"):
+        _import_writers()
+    with clock.waiting("data", "Reading the data"):
+        dataset = reading()
+        fingerprint = data.fingerprint(dataset)
+    if config.augment == "handwriting" and dataset.class_names != data.CLASS_NAMES["mnist"]:
+        raise ValueError(
+            f"--augment handwriting is for the digits 0 to 9, which {dataset.name} is not."
+        )
+    kinds = stacks.create(config, config.devices, len(dataset.class_names))
+    steps = training.steps_per_epoch(len(dataset.train.labels), config.batch_size)
+    optimizer = stacks.make_optimizer(config, config.epochs * steps)
+    workdir = command.workdir
+    if workdir is None:
+        begun = f"{datetime.now():%Y%m%d-%H%M%S}"
+        workdir = records.make_workdir(epath.Path("runs") / f"{command.name}-{begun}")
+    problem = None
+    if parallel.is_lead():
+        try:
+            records.open_workdir(workdir, config, command.resume)
+            if not command.resume:
+                records.write_dataset(workdir, dataset)
+        except ValueError as error:
+            problem = error
+    if parallel.agree(problem is not None):
+        raise problem or ValueError("Process 0 cannot use the workdir, and says why.")
+    return Run(config, kinds, optimizer, dataset, fingerprint, steps, workdir)
+
+
+def _import_writers() -> None:
+    """Import what only writes, for which there is time while the data are read."""
+    for name in ("experiments.board", "mnist_jax.checkpoints"):
+        import_module(name)
+
+
+def _beside(function: Callable[[], _Result]) -> Callable[[], _Result]:
+    """Begin a function in a thread; what is returned waits for it and gives what it gave or raised.
+
+    The thread ends with the process, also in the middle of a download.
+    """
+    outcome: list[Callable[[], _Result]] = []
+
+    def work() -> None:
+        try:
+            result = function()
+        except BaseException as error:
+            raised = error  # `error` is gone after this clause
+            outcome.append(lambda: _raise(raised))
+        else:
+            outcome.append(lambda: result)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+
+    def wait() -> _Result:
+        thread.join()
+        return outcome[0]()
+
+    return wait
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def _uses_kernels(config: Config) -> bool:
+    return config.precision != "bfloat16"
+
+
+def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
+    """Train, or go on training, evaluate, and write everything into the workdir.
+
+    Args:
+        force: go on although the data set is not the one the run began with.
+
+    Returns:
+        0; 1 when the loss became NaN or infinite, nothing more can be written or another process
+        was lost (the workdir keeps the last good state); 130 after SIGINT (what was trained is
+        saved and evaluated); 143 after SIGTERM, 129 after SIGHUP, as from a terminal that closes
+        (it is saved). A second signal ends the process at once.
+    """
+    from experiments.board import summary_writer
+    from mnist_jax.checkpoints import Checkpoints
+
+    folder = run.workdir / "checkpoints"
+    snapshots = stacks.snapshot_steps(run.config, run.steps_per_epoch)
+    print(_first_line(run), flush=True)
+    try:
+        with (
+            loop.interrupts(_leave_at_once, _signals()) as signals,
+            Checkpoints(folder, keep=snapshots) as checkpoints,
+            summary_writer(str(run.workdir / "tensorboard"), parallel.is_lead()) as board,
+        ):
+            states, before = _begin(run, clock, checkpoints, force)
+            states, now, compile_seconds, stop = _train(
+                run, clock, states, before, checkpoints, board, signals
+            )
+            if stop in (signal.SIGTERM, *_HANGUP):
+                print(f"Terminated: what is trained is saved. Go on with --resume {run.workdir}")
+                return 128 + stop
+            if stop:
+                print("Interrupted: what is trained is saved, and evaluated now.", flush=True)
+            if snapshots:
+                with clock.during("checkpoints"):
+                    checkpoints.wait()  # they are read for the evaluation
+            _evaluate(run, clock, states, now, compile_seconds)
+            _print_next(run.workdir, unfinished=bool(stop))
+            return INTERRUPTED if stop else 0
+    except loop.NonFiniteLoss as error:
+        _print_error(f"{error}", f"The last good state is in {folder}.")
+    except OSError as error:
+        _print_error(f"{error}", f"Go on with --resume {run.workdir}, once that is mended.")
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).partition("\n")[0]
+        _print_error(f"another process was lost: {reason}", f"Go on with --resume {run.workdir}")
+        os._exit(FAILED)  # a usual end would wait for the lost one
+    return FAILED
+
+
+def _signals() -> list[int]:
+    """What stops a training; SIGHUP where it is not ignored, as under nohup."""
+    heard = [number for number in _HANGUP if signal.getsignal(number) is not signal.SIG_IGN]
+    return [signal.SIGINT, signal.SIGTERM, *heard]
+
+
+def _leave_at_once(second_signal: int) -> None:
+    if second_signal not in _HANGUP:  # a closing terminal and its shell both send it
+        os._exit(128 + second_signal)
+
+
+def _begin(
+    run: Run, clock: Clock, checkpoints: Any, force: bool
+) -> tuple[dict[str, TrainState], Progress]:
+    """The states on the devices, and the progress, to go on from: saved ones or new ones."""
+    with clock.during("checkpoints"):
+        saved = checkpoints.restore(stacks.shapes(run.kinds, run.optimizer))
+    if saved is None:
+        with clock.waiting("initial_values", "Making the initial values"):
+            states = {
+                name: parallel.init(stack.layout, stack.network, run.optimizer, stack.seeds)
+                for name, stack in run.kinds.items()
+            }
+            jax.block_until_ready(states)
+        before = progress.start(len(run.config.seeds))
+        with clock.during("checkpoints"):
+            _save(run, checkpoints, states, before)
+        return states, before
+    before = Progress(**saved.details["progress"])
+    if before.epochs + (before.steps > 0) > run.config.epochs:
+        cli.fail(f"--epochs must be at least {before.epochs}, which are done already.", HELP)
+    if saved.details["fingerprint"] != run.fingerprint and not force:
+        cli.fail(
+            f"{run.dataset.name} ({run.dataset.source}) is not the data the run began with.",
+            "Add --force to go on with other data.",
+        )
+    print(f"Going on after epoch {before.epochs}, step {before.steps} of the next.", flush=True)
+    _print_jump(run, Config(**saved.details["config"]), saved.step)
+    if parallel.is_lead():
+        records.write_json(run.workdir / "config.json", dataclasses.asdict(run.config))
+    _write_metrics(run, before)
+    states = {
+        name: parallel.place(stack.layout, saved.state[name]) for name, stack in run.kinds.items()
+    }
+    return states, before
+
+
+def _print_jump(run: Run, then: Config, step: int) -> None:
+    """Say where the learning rate goes on when it is not where it would have been.
+
+    Args:
+        then: the config of the steps done so far.
+        step: how many they are.
+    """
+    n = len(run.dataset.train.labels)
+    rates = [
+        float(stacks.make_schedule(config, config.epochs * max(1, n // config.batch_size))(step))
+        for config in (then, run.config)
+    ]
+    before, after = rates
+    if before != after:
+        print(
+            f"The learning rate goes on at {after:.3g} ({run.config.schedule}, epochs: "
+            f"{run.config.epochs}), not at {before:.3g} ({then.schedule}, epochs: {then.epochs}).",
+            flush=True,
+        )
+
+
+def _train(
+    run: Run,
+    clock: Clock,
+    states: dict[str, TrainState],
+    now: Progress,
+    checkpoints: Any,
+    board: Any,
+    signals: Sequence[int],
+) -> tuple[dict[str, TrainState], Progress, float, int]:
+    """Train to the end or to a signal.
+
+    Returns:
+        The states, the progress, seconds of compilation, and the signal or 0.
+    """
+    compile_seconds, stop, saved_at = 0.0, 0, time.monotonic()
+    learning_rate = stacks.make_schedule(run.config, run.config.epochs * run.steps_per_epoch)
+    images_per_step = run.config.batch_size * len(run.config.seeds)
+    steps_done = now.epochs * run.steps_per_epoch + now.steps
+
+    @cache  # the loops of all networks are told the same
+    def is_wanted(epoch: int, steps_done: int) -> bool:
+        """Whether what is trained is looked at after a chunk: an epoch ends, a signal has come, or
+        a checkpoint is due."""
+        nonlocal stop
+        stop = parallel.agree(signals[0] if signals else 0)
+        due = parallel.agree(time.monotonic() - saved_at >= run.config.save_seconds)
+        return steps_done == run.steps_per_epoch or bool(stop or due)
+
+    chunks = _start(run, clock, states, now, is_wanted)
+    with TrainingDisplay(run.config.epochs, images_per_step, steps_done) as display:
+        while True:
+            with clock.during("training"):
+                chunk = next(chunks, None)
+            if chunk is None:
+                break
+            compile_seconds = chunk.compile_seconds
+            now = progress.advance(now, chunk, run.config.batch_size)
+            display.update(chunk)
+            if not is_wanted(chunk.epoch, chunk.steps_done):
+                continue
+            states = chunk.state
+            if chunk.steps_done == chunk.steps:
+                with clock.during("validation"):
+                    scores = _validate(run, states)
+                rate = evaluation.plain(float(learning_rate(progress.steps_done(now) - 1)))
+                now = progress.end_epoch(now, scores, rate)
+                _write_metrics(run, now)
+                for tag, value in records.scalars(now.history[-1]):
+                    board.add_scalar(tag, value, progress.steps_done(now))
+                display.print(_epoch_line(now.history[-1]))
+            with clock.during("checkpoints"):
+                _save(run, checkpoints, states, now)
+            saved_at = time.monotonic()
+            if stop:
+                break
+    return states, now, compile_seconds, stop
+
+
+def _start(
+    run: Run,
+    clock: Clock,
+    states: dict[str, TrainState],
+    now: Progress,
+    is_wanted: Callable[[int, int], bool],
+) -> Iterator[Chunk]:
+    """Compile what trains all networks side by side.
+
+    Returns:
+        Their chunks: the state is `{network: state}`, the losses are all members',
+        `[members, steps]`.
+    """
+    with_kernels = False
+    if _uses_kernels(run.config):
+        building = kernels.start_building()
+        what = "Building the C++ kernels, once, about 10 s"
+        with clock.waiting("kernels", what) if building else clock.during("kernels"):
+            with_kernels = kernels.available()
+    # Networks that take turns, and processes that wait for each other, go on chunk by chunk.
+    ahead = len(run.kinds) == 1 and jax.process_count() == 1
+    with clock.waiting("compiling", f"Compiling{', with C++ kernels' if with_kernels else ''}"):
+        by_network = [
+            loop.train(
+                stack.layout,
+                stack.network,
+                run.optimizer,
+                states[name],
+                stack.seeds,
+                *run.dataset.train,
+                batch_size=run.config.batch_size,
+                epochs=run.config.epochs,
+                data_seed=run.config.data_seed,
+                own_shuffles=run.config.shuffles == "own",
+                augment=augment.create(run.config.augment),
+                done=(now.epochs, now.steps),
+                is_wanted=is_wanted if ahead else None,
+            )
+            for name, stack in run.kinds.items()
+        ]
+    return (
+        chunks[0]._replace(
+            state=dict(zip(run.kinds, (chunk.state for chunk in chunks), strict=True)),
+            losses=np.concatenate([chunk.losses for chunk in chunks]),
+            seconds=sum(chunk.seconds for chunk in chunks),
+            compile_seconds=sum(chunk.compile_seconds for chunk in chunks),
+        )
+        for chunks in zip(*by_network, strict=True)
+    )
+
+
+def _save(run: Run, checkpoints: Any, states: dict[str, TrainState], now: Progress) -> None:
+    """Save everything that going on needs; an epoch's end may be the best so far."""
+    checkpoints.wait()  # both at once would take the memory of both
+    gathered = {
+        name: parallel.gather(stack.layout, states[name]) for name, stack in run.kinds.items()
+    }
+    details = {
+        "config": dataclasses.asdict(run.config),
+        "fingerprint": run.fingerprint,
+        "progress": now._asdict(),
+    }
+    checkpoints.save(progress.steps_done(now), gathered, details, best=progress.is_best(now))
+
+
+def _predict(run: Run, states: dict[str, TrainState], images: np.ndarray) -> np.ndarray:
+    """All members' logits, float32 `[members, n, classes]`."""
+    return np.concatenate(
+        [
+            stack.predict(training.evaluated_params(states[name]), images)
+            for name, stack in run.kinds.items()
+        ]
+    )
+
+
+def _validate(run: Run, states: dict[str, TrainState]) -> dict[str, Any]:
+    images, labels = run.dataset.validation
+    if not len(labels):
+        return {}
+    members = _describe_members(run.config)
+    return _scores("validation", members, _predict(run, states, images), labels)
+
+
+def _evaluate(
+    run: Run, clock: Clock, states: dict[str, TrainState], now: Progress, compile_seconds: float
+) -> None:
+    """Write and print the results on the test images: with snapshots, theirs."""
+    images, labels = run.dataset.test
+    members = _describe_members(run.config)
+    with clock.waiting("evaluation", f"Predicting {len(labels):,} test images"):
+        if run.config.snapshots > 1:
+            from experiments import trained
+
+            loaded = trained.load(run.workdir)
+            members = [member.describe() for member in loaded.members]
+            predict = loaded.predict
+        else:
+            predict = partial(_predict, run, states)
+        logits = predict(images)
+        unsure = None
+        if len(run.dataset.validation.labels):
+            validation, validation_labels = run.dataset.validation
+            unsure = evaluation.unsure(predict(validation), validation_labels)
+        scores = _scores("test", members, logits, labels)
+    seconds = clock.seconds()
+    layouts = {name: stack.layout for name, stack in run.kinds.items()}
+    results = (
+        records.describe(run.config, run.dataset)
+        | scores
+        | {
+            "epochs": now.epochs + now.steps / run.steps_per_epoch,
+            "train_seconds": round(now.train_seconds, 3),
+            "compile_seconds": round(compile_seconds, 3),
+            "images_per_second": round(now.images / now.train_seconds, 1),
+            "seconds": {phase: round(spent, 3) for phase, spent in seconds.items()},
+        }
+        | {"unsure": unsure}
+        | records.environment(layouts, kernels.available())
+    )
+    if parallel.is_lead():
+        records.write_json(run.workdir / "results.json", results)
+    _print_results(results, logits, run.dataset)
+
+
+def _describe_members(config: Config) -> list[dict[str, Any]]:
+    return [{"network": name, "seed": seed} for name, seeds in config.kinds for seed in seeds]
+
+
+def _write_metrics(run: Run, now: Progress) -> None:
+    if parallel.is_lead():
+        records.write_json_lines(run.workdir / "metrics.jsonl", now.history)
+
+
+def _scores(
+    split: str, members: list[dict[str, Any]], logits: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
+    """Accuracy and NLL of each member and of the ensemble, named after the split.
+
+    The ensemble's accuracy is that of summed logits, the lab's rule; its NLL that of the members'
+    mean probability.
+    """
+    accuracies, nlls = metrics.accuracy(logits, labels), metrics.nll(logits, labels)
+    rows = [
+        {
+            **member,
+            f"{split}_accuracy": evaluation.plain(accuracy),
+            f"{split}_nll": evaluation.plain(nll),
+        }
+        for member, accuracy, nll in zip(members, accuracies, nlls, strict=True)
+    ]
+    summed, mean = ensemble.sum_logits(logits), ensemble.mean_probability(logits)
+    together = {
+        f"{split}_accuracy": evaluation.plain(metrics.accuracy(summed, labels)),
+        f"{split}_nll": evaluation.plain(metrics.nll(mean, labels)),
+    }
+    return {"members": rows, "ensemble": together}
+
+
+def _first_line(run: Run) -> str:
+    members = " + ".join(f"{len(stack.seeds)} x {name}" for name, stack in run.kinds.items())
+    layouts = [stack.layout for stack in run.kinds.values()]
+    count = len({device for layout in layouts for device in layout.devices})
+    devices = f"{count} {layouts[0].devices[0].device_kind} device{'s' if count > 1 else ''}"
+    if len(layouts) == 1 and layouts[0].data > 1:
+        devices += f", {layouts[0].data} a member"
+    return (
+        f"{members} on {len(run.dataset.train.labels):,} images of {run.dataset.name} "
+        f"({run.dataset.source}), {devices}; into {run.workdir}"
+    )
+
+
+def _epoch_line(epoch: dict[str, Any]) -> str:
+    line = f"Epoch: {epoch['epoch']:04d} cost = {epoch['cost']:.9f}"
+    if "ensemble" in epoch:
+        line += f" validation accuracy = {epoch['ensemble']['validation_accuracy']:.4f}"
+    return line
+
+
+def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset) -> None:
+    if len(results["members"]) > 1:
+        for i, member in enumerate(results["members"]):
+            print(f"{i} Accuracy: {member['test_accuracy']:.4f}")
+        print(f"Ensemble accuracy: {results['ensemble']['test_accuracy']:.4f}")
+    else:
+        print(f"Accuracy: {results['ensemble']['test_accuracy']:.4f}")
+    random = np.random.default_rng(results["config"]["seed"])
+    digit = int(random.integers(len(dataset.test.labels)))
+    print(f"Label: {dataset.class_names[dataset.test.labels[digit]]}")
+    print(f"Prediction: {dataset.class_names[logits[:, digit].sum(axis=0).argmax()]}")
+    print(draw(dataset.test.images[digit]))
+    print(
+        f"Trained in {results['train_seconds']:.1f} s "
+        f"({results['images_per_second']:,.0f} images/s), "
+        f"compiled in {results['compile_seconds']:.1f} s."
+    )
+    print(in_words(results["seconds"]))
+
+
+def _print_next(workdir: epath.Path, unfinished: bool) -> None:
+    """Where everything is, and what can be done with it."""
+    folder = shlex.quote(str(workdir))
+    commands = [f"evaluate {folder}", f"report {folder}", f"predict {folder} IMAGE..."]
+    if unfinished:
+        commands.insert(0, f"run --resume {folder}")
+    print(f"All of it is in {workdir}. Next:")
+    for command in commands:
+        print(f"  python -m experiments.{command}")
+
+
+def _print_error(message: str, hint: str) -> None:
+    print(f"error: {message}\n{hint}", file=sys.stderr, flush=True)
