@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
