@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif name == "--version":
         print(f"mnist_jax {version('mnist_jax')}")
     else:
-        near = get_close_matches(name, COMMANDS, n=2, cutoff=0.5)
+        near = get_close_matches(name, COMMANDS, n=2)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(COMMANDS)}."
         print(f"error: {name!r} is no command.\n{hint}", file=sys.stderr)
         return 2

@@ -1,7 +1,6 @@
 """`python -m experiments.run`, as a user meets it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -27,7 +26,7 @@ def digits(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def this_process(monkeypatch):
-    """The tests have started JAX already, and keep no cache of compiled programs."""
+    """The tests have started JAX already, and have a cache of compiled programs."""
     monkeypatch.setattr(parallel, "use_cpu_cores", lambda *_: None)
     monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
 
@@ -47,7 +46,6 @@ def two_members(digits, tmp_path_factory):
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "cache")},
     )
     return workdir, done.stdout
 
@@ -151,7 +149,6 @@ def test_an_interrupt_saves_and_evaluates(digits, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")},
     )
     metrics = tmp_path / "w" / "metrics.jsonl"
     deadline = time.monotonic() + 120
