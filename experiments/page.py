@@ -13,7 +13,9 @@ h1, h2, h3, p, li { line-height: 1.2; overflow-wrap: anywhere; }
 p, li { line-height: 1.5; }
 h2 { border-top: 4px solid #222; margin-top: 3rem; padding-top: 1rem; }
 p { max-width: 46rem; }
-.scroll { overflow-x: auto; }
+nav ul { padding-left: 1.2rem; }
+nav li li { display: inline-block; margin-right: 1rem; }
+.scroll { margin: 1rem 0; overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid #ccc; padding: 0.35rem 0.6rem; text-align: right;
   vertical-align: bottom; white-space: nowrap; }
@@ -122,7 +124,7 @@ def table(
         words: columns of words, aligned left.
         colors: of a mark beside each row; none where there are none.
     """
-    marks = [f' style="border-color: {color}"' for color in colors] or [""] * len(rows)
+    marks = [f' style="border-left-color: {color}"' for color in colors] or [""] * len(rows)
     kinds = [' class="text"' if i in words else "" for i in range(len(head))]
     heads = "".join(
         f'<th scope="col"{kind}>{escape(cell)}</th>' for kind, cell in zip(kinds, head, strict=True)
