@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import trained
-from tests.test_resume import wait_for
+from tests.test_resume import PATIENCE, wait_for
 from tests.test_run import digits  # noqa: F401 (a fixture)
 
 # SGD, since Adam's first steps make a large difference of the rounding of a tiny gradient.
@@ -44,7 +44,7 @@ def alone(digits, tmp_path_factory):  # noqa: F811
     def run(members):
         folder = tmp_path_factory.mktemp("alone")
         (process,) = start(folder, digits, 1, 4, members, "--epochs", "2")
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=PATIENCE) == 0
         return folder / "run"
 
     return run
@@ -70,7 +70,7 @@ def test_the_same_networks_come_out(
 ):
     started = start(tmp_path, digits, processes, devices, members, "--epochs", "2")
     for i, process in enumerate(started):
-        assert process.wait(timeout=180) == 0, (tmp_path / f"err.{i}").read_text()
+        assert process.wait(timeout=PATIENCE) == 0, (tmp_path / f"err.{i}").read_text()
     one, several = alone(members), tmp_path / "run"
     for a, b in zip(trained.load(one).members, trained.load(several).members, strict=True):
         assert a.seed == b.seed
@@ -91,7 +91,7 @@ def test_a_lost_process_ends_the_others_and_the_run_can_go_on(
     first, second = start(tmp_path, digits, 2, 2, 2, "--epochs", "100000")
     wait_for(tmp_path / "run" / "metrics.jsonl", first)
     second.kill()
-    assert first.wait(timeout=60) == 1
+    assert first.wait(timeout=PATIENCE) == 1
     error = (tmp_path / "err.0").read_text()
     assert "error: another process was lost" in error and "--resume" in error
     epochs = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
