@@ -41,11 +41,16 @@ _ABOUT_TABLE = (
     "AURC is the mean error over all shares of images that it may refuse. All three: lower is "
     "better."
 )
-_KEY = (
+_KEY_OF_ENSEMBLES = (
     "Each run has a colour, in every picture. An unbroken line of it is the run's prediction as it "
     "is: the ensemble's mean probability, or the one network's; a dashed one that prediction after "
     "temperature scaling; pale lines are its members. Black lines are other ways to combine the "
     "members, grey ones what to compare with. Mistakes are vermilion."
+)
+_KEY_OF_NETWORKS = (
+    "Each run has a colour, in every picture. An unbroken line of it is the network's prediction "
+    "as it is, a dashed one that prediction after temperature scaling. Grey lines are what to "
+    "compare with. Mistakes are vermilion."
 )
 _DIFFERENT_DATA = (
     "These runs are tested on different images, so they are in a table for each: numbers of "
@@ -245,7 +250,8 @@ def _overview(groups: Sequence[Sequence[Run]], folder: epath.Path, prefix: str) 
             which = f"all-{number}-" if len(groups) > 1 else "all-"
             yield from _put(_together(group), folder, f"{prefix}{which}")
     yield page.paragraph(_ABOUT_TABLE)
-    yield page.paragraph(_KEY)
+    members = max(len(run.loaded.members) for run in itertools.chain(*groups))
+    yield page.paragraph(_KEY_OF_ENSEMBLES if members > 1 else _KEY_OF_NETWORKS)
 
 
 def by_data(runs: Sequence[Run]) -> list[list[Run]]:

@@ -234,6 +234,7 @@ def test_runs_on_different_data_are_apart(tmp_path, two_members, digits, monkeyp
     """And have one plot of their curves for those that can be compared, in the runs' colours."""
     drawn = []
     monkeypatch.setattr(plots, "to_png", lambda figure: drawn.append(figure) or b"")
+    (tmp_path / "letters").mkdir()
     letters = write_digits(tmp_path / "letters", 100, 50)
     config = dataclasses.replace(records.read_config(two_members), data_dir=str(letters))
     other = workdir_of(tmp_path / "other", config)
