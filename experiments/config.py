@@ -183,7 +183,10 @@ class Config:
     @property
     def network_options(self) -> dict[str, Any]:
         """The options of `models.create` that are set."""
-        options = {"dropout_rate": self.dropout, "conv_stddev": self.conv_stddev}
+        options: dict[str, Any] = {
+            "dropout_rate": self.dropout,
+            "conv_stddev": self.conv_stddev,
+        }
         options["dtype"] = jnp.bfloat16 if self.precision == "bfloat16" else None
         return {name: value for name, value in options.items() if value is not None}
 
