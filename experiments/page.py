@@ -5,37 +5,53 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+_NARROW = "screen and (max-width: 45rem)"  # a phone
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 0 auto;
-  max-width: 1080px; padding: 1rem; }
-h1, h2, h3 { line-height: 1.2; overflow-wrap: anywhere; }
-h2 { border-top: 2px solid #222; margin-top: 3rem; padding-top: 1rem; }
+  max-width: 76rem; padding: 1rem; }
+h1, h2, h3, p, li { line-height: 1.2; overflow-wrap: anywhere; }
+p, li { line-height: 1.5; }
+h2 { border-top: 4px solid #222; margin-top: 3rem; padding-top: 1rem; }
 p { max-width: 46rem; }
-.scroll { overflow-x: auto; }
+nav ul { padding-left: 1.2rem; }
+nav li li { display: inline-block; margin-right: 1rem; }
+.scroll { margin: 1rem 0; overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid #ccc; padding: 0.35rem 0.6rem; text-align: right;
   vertical-align: bottom; white-space: nowrap; }
 th:first-child, .text { text-align: left; }
 thead th { min-width: 4.2rem; white-space: normal; }
-td.text { min-width: 9rem; white-space: normal; }
-tbody th { font-weight: normal; }
+td.text { min-width: 8rem; white-space: normal; }
+tbody th { border-left: 0.5rem solid transparent; font-weight: normal; min-width: 8rem;
+  overflow-wrap: anywhere; white-space: normal; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
 figure { flex: 1 1 24rem; margin: 0; max-width: 32rem; min-width: 0; }
 figure.wide { flex-basis: 100%; max-width: 100%; }
 img { height: auto; width: 100%; }
-figure.wide img { max-width: 60rem; min-width: 44rem; }
+figure.wide img { max-width: 60rem; }
 figcaption { font-size: 0.9rem; max-width: 46rem; }
+@media NARROW {
+  figure { flex-basis: 100%; }
+  table, tbody, tr, td, tbody th { display: block; }
+  thead { display: none; }
+  tbody tr { margin-bottom: 1rem; }
+  tbody td, td.text { display: flex; gap: 1rem; justify-content: space-between; min-width: 0;
+    white-space: normal; }
+  tbody td:empty { display: none; }
+  td::before { color: #555; content: attr(data-head); text-align: left; }
+  tbody th { background: #eee; font-weight: bold; }
+}
 @media print {
   body { font-size: 11pt; max-width: none; }
   figure, tr { break-inside: avoid; }
   figure:not(.wide) { flex: 0 1 46%; }
   h2, h3 { break-after: avoid; }
-  figure.wide img { max-height: 20cm; min-width: 0; object-fit: contain; object-position: left; }
+  figure.wide img { max-height: 20cm; object-fit: contain; object-position: left; }
   .scroll { overflow: visible; }
   table { font-size: 7.5pt; }
   th, td { padding: 0.2rem 0.3rem; white-space: normal; }
 }
-"""
+""".replace("NARROW", _NARROW)
 
 
 class Picture(NamedTuple):
@@ -44,7 +60,15 @@ class Picture(NamedTuple):
     png: bytes
     alt: str  # for those who do not see it
     caption: str  # how to read it
-    wide: bool = False  # takes the whole width; scrolls on a narrow screen
+    narrow: bytes | None = None  # of a wide picture, what a narrow screen shows in its place
+
+
+class Entry(NamedTuple):
+    """A line of the list of contents."""
+
+    name: str  # of the heading it leads to
+    text: str
+    below: Sequence["Entry"] = ()
 
 
 def page(title: str, *parts: str) -> str:
@@ -57,9 +81,28 @@ def page(title: str, *parts: str) -> str:
     )
 
 
-def heading(text: str, level: int) -> str:
-    """A heading of level 2 or 3."""
-    return f"<h{level}>{escape(text)}</h{level}>"
+def heading(text: str, level: int, name: str, color: str | None = None) -> str:
+    """A heading of level 2 or 3.
+
+    Args:
+        name: of this place on the page, for the list of contents; one word.
+        color: of the line above it.
+    """
+    style = f' style="border-color: {color}"' if color else ""
+    return f'<h{level} id="{name}"{style}>{escape(text)}</h{level}>'
+
+
+def contents(entries: Sequence[Entry]) -> str:
+    """A list of links to headings."""
+    return f"<nav>\n{_entries(entries)}\n</nav>"
+
+
+def _entries(entries: Sequence[Entry]) -> str:
+    lines = (
+        f'<li><a href="#{name}">{escape(text)}</a>{_entries(below) if below else ""}</li>'
+        for name, text, below in entries
+    )
+    return "<ul>\n" + "\n".join(lines) + "\n</ul>"
 
 
 def paragraph(text: str) -> str:
@@ -67,23 +110,33 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = ()) -> str:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    words: Sequence[int] = (),
+    colors: Sequence[str] = (),
+) -> str:
     """A table; each row's first cell is its heading, the others are numbers, aligned right.
+
+    On a narrow screen each row is a list, a line a column.
 
     Args:
         words: columns of words, aligned left.
+        colors: of a mark beside each row; none where there are none.
     """
+    marks = [f' style="border-left-color: {color}"' for color in colors] or [""] * len(rows)
     kinds = [' class="text"' if i in words else "" for i in range(len(head))]
     heads = "".join(
         f'<th scope="col"{kind}>{escape(cell)}</th>' for kind, cell in zip(kinds, head, strict=True)
     )
     lines = [
-        f'<tr><th scope="row">{escape(first)}</th>'
+        f'<tr><th scope="row"{mark}>{escape(first)}</th>'
         + "".join(
-            f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds[1:], others, strict=True)
+            f'<td{kind} data-head="{escape(name)}">{escape(cell)}</td>'
+            for kind, name, cell in zip(kinds[1:], head[1:], others, strict=True)
         )
         + "</tr>"
-        for first, *others in rows
+        for mark, (first, *others) in zip(marks, rows, strict=True)
     ]
     return (
         f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n'
@@ -98,9 +151,14 @@ def pictures(shown: Sequence[Picture]) -> str:
 
 
 def _figure(picture: Picture) -> str:
-    source = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
-    image = f'<img src="{source}" alt="{escape(picture.alt)}">'
-    kind = ' class="wide"' if picture.wide else ""
-    if picture.wide:
-        image = f'<div class="scroll" tabindex="0">{image}</div>'
+    image = f'<img src="{_address(picture.png)}" alt="{escape(picture.alt)}">'
+    kind = ""
+    if picture.narrow is not None:
+        kind = ' class="wide"'
+        other = f'<source media="{_NARROW}" srcset="{_address(picture.narrow)}">'
+        image = f"<picture>{other}{image}</picture>"
     return f"<figure{kind}>{image}<figcaption>{escape(picture.caption)}</figcaption></figure>"
+
+
+def _address(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

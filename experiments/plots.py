@@ -1,7 +1,11 @@
 """The pictures of a report: results in, a matplotlib Figure out.
 
 Dictionaries are parts of `evaluation.json` and `metrics.jsonl`; logits are `[members, n, classes]`.
-The colours are Okabe and Ito's, which colour-blind readers tell apart; lines differ in style too.
+Each run has a colour. An unbroken line of it is the run's prediction as it is (the ensemble's mean
+probability, or the one network's), a dashed one that prediction after temperature scaling; pale
+lines are its members. Black lines are other rules of combining, grey ones what to compare with;
+vermilion is for mistakes. The colours are Okabe and Ito's, which colour-blind readers tell apart;
+lines differ in style too.
 """
 
 import textwrap
@@ -12,26 +16,30 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mnist_jax import ensemble, shifts
 
 BLACK, GREY = "#000000", "#767676"
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # blue, vermilion, bluish green
-SKY = "#56B4E9"
+VERMILION = "#D55E00"
+RUN_COLORS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # then they begin anew
 FEW = 10  # images in a bin
 MOST_MAPS = 32  # of a layer
-_RULES = {  # colour, line, marker
-    "mean_probability": (BLUE, "-", "o"),
-    "sum_logits": (ORANGE, "--", "s"),
-    "majority_vote": (GREEN, ":", "^"),
-}
-_ERRORS = LinearSegmentedColormap.from_list("errors", ["#FFFFFF", "#F6C9A0", ORANGE])
-_SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", ORANGE])
+_LINES = ("-", "--", ":", "-.")  # of runs that have the same colour
+_MARKERS = "osD^v"
+_OTHER_RULES = {"sum_logits": (BLACK, "--", "s"), "majority_vote": (BLACK, ":", "^")}
+_ERRORS = LinearSegmentedColormap.from_list("errors", ["#FFFFFF", "#F6C9A0", VERMILION])
+_SIGNED = LinearSegmentedColormap.from_list("signed", ["#542788", "#FFFFFF", "#8C510A"])
 _NARROW = (4.8, 3.6)  # inches; two side by side on a page
 _WIDE = 8.0
+_LONGEST_NAME = 48  # of a run in a legend
+
+
+def run_color(number: int) -> str:
+    """The colour of the run of that number, from 0."""
+    return RUN_COLORS[number % len(RUN_COLORS)]
 
 
 def to_png(figure: Figure) -> bytes:
@@ -41,15 +49,46 @@ def to_png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def cost(history: Sequence[dict[str, Any]]) -> Figure:
+def compare(curves: Sequence[tuple[str, int, Sequence[dict[str, Any]]]], metric: str) -> Figure:
+    """Curves of several runs by epoch: their training cost, or their validation accuracy or NLL.
+
+    Args:
+        curves: of each run its name, its number and its history.
+        metric: `"cost"`, `"accuracy"` or `"nll"`.
+    """
+    title, label = {
+        "cost": ("Training cost", "mean cross-entropy, nats"),
+        "accuracy": ("Validation accuracy", "accuracy, %"),
+        "nll": ("Validation NLL", "negative log-likelihood, nats"),
+    }[metric]
+    width, height = _NARROW
+    figure, axes = _plot(title, "epoch", label, (width, height + 0.2 * len(curves)))
+    for name, number, history in curves:
+        if metric == "cost":
+            values = [row["cost"] for row in history]
+        else:
+            scale = 100 if metric == "accuracy" else 1
+            values = [scale * row["ensemble"][f"validation_{metric}"] for row in history]
+        round_, place = divmod(number, len(RUN_COLORS))
+        style = _line(RUN_COLORS[place], _LINES[round_ % len(_LINES)], _MARKERS[place])
+        short = name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"
+        axes.plot([row["epoch"] for row in history], values, **style, label=short)
+    _legend(figure, axes, columns=1)
+    if metric != "accuracy":
+        _log_scale(axes)
+    _count_axis(axes)
+    return figure
+
+
+def cost(history: Sequence[dict[str, Any]], color: str = RUN_COLORS[0]) -> Figure:
     """The members' training cost by epoch."""
     title = f"Training cost: {history[-1]['cost']:.4f} at the end"
     figure, axes = _plot(title, "epoch", "mean cross-entropy, nats")
     epochs = [row["epoch"] for row in history]
     members = np.array([row["member_costs"] for row in history]).T
     if len(members) > 1:
-        _draw_members(axes, epochs, members)
-    axes.plot(epochs, [row["cost"] for row in history], **_line(BLACK, "-", "o"), label="mean")
+        _draw_members(axes, epochs, members, color)
+    axes.plot(epochs, [row["cost"] for row in history], **_line(color, "-", "o"), label="mean")
     if len(members) > 1:
         _legend(figure, axes)
     _log_scale(axes)
@@ -57,7 +96,9 @@ def cost(history: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def validation(history: Sequence[dict[str, Any]], metric: str) -> Figure:
+def validation(
+    history: Sequence[dict[str, Any]], metric: str, color: str = RUN_COLORS[0]
+) -> Figure:
     """Accuracy or NLL of members and ensemble on the validation images by epoch.
 
     Args:
@@ -73,18 +114,18 @@ def validation(history: Sequence[dict[str, Any]], metric: str) -> Figure:
     last = f"accuracy: {together[-1]:.2f} %" if share else f"NLL: {together[-1]:.4f}"
     figure, axes = _plot(f"Validation {last} at the end", "epoch", label)
     if len(members) > 1:
-        _draw_members(axes, epochs, members)
-        axes.plot(epochs, together, **_line(BLUE, "-", "o"), label="ensemble")
+        _draw_members(axes, epochs, members, color)
+        axes.plot(epochs, together, **_line(color, "-", "o"), label="ensemble")
         _legend(figure, axes)
     else:
-        axes.plot(epochs, together, **_line(BLUE, "-", "o"))
+        axes.plot(epochs, together, **_line(color, "-", "o"))
     if not share:
         _log_scale(axes)
     _count_axis(axes)
     return figure
 
 
-def sizes(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
+def sizes(rows: Sequence[dict[str, Any]], metric: str, color: str = RUN_COLORS[0]) -> Figure:
     """Accuracy or NLL of ensembles of 1, 2, ... of the members, with the spread over subsets.
 
     Args:
@@ -98,21 +139,21 @@ def sizes(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
     title = f"One member: {'' if share else 'NLL '}{one}; all {len(rows)}: {everyone}"
     label = "test accuracy, %" if share else "test negative log-likelihood, nats"
     figure, axes = _plot(title, "members that take part", label)
-    rules = [rule for rule in _RULES if share or rule != "majority_vote"]
-    for i, rule in enumerate(rules):
+    rules = _rules(color)
+    if not share:
+        del rules["majority_vote"]
+    for i, (rule, style) in enumerate(rules.items()):
         x = np.array([row["size"] for row in rows]) + 0.08 * (i - (len(rules) - 1) / 2)
         mean, std = (
             scale * np.array([row[rule][metric][part] for row in rows]) for part in ("mean", "std")
         )
-        axes.errorbar(
-            x, mean, std, **_line(*_RULES[rule]), elinewidth=1, capsize=3, label=_words(rule)
-        )
+        axes.errorbar(x, mean, std, **_line(*style), elinewidth=1, capsize=3, label=_words(rule))
     _legend(figure, axes)
     _count_axis(axes)
     return figure
 
 
-def reliability(curves: dict[str, Any]) -> Figure:
+def reliability(curves: dict[str, Any], color: str = RUN_COLORS[0]) -> Figure:
     """Accuracy by confidence, and how many images there are of each, before and after scaling.
 
     Args:
@@ -123,8 +164,11 @@ def reliability(curves: dict[str, Any]) -> Figure:
     _style(axes, "Is it right as often as it says?", "", "accuracy, %")
     _style(counts, "", "confidence: probability of the answer, %", "images")
     axes.plot([0, 100], [0, 100], color=GREY, lw=1, label="perfect")
-    kinds = {"before": (ORANGE, "-", "s", -1.2), "after": (BLUE, "--", "o", 1.2)}
-    for kind, (color, line, marker, shift) in kinds.items():
+    kinds = {
+        "before": (_line(color, "-", "o"), {"color": color}, -1.2),
+        "after": (_scaled(color), {"color": "white", "edgecolor": color}, 1.2),
+    }
+    for kind, (style, bars, shift) in kinds.items():
         if curves[kind] is None:
             continue
         bins = curves[kind]["reliability"]
@@ -133,12 +177,11 @@ def reliability(curves: dict[str, Any]) -> Figure:
         )
         images = np.array(bins["images"])
         many, few = images >= FEW, (images > 0) & (images < FEW)
-        label = f"{kind} scaling" if curves["after"] else "without scaling"
-        style = _line(color, line, marker)
+        label = "as it is" if kind == "before" else "after temperature scaling"
         axes.plot(confidence[many], accuracy[many], **style, label=label, clip_on=False)
         axes.plot(confidence[few], accuracy[few], **style | {"ls": ""}, alpha=0.3, clip_on=False)
         centres = 100 * (np.arange(len(images)) + 0.5) / len(images)
-        counts.bar(centres + shift, images, width=2.4, color=color)
+        counts.bar(centres + shift, images, width=2.4, **bars)
     axes.set(xlim=(0, 100), ylim=(0, 101))
     _legend(figure, axes)
     counts.set_yscale("log")
@@ -147,7 +190,7 @@ def reliability(curves: dict[str, Any]) -> Figure:
     return figure
 
 
-def risk_coverage(curves: dict[str, Any], single: bool) -> Figure:
+def risk_coverage(curves: dict[str, Any], single: bool, color: str = RUN_COLORS[0]) -> Figure:
     """The errors that remain when the least certain images are refused.
 
     Args:
@@ -157,13 +200,14 @@ def risk_coverage(curves: dict[str, Any], single: bool) -> Figure:
     figure, axes = _plot(
         "Errors left when it may refuse", "images it answers, the surest first, %", "errors, %"
     )
-    rules = ["mean_probability"] if single else list(_RULES)
+    styles = _rules(color)
+    rules = ["mean_probability"] if single else list(styles)
     coverage = np.arange(1, 101)
     risks = {rule: 100 * np.array(curves[rule]["before"]["risk_coverage"]) for rule in rules}
     for rule, risk in risks.items():
-        color, line, _ = _RULES[rule]
+        line_color, line, _ = styles[rule]
         label = "the network" if single else _words(rule)
-        axes.plot(coverage, risk, color=color, ls=line, lw=2, label=label)
+        axes.plot(coverage, risk, color=line_color, ls=line, lw=2, label=label)
     everything = risks[rules[0]][-1]
     axes.axhline(everything, color=GREY, lw=1, ls="-.", label="refusing at random")
     # From where there is something to see: further left the risk is a tenth or less.
@@ -245,24 +289,29 @@ def _votes(votes: Sequence[str]) -> list[str]:
     return [line.replace("\u00a0", " ") for line in textwrap.wrap(unbroken, 28)]
 
 
-def gallery(images: np.ndarray, texts: Sequence[Sequence[str]], title: str) -> Figure:
+def gallery(
+    images: np.ndarray, texts: Sequence[Sequence[str]], title: str, narrow: bool = False
+) -> Figure:
     """Pictures in a grid, each with its lines of text below.
 
     Args:
         images: uint8 `[n, 28, 28, 1]`, n > 0.
         texts: each image's lines.
+        narrow: half as many side by side.
     """
     longest = max(len(line) for lines in texts for line in lines)
-    columns = 6 if longest <= 19 else 4
-    cell_width, picture = _WIDE / columns, 0.9  # inches
+    columns = (6 if longest <= 19 else 4) // (2 if narrow else 1)
+    total_width = _WIDE / (2 if narrow else 1)
+    cell_width, picture = total_width / columns, 0.9  # inches
+    title = "\n".join(textwrap.wrap(title, 48 if narrow else 96))
     line_height = 0.155
     cell_height = picture + line_height * max(map(len, texts)) + 0.15
     rows = -(-len(images) // columns)
     per_inch = 28 / picture
     height, width = round(cell_height * per_inch), round(cell_width * per_inch)
     canvas = np.full((rows * height, columns * width), np.nan)
-    top = 0.4
-    figure = Figure((_WIDE, rows * cell_height + top))
+    top = 0.22 + 0.18 * len(title.splitlines())
+    figure = Figure((total_width, rows * cell_height + top))
     axes = figure.add_axes((0, 0, 1, rows * cell_height / (rows * cell_height + top)))
     for i, (image, lines) in enumerate(zip(images, texts, strict=True)):
         y, x = i // columns * height, i % columns * width
@@ -286,20 +335,25 @@ def filters(kernels: np.ndarray, name: str) -> Figure:
     return figure
 
 
-def features(image: np.ndarray, maps: dict[str, np.ndarray], title: str) -> Figure:
+def features(
+    image: np.ndarray, maps: dict[str, np.ndarray], title: str, narrow: bool = False
+) -> Figure:
     """What each layer makes of one image.
 
     Args:
         image: uint8 `[height, width, 1]`.
         maps: layer's name to float `[height, width, channels]`; the first 32 channels are shown.
+        narrow: half as many side by side.
     """
+    columns, total_width = (8, _WIDE / 2) if narrow else (16, _WIDE)
     shown = {"the image": image.astype(np.float32)} | maps
     canvases = {
-        name: tile(values[..., :MOST_MAPS], columns=16, gap=max(1, values.shape[0] // 14))
+        name: tile(values[..., :MOST_MAPS], columns, gap=max(1, values.shape[0] // 14))
         for name, values in shown.items()
     }
     ratios = [canvas.shape[0] / canvas.shape[1] for canvas in canvases.values()]
-    figure = Figure((_WIDE, _WIDE * sum(ratios) + 0.3 * len(ratios) + 0.4), layout="constrained")
+    height = total_width * sum(ratios) + 0.3 * len(ratios) + 0.4
+    figure = Figure((total_width, height), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11)
     subplots = figure.subplots(len(shown), 1, height_ratios=ratios, squeeze=False)[:, 0]
     for axes, (name, canvas) in zip(subplots, canvases.items(), strict=True):
@@ -321,14 +375,17 @@ def tile(maps: np.ndarray, columns: int, gap: int) -> np.ndarray:
     return grid.reshape(rows * (height + gap), columns * (width + gap))[:-gap, :-gap]
 
 
-def shift_curves(by_shift: dict[str, Any], metric: str) -> Figure:
+def shift_curves(
+    by_shift: dict[str, Any], metric: str, color: str = RUN_COLORS[0], narrow: bool = False
+) -> Figure:
     """Accuracy or ECE on shifted images by strength, of the members and of the ensemble.
 
     Args:
         by_shift: `shifts` of an evaluation.
         metric: `"accuracy"` or `"ece"`.
+        narrow: one below the other.
     """
-    columns = min(2, len(by_shift))
+    columns = 1 if narrow else min(2, len(by_shift))
     rows = -(-len(by_shift) // columns)
     figure = Figure((4 * columns, 2.6 * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
@@ -337,8 +394,8 @@ def shift_curves(by_shift: dict[str, Any], metric: str) -> Figure:
     for axes, (name, strengths) in zip(panels, by_shift.items(), strict=False):
         _style(axes, name, shifts.UNITS[name], label if axes in panels[::columns] else "")
         x = range(len(strengths))
-        for text, (values, style) in lines(strengths).items():
-            axes.plot(x, 100 * np.array(values), **_line(*style), label=text)
+        for text, (values, style) in lines(strengths, color).items():
+            axes.plot(x, 100 * np.array(values), **style, label=text)
         axes.set_xticks(x, [f"{row['amount']:g}" for row in strengths])
     for axes in panels[len(by_shift) :]:
         axes.axis("off")
@@ -347,27 +404,28 @@ def shift_curves(by_shift: dict[str, Any], metric: str) -> Figure:
     return figure
 
 
-_Lines = dict[str, tuple[list[float], tuple[str, str, str]]]
+_Lines = dict[str, tuple[list[float], dict[str, Any]]]
 
 
-def _shift_accuracy(strengths: Sequence[dict[str, Any]]) -> _Lines:
+def _shift_accuracy(strengths: Sequence[dict[str, Any]], color: str) -> _Lines:
     together = [row["rules"]["mean_probability"]["before"]["accuracy"] for row in strengths]
     members = [[m["before"]["accuracy"] for m in row["members"]] for row in strengths]
     if len(members[0]) == 1:
-        return {"the network": (together, (BLUE, "-", "o"))}
+        return {"the network": (together, _line(color, "-", "o"))}
+    mean = [float(np.mean(row)) for row in members]
     return {
-        "ensemble": (together, (BLUE, "-", "o")),
-        "mean member": ([float(np.mean(row)) for row in members], (ORANGE, "--", "s")),
+        "ensemble": (together, _line(color, "-", "o")),
+        "mean member": (mean, _line(_pale(color), "-", "s")),
     }
 
 
-def _shift_ece(strengths: Sequence[dict[str, Any]]) -> _Lines:
+def _shift_ece(strengths: Sequence[dict[str, Any]], color: str) -> _Lines:
     rows = [row["rules"]["mean_probability"] for row in strengths]
-    before = {"as it is": ([row["before"]["ece"] for row in rows], (ORANGE, "-", "s"))}
+    before = {"as it is": ([row["before"]["ece"] for row in rows], _line(color, "-", "o"))}
     if rows[0]["after"] is None:
         return before
     after = [row["after"]["ece"] for row in rows]
-    return before | {"after temperature scaling": (after, (BLUE, "--", "o"))}
+    return before | {"after temperature scaling": (after, _scaled(color))}
 
 
 def _plot(
@@ -399,14 +457,30 @@ def _maps(axes: Axes, canvas: np.ndarray, title: str) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _draw_members(axes: Axes, x: Sequence[int], members: np.ndarray) -> None:
+def _draw_members(axes: Axes, x: Sequence[int], members: np.ndarray, color: str) -> None:
     for i, values in enumerate(members):
         label = "members" if i == 0 else None
-        axes.plot(x, values, color=SKY, lw=1, marker=".", ms=4, label=label)
+        axes.plot(x, values, color=_pale(color), lw=1, marker=".", ms=4, label=label)
+
+
+def _pale(color: str) -> str:
+    """Half of it, half white."""
+    red, green, blue = to_rgb(color)
+    return to_hex(((1 + red) / 2, (1 + green) / 2, (1 + blue) / 2))
+
+
+def _rules(color: str) -> dict[str, tuple[str, str, str]]:
+    """Colour, line and marker of each rule, of a run of that colour."""
+    return {"mean_probability": (color, "-", "o"), **_OTHER_RULES}
 
 
 def _line(color: str, line: str, marker: str) -> dict[str, Any]:
     return {"color": color, "ls": line, "marker": marker, "ms": 5, "lw": 2}
+
+
+def _scaled(color: str) -> dict[str, Any]:
+    """Of what comes after temperature scaling."""
+    return _line(color, "--", "s") | {"mfc": "white"}
 
 
 def _words(rule: str) -> str:
@@ -423,10 +497,10 @@ def _log_scale(axes: Axes) -> None:
     _plain_log_ticks(axes, (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 6, 8))
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def _legend(figure: Figure, axes: Axes, columns: int | None = None) -> None:
     """Below the axes, where it hides nothing."""
     handles, texts = axes.get_legend_handles_labels()
-    columns = 2 if len(texts) == 4 else 3
+    columns = columns or (2 if len(texts) == 4 else 3)
     figure.legend(
         handles,
         texts,

@@ -1,12 +1,14 @@
 """One page of tables and pictures about trained members: `python -m experiments.report WORKDIR`."""
 
 import argparse
+import itertools
 import json
 import os
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +20,7 @@ from experiments.evaluate import Evaluation
 from experiments.page import Picture
 from experiments.trained import Trained
 from mnist_jax import data, parallel
-from mnist_jax.data import Dataset
+from mnist_jax.data import Dataset, Split
 
 MOST_WRONG = 48  # pictures of wrong answers
 LEAST_SURE = 12  # pictures of right ones
@@ -39,6 +41,21 @@ _ABOUT_TABLE = (
     "AURC is the mean error over all shares of images that it may refuse. All three: lower is "
     "better."
 )
+_KEY_OF_ENSEMBLES = (
+    "Each run has a colour, in every picture. An unbroken line of it is the run's prediction as it "
+    "is: the ensemble's mean probability, or the one network's; a dashed one that prediction after "
+    "temperature scaling; pale lines are its members. Black lines are other ways to combine the "
+    "members, grey ones what to compare with. Mistakes are vermilion."
+)
+_KEY_OF_NETWORKS = (
+    "Each run has a colour, in every picture. An unbroken line of it is the network's prediction "
+    "as it is, a dashed one that prediction after temperature scaling. Grey lines are what to "
+    "compare with. Mistakes are vermilion."
+)
+_DIFFERENT_DATA = (
+    "These runs are tested on different images, so they are in a table for each: numbers of "
+    "different tables cannot be compared."
+)
 
 
 class Run(NamedTuple):
@@ -50,6 +67,17 @@ class Run(NamedTuple):
     evaluation: Evaluation
     history: list[dict[str, Any]]  # metrics.jsonl
     outcome: dict[str, Any]  # results.json; empty where the training was not finished
+    number: int = 0  # among the runs on the page
+
+    @property
+    def color(self) -> str:
+        """What it is drawn in."""
+        return plots.run_color(self.number)
+
+    @property
+    def data_name(self) -> str:
+        """The data set and where it was found."""
+        return f"{self.dataset.name} ({self.dataset.source})"
 
 
 Pictures = dict[str, Picture]  # by the name of the PNG, without its ending
@@ -182,48 +210,134 @@ def _read_text(path: epath.Path) -> str:
 
 def write(runs: Sequence[Run], output: epath.Path) -> None:
     """Write the page and, beside it, its pictures."""
-    parts = [page.table(_HEAD, list(summary(runs)), words=[1]), page.paragraph(_ABOUT_TABLE)]
+    numbers = itertools.count()
+    groups = [[run._replace(number=next(numbers)) for run in group] for group in by_data(runs)]
+    several = len(runs) > 1
     prefix = "" if output.stem == "index" else f"{output.stem}-"
-    for number, run in enumerate(runs, start=1):
+    parts = list(_overview(groups, output.parent, prefix))
+    entries = [page.Entry("all", "All runs")] if several else []
+    for run in itertools.chain(*groups):
         print(f"Drawing {run.name}", flush=True)
-        parts.append(page.heading(run.name, 2))
+        name = f"run-{run.number + 1}"
+        parts.append(page.heading(run.name, 2, name, run.color))
         parts.append(page.paragraph(_introduction(run)))
-        numbered = f"{prefix}{number}-" if len(runs) > 1 else prefix
-        for title, notes, pictures in sections(run):
-            parts.append(page.heading(title, 3))
-            parts += notes
-            if pictures:
-                parts.append(page.pictures(list(pictures.values())))
-            for name, picture in pictures.items():
-                (output.parent / f"{numbered}{name}.png").write_bytes(picture.png)
+        below = []
+        for place, (title, notes, shown) in enumerate(sections(run), start=1):
+            below.append(page.Entry(f"{name}-{place}", title))
+            parts += [page.heading(title, 3, f"{name}-{place}"), *notes]
+            parts += _put(shown, output.parent, f"{prefix}{run.number + 1}-" if several else prefix)
+        entries.append(page.Entry(name, run.name, below))
     title = f"Report: {', '.join(run.name for run in runs)}"
-    output.write_text(page.page(title, *parts))
+    output.write_text(page.page(title, page.contents(entries), *parts))
 
 
-def summary(runs: Sequence[Run]) -> Iterator[list[str]]:
-    """The rows of the table that compares all runs; its columns are named by `_HEAD`."""
+def _put(shown: Pictures, folder: epath.Path, prefix: str) -> list[str]:
+    """Write pictures into the folder; their HTML."""
+    for name, picture in shown.items():
+        (folder / f"{prefix}{name}.png").write_bytes(picture.png)
+    return [page.pictures(list(shown.values()))] if shown else []
+
+
+def _overview(groups: Sequence[Sequence[Run]], folder: epath.Path, prefix: str) -> Iterator[str]:
+    """What stands before the runs: a table and common curves for each test data, and the key."""
+    if sum(map(len, groups)) > 1:
+        yield page.heading("All runs", 2, "all")
+    if len(groups) > 1:
+        yield page.paragraph(_DIFFERENT_DATA)
+    for number, group in enumerate(groups, start=1):
+        yield from _table(group)
+        if len(group) > 1:
+            which = f"all-{number}-" if len(groups) > 1 else "all-"
+            yield from _put(_together(group), folder, f"{prefix}{which}")
+    yield page.paragraph(_ABOUT_TABLE)
+    members = max(len(run.loaded.members) for run in itertools.chain(*groups))
+    yield page.paragraph(_KEY_OF_ENSEMBLES if members > 1 else _KEY_OF_NETWORKS)
+
+
+def by_data(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs in groups that are tested on the same images, in the order they come in."""
+    groups: list[list[Run]] = []
     for run in runs:
-        results = run.evaluation.results
-        members = [row["before"]["accuracy"] for row in results["members"]]
-        together = results["rules"][_RULE]
-        summed = results["rules"]["sum_logits"]["before"]["accuracy"]
-        several = len(members) > 1
-        seconds = run.outcome.get("train_seconds")
-        yield [
-            run.name,
-            _members(run.loaded),
-            f"{run.outcome.get('epochs', len(run.history)):g}",
-            _percent(float(np.mean(members))),
-            _percent(together["before"]["accuracy"]) if several else _NONE,
-            _percent(summed) if several else _NONE,
-            *_quality(together),
-            _NONE if seconds is None else f"{seconds:,.0f}",
-        ]
-        dropping = results.get("mc_dropout")
-        if dropping:
-            passes = f"{dropping['passes']} passes each, dropout on"
-            accuracy = _percent(dropping["before"]["accuracy"])
-            yield [run.name, passes, "", "", accuracy, "", *_quality(dropping), ""]
+        for group in groups:
+            if _same(group[0].dataset.test, run.dataset.test):
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return groups
+
+
+def _same(one: Split, other: Split) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _table(group: Sequence[Run]) -> list[str]:
+    """The data's name and the table of the runs that are tested on them."""
+    names = dict.fromkeys(run.data_name for run in group)
+    count = len(group[0].dataset.test.labels)
+    rows = [(row, run.color) for run in group for row in summary(run)]
+    cells, colors = zip(*rows, strict=True)
+    return [
+        page.paragraph(f"Tested on {count:,} images of {' and of '.join(names)}:"),
+        page.table(_HEAD, cells, words=[1], colors=colors),
+    ]
+
+
+def _together(group: Sequence[Run]) -> Pictures:
+    """The learning curves of several runs in the same pictures."""
+    begun = [run for run in group if run.history]
+    if len(begun) < 2:
+        return {}
+    validated = all("ensemble" in row for run in begun for row in run.history)
+    first = begun[0].dataset.validation
+    same = all(_same(first, run.dataset.validation) for run in begun)
+    ours = "" if same else " Not all runs are validated on the same images."
+    about = {
+        "cost": ("Training cost", "lower is better. The scale is logarithmic."),
+        "accuracy": (
+            "Validation accuracy",
+            f"the share of right answers on images that are kept out of training.{ours}",
+        ),
+        "nll": (
+            "Validation NLL",
+            f"sure mistakes cost most; lower is better.{ours} The scale is logarithmic.",
+        ),
+    }
+    shown = {}
+    for metric in about if validated else ["cost"]:
+        what, how = about[metric]
+        curves = [(run.name, run.number, run.history) for run in begun]
+        shown["cost" if metric == "cost" else f"validation_{metric}"] = Picture(
+            plots.to_png(plots.compare(curves, metric)),
+            f"{what} by epoch of {', '.join(run.name for run in begun)}.",
+            f"{what} of all runs, by epoch: {how}",
+        )
+    return shown
+
+
+def summary(run: Run) -> Iterator[list[str]]:
+    """A run's rows of the table that compares runs; its columns are named by `_HEAD`."""
+    results = run.evaluation.results
+    members = [row["before"]["accuracy"] for row in results["members"]]
+    together = results["rules"][_RULE]
+    summed = results["rules"]["sum_logits"]["before"]["accuracy"]
+    several = len(members) > 1
+    seconds = run.outcome.get("train_seconds")
+    yield [
+        run.name,
+        _members(run.loaded),
+        f"{run.outcome.get('epochs', len(run.history)):g}",
+        _percent(float(np.mean(members))),
+        _percent(together["before"]["accuracy"]) if several else _NONE,
+        _percent(summed) if several else _NONE,
+        *_quality(together),
+        _NONE if seconds is None else f"{seconds:,.0f}",
+    ]
+    dropping = results.get("mc_dropout")
+    if dropping:
+        passes = f"{dropping['passes']} passes each, dropout on"
+        accuracy = _percent(dropping["before"]["accuracy"])
+        yield [run.name, passes, "", "", accuracy, "", *_quality(dropping), ""]
 
 
 def _members(loaded: Trained) -> str:
@@ -281,7 +395,7 @@ def _learning(run: Run) -> Pictures:
     thin = " Thin lines are single members." if many else ""
     shown = {
         "cost": Picture(
-            plots.to_png(plots.cost(history)),
+            plots.to_png(plots.cost(history, run.color)),
             f"Training cost by epoch: from {history[0]['cost']:.4f} to {history[-1]['cost']:.4f}.",
             f"How wrong the networks are on the images they learn from, by epoch; lower is better."
             f"{thin} The scale is logarithmic.",
@@ -291,13 +405,13 @@ def _learning(run: Run) -> Pictures:
         together = [row["ensemble"] for row in history]
         first, last = (100 * row["validation_accuracy"] for row in (together[0], together[-1]))
         shown["validation_accuracy"] = Picture(
-            plots.to_png(plots.validation(history, "accuracy")),
+            plots.to_png(plots.validation(history, "accuracy", run.color)),
             f"Validation accuracy by epoch: from {first:.2f} % to {last:.2f} %.",
             f"The share of right answers on images that are kept out of training.{thin}",
         )
         first, last = (row["validation_nll"] for row in (together[0], together[-1]))
         shown["validation_nll"] = Picture(
-            plots.to_png(plots.validation(history, "nll")),
+            plots.to_png(plots.validation(history, "nll", run.color)),
             f"Validation NLL by epoch: from {first:.4f} to {last:.4f} nats.",
             f"On the same images, the mean negative log of the probability given to the right "
             f"class: sure mistakes cost most; lower is better.{thin} The scale is logarithmic.",
@@ -314,13 +428,13 @@ def _sizes(run: Run) -> Pictures:
     )
     return {
         "size_accuracy": Picture(
-            plots.to_png(plots.sizes(rows, "accuracy")),
+            plots.to_png(plots.sizes(rows, "accuracy", run.color)),
             f"Test accuracy by number of members: {_percent(first['accuracy']['mean'])} % of one, "
             f"{_percent(last['accuracy']['mean'])} % of all {len(rows)} by mean probability.",
             f"Right answers of smaller and larger ensembles. {spread}",
         ),
         "size_nll": Picture(
-            plots.to_png(plots.sizes(rows, "nll")),
+            plots.to_png(plots.sizes(rows, "nll", run.color)),
             f"Test NLL by number of members: {first['nll']['mean']:.4f} of one, "
             f"{last['nll']['mean']:.4f} of all {len(rows)} by mean probability.",
             "The same for the negative log-likelihood; lower is better. Summed logits are surer of "
@@ -339,7 +453,7 @@ def _certainty(run: Run) -> Pictures:
     risk = curves[_RULE]["before"]["risk_coverage"]
     return {
         "reliability": Picture(
-            plots.to_png(plots.reliability(curves[_RULE])),
+            plots.to_png(plots.reliability(curves[_RULE], run.color)),
             f"Reliability diagram: accuracy by confidence; {ece}.",
             "Test images are put in bins by the probability of the answer; of those answered with "
             "80 %, 80 % should be right, on the grey line. Points above it: too modest; below: too "
@@ -347,7 +461,7 @@ def _certainty(run: Run) -> Pictures:
             f"chance. {ece}.",
         ),
         "risk_coverage": Picture(
-            plots.to_png(plots.risk_coverage(curves, single)),
+            plots.to_png(plots.risk_coverage(curves, single, run.color)),
             f"Risk-coverage curve: {_percent(risk[99])} % errors when all images are answered, "
             f"{_percent(risk[89])} % when the tenth it is least sure of is refused.",
             "The errors among the images it still answers, when it may refuse those it is least "
@@ -378,7 +492,7 @@ def _mistakes(run: Run) -> tuple[list[str], Pictures]:
             plots.to_png(plots.confusion(matrix, names)),
             f"Confusion matrix of the test images; most often: {most or 'no mistakes'}.",
             "How many test images of each class (rows) got which answer (columns). Grey numbers on "
-            f"the diagonal are right; mistakes are orange. Most often it takes {most}."
+            f"the diagonal are right; mistakes are vermilion. Most often it takes {most}."
             if most
             else "How many test images of each class (rows) got which answer (columns).",
         )
@@ -397,11 +511,12 @@ def _mistakes(run: Run) -> tuple[list[str], Pictures]:
         if not len(numbers):
             continue
         texts = plots.describe(logits, labels, numbers, names)
+        draw = partial(plots.gallery, images[numbers], texts, titles[kind])
         shown[kind] = Picture(
-            plots.to_png(plots.gallery(images[numbers], texts, titles[kind])),
+            plots.to_png(draw()),
             f"{titles[kind]}: " + "; ".join(", ".join(lines) for lines in texts) + ".",
             below,
-            wide=True,
+            narrow=plots.to_png(draw(narrow=True)),
         )
     notes = [] if len(wrong) else [page.paragraph(f"All answers of {who} are right.")]
     return notes, shown
@@ -412,7 +527,7 @@ def _features(run: Run) -> Pictures:
     first = {member.network_name: member for member in reversed(run.loaded.members)}
     image, label = run.dataset.test.images[0], run.dataset.test.labels[0]
     what = f"test image 0, of class {run.dataset.class_names[label]}"
-    signs = "Orange is positive, blue negative, white zero"
+    signs = "Brown is positive, violet negative, white zero"
     shown = {}
     for name, member in first.items():
         maps = features.feature_maps(member.network, member.params, image)
@@ -423,7 +538,7 @@ def _features(run: Run) -> Pictures:
             f"The {count} filters of {height} x {width} pixels of the first convolution of member "
             f"{member.name}.",
             f"The weights of the first convolution of member {member.name}. {signs}: a filter "
-            "responds where the image is light under orange and dark under blue.",
+            "responds where the image is light under brown and dark under violet.",
         )
         title = f"What {member.name} makes of {what}"
         shown[f"features_{name}"] = Picture(
@@ -432,7 +547,7 @@ def _features(run: Run) -> Pictures:
             f"The output of each convolution (Conv) and pooling (MaxPool), one small picture a "
             f"channel, each layer to its own scale. {signs}; after pooling the negative is cut off "
             "(relu).",
-            wide=True,
+            narrow=plots.to_png(plots.features(image, maps, title, narrow=True)),
         )
     return shown
 
@@ -448,21 +563,25 @@ def _shifts(run: Run) -> tuple[list[str], Pictures]:
     }
     scaled = next(iter(results.values()))[0]["rules"][_RULE]["after"] is not None
     same = " The temperature is the one fitted on clean images." if scaled else ""
+
+    def draw(metric: str, narrow: bool = False) -> bytes:
+        return plots.to_png(plots.shift_curves(results, metric, run.color, narrow))
+
     return [], {
         "shift_accuracy": Picture(
-            plots.to_png(plots.shift_curves(results, "accuracy")),
+            draw("accuracy"),
             "Accuracy by strength of shift; at the strongest "
             + ", ".join(f"{name} {accuracy} %" for name, accuracy in worst.items())
             + ".",
             "Right answers on the test images made harder and harder, from left to right.",
-            wide=len(results) > 1,
+            draw("accuracy", narrow=True) if len(results) > 1 else None,
         ),
         "shift_ece": Picture(
-            plots.to_png(plots.shift_curves(results, "ece")),
+            draw("ece"),
             "Calibration error (ECE) by strength of shift.",
             f"How far stated probabilities are from how often they come true, on the same images; "
             f"lower is better.{same}",
-            wide=len(results) > 1,
+            draw("ece", narrow=True) if len(results) > 1 else None,
         ),
     }
 

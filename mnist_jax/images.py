@@ -129,7 +129,7 @@ def _pillow_values(image: Image.Image) -> np.ndarray:
         values = np.asarray(image, np.float32)
         if not np.isfinite(values).all():
             raise ValueError("image must be finite, but holds NaN or infinity.")
-        return (values - values.min()) / max(np.ptp(values), 1e-30)
+        return (values - values.min()) / max(float(np.ptp(values)), 1e-30)
     if image.mode == "LAB":
         return _values(np.asarray(image.getchannel("L")))
     if image.has_transparency_data:

@@ -5,6 +5,7 @@ Where JAX has a GPU or TPU the tests run on it; those that need more devices tha
 
 import importlib.util
 import os
+import tempfile
 
 import pytest
 
@@ -17,6 +18,13 @@ if importlib.util.find_spec("jax_plugins"):  # for a GPU
     os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
 
 import jax
+
+# What took some time to compile is kept until the tests end, for all of their processes: those of
+# pytest-xdist too, which find the folder in the environment.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    compiled = tempfile.TemporaryDirectory(prefix="mnist_jax-compiled-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 from mnist_jax import parallel
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nbclient
 import nbformat
+import pytest
 
 NOTEBOOK = Path(__file__).parent.parent / "experiments" / "notebooks" / "colab.ipynb"
 
@@ -12,7 +13,7 @@ def test_it_runs():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (parameters,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     parameters.source = 'DATASET, EPOCHS, MEMBERS = "mnist5k", 1, 2'
-    nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3").execute()
+    nbclient.NotebookClient(notebook, timeout=1200, kernel_name="python3").execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
     text = "".join(output.get("text", "") for output in outputs)
@@ -23,3 +24,19 @@ def test_it_has_no_outputs():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
+
+
+def test_it_finds_the_clone_it_lies_in_and_else_asks_for_an_address(monkeypatch):
+    """In the notebook's folder it installs the clone; elsewhere nothing is guessed."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    source = next(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    source = source.replace("%pip install -q {SOURCE}", "installed.append(SOURCE)")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    installed: list[str] = []
+    monkeypatch.chdir(NOTEBOOK.parent)
+    exec(source, {"installed": installed})
+    monkeypatch.chdir("/")
+    with pytest.raises(SystemExit, match="put its address into SOURCE"):
+        exec(source, {"installed": installed})
+    exec(source.replace('SOURCE = ""', 'SOURCE = "git+https://x"'), {"installed": installed})
+    assert installed == [str(NOTEBOOK.parents[2]), "git+https://x"]

@@ -16,7 +16,7 @@ LETTERS = np.array([*"ABCDEFGHIJKL"])
 
 @pytest.fixture(autouse=True, scope="module")
 def this_process():
-    """The tests have started JAX already, and keep no cache of compiled programs."""
+    """The tests have started JAX already, and have a cache of compiled programs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel, "use_cpu_cores", lambda *_: None)
         patch.setattr(cli, "use_compilation_cache", lambda: None)

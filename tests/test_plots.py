@@ -151,3 +151,46 @@ def test_risk_coverage_begins_where_there_are_errors():
         (axes,) = plots.risk_coverage(curves(risk), single=True).axes
         assert axes.get_xlim() == (start, 100)
         np.testing.assert_allclose(axes.lines[0].get_ydata(), 100 * np.array(risk))
+
+
+def test_curves_of_many_runs_are_told_apart():
+    def history(cost):
+        return [{"epoch": epoch, "cost": cost / epoch} for epoch in (1, 2)]
+
+    curves = [
+        (f"{'long' * number} run {number}", number, history(number + 1)) for number in range(14)
+    ]
+    figure = plots.compare(curves, "cost")
+    lines = figure.axes[0].lines
+    np.testing.assert_allclose(
+        [line.get_ydata() for line in lines], [[n, n / 2] for n in range(1, 15)]
+    )
+    looks = {(line.get_color(), line.get_linestyle()) for line in lines}
+    assert len(looks) == 14
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[0] == " run 0" and all(len(name) <= 48 for name in names)
+    assert names[13].startswith("…") and names[13].endswith("long run 13")
+
+
+def test_one_colour_is_one_run_s():
+    """The ensemble has its run's colour in each picture; members are a pale one; others black."""
+    green = plots.RUN_COLORS[1]
+    history = [
+        {
+            "epoch": epoch,
+            "cost": 1.0,
+            "member_costs": [0.5, 1.5],
+            "members": [{"validation_accuracy": 0.5}] * 2,
+            "ensemble": {"validation_accuracy": 0.5},
+        }
+        for epoch in (1, 2)
+    ]
+    curve = {"before": {"risk_coverage": [0.1] * 100}}
+    rules = {rule: curve for rule in ("mean_probability", "sum_logits", "majority_vote")}
+    for figure in (plots.cost(history, green), plots.validation(history, "accuracy", green)):
+        *members, together = figure.axes[0].lines
+        assert together.get_color() == green and together.get_linestyle() == "-"
+        assert {line.get_color() for line in members} == {"#80ceb9"}  # half white
+    risk = plots.risk_coverage(rules, single=False, color=green).axes[0].lines
+    assert [line.get_color() for line in risk] == [green, plots.BLACK, plots.BLACK, plots.GREY]
+    assert len({line.get_linestyle() for line in risk}) == 4

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import trained
-from tests.test_resume import environment, wait_for
+from tests.test_resume import PATIENCE, wait_for
 from tests.test_run import digits  # noqa: F401 (a fixture)
 from tests.tiny import some_devices
 
@@ -18,7 +18,7 @@ from tests.tiny import some_devices
 FLAGS = ["--config", "simple", "--optimizer", "sgd", "--learning-rate", "0.01", "--batch-size"]
 
 
-def start(folder, digits, env, processes, devices, members, *flags):  # noqa: F811
+def start(folder, digits, processes, devices, members, *flags):  # noqa: F811
     """Start all processes of a run; each writes its output into a file of its own."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -31,7 +31,6 @@ def start(folder, digits, env, processes, devices, members, *flags):  # noqa: F8
     return [
         subprocess.Popen(
             [*command, "--process-id", str(i)] if processes > 1 else command,
-            env=env,
             stdout=(folder / f"out.{i}").open("w"),
             stderr=(folder / f"err.{i}").open("w"),
         )
@@ -46,9 +45,8 @@ def alone(digits, tmp_path_factory):  # noqa: F811
 
     def run(members):
         folder = tmp_path_factory.mktemp("alone")
-        env = environment(tmp_path_factory)
-        (process,) = start(folder, digits, env, 1, 4, members, "--epochs", "2")
-        assert process.wait(timeout=120) == 0
+        (process,) = start(folder, digits, 1, 4, members, "--epochs", "2")
+        assert process.wait(timeout=PATIENCE) == 0
         return folder / "run"
 
     return run
@@ -68,15 +66,13 @@ def test_the_same_networks_come_out(
     digits,  # noqa: F811
     alone,
     tmp_path,
-    tmp_path_factory,
     processes,
     devices,
     members,
 ):
-    env = environment(tmp_path_factory)
-    started = start(tmp_path, digits, env, processes, devices, members, "--epochs", "2")
+    started = start(tmp_path, digits, processes, devices, members, "--epochs", "2")
     for i, process in enumerate(started):
-        assert process.wait(timeout=180) == 0, (tmp_path / f"err.{i}").read_text()
+        assert process.wait(timeout=PATIENCE) == 0, (tmp_path / f"err.{i}").read_text()
     one, several = alone(members), tmp_path / "run"
     for a, b in zip(trained.load(one).members, trained.load(several).members, strict=True):
         assert a.seed == b.seed
@@ -93,18 +89,16 @@ def test_the_same_networks_come_out(
 def test_a_lost_process_ends_the_others_and_the_run_can_go_on(
     digits,  # noqa: F811
     tmp_path,
-    tmp_path_factory,
 ):
-    env = environment(tmp_path_factory)
-    first, second = start(tmp_path, digits, env, 2, 2, 2, "--epochs", "100000")
+    first, second = start(tmp_path, digits, 2, 2, 2, "--epochs", "100000")
     wait_for(tmp_path / "run" / "metrics.jsonl", first)
     second.kill()
-    assert first.wait(timeout=60) == 1
+    assert first.wait(timeout=PATIENCE) == 1
     error = (tmp_path / "err.0").read_text()
     assert "error: another process was lost" in error and "--resume" in error
     epochs = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     command = [sys.executable, "-m", "experiments.run", "--resume", str(tmp_path / "run")]
-    done = subprocess.run([*command, "--epochs", str(epochs + 1)], env=env, capture_output=True)
+    done = subprocess.run([*command, "--epochs", str(epochs + 1)], capture_output=True)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == epochs + 1
 

@@ -2,7 +2,10 @@
 
 import base64
 import dataclasses
+import io
 import json
+import re
+import shutil
 from html.parser import HTMLParser
 
 import jax
@@ -16,7 +19,7 @@ from mnist_jax import data, parallel
 from tests.test_data import FILES, idx, write_digits
 from tests.test_evaluate import workdir_of
 
-_VOID = {"meta", "img", "br"}
+_VOID = {"meta", "img", "br", "source"}
 _NAME = 'two <b>&"members'
 
 
@@ -41,7 +44,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.text, self.images, self.addresses = [], "", [], []
-        self.cells, self.rows, self.tags = None, [], []
+        self.cells, self.rows, self.tags, self.places = None, [], [], []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -50,6 +53,7 @@ class Page(HTMLParser):
         attrs = dict(attrs)
         self.tags.append(tag)
         self.addresses += [attrs[name] for name in ("src", "href", "srcset") if name in attrs]
+        self.places += [attrs["id"]] if "id" in attrs else []
         if tag not in _VOID:
             self.open.append(tag)
         if tag == "img":
@@ -108,7 +112,7 @@ def test_the_page_needs_nothing_else(two_members, shown):
         *("reliability", "risk_coverage", "confusion", "wrong", "least_sure"),
         *("filters_simple", "features_simple", "shift_accuracy", "shift_ece"),
     }
-    assert all(address.startswith("data:") for address in shown.addresses)
+    assert all(address.startswith(("data:", "#")) for address in shown.addresses)
     assert not {"script", "link", "iframe", "b"} & set(shown.tags)
     for path in (two_members / "report").glob("*.png"):
         with Image.open(path) as image:
@@ -118,7 +122,22 @@ def test_the_page_needs_nothing_else(two_members, shown):
 
 def test_a_name_is_text(shown):
     assert shown.rows[1][0] == _NAME and f"Report: {_NAME}" in shown.text
-    assert page.heading(_NAME, 2) == "<h2>two &lt;b&gt;&amp;&quot;members</h2>"
+    heading = page.heading(_NAME, 2, "run-1")
+    assert heading == '<h2 id="run-1">two &lt;b&gt;&amp;&quot;members</h2>'
+
+
+def test_the_list_of_contents_leads_to_every_heading(shown):
+    links = [address[1:] for address in shown.addresses if address.startswith("#")]
+    assert links == shown.places and len(set(links)) == len(links)
+    assert shown.tags.count("h2") + shown.tags.count("h3") == len(links) == 8
+
+
+def test_wide_pictures_have_a_narrow_one(two_members, shown):
+    text = (two_members / "report" / "index.html").read_text()
+    pairs = re.findall(r'srcset="data:image/png;base64,(.*?)"><img src="[^,]*,(.*?)"', text)
+    sizes = [[Image.open(io.BytesIO(base64.b64decode(x))).width for x in pair] for pair in pairs]
+    # wrong, least sure, features: half as wide; of the one shift there is nothing to stack
+    assert sizes == [[640, 1280]] * 3
 
 
 def test_the_table_has_the_evaluation_s_numbers(two_members, shown):
@@ -167,7 +186,10 @@ def test_the_wrong_digits(two_members, shown):
         assert text == f"no. {i} is {labels[i]}, {said}, {votes[0, i]} {votes[1, i]}"
 
 
-def test_one_member_that_was_stopped_before_the_end_of_an_epoch(tmp_path, digits, capsys):
+def test_one_member_that_was_stopped_before_the_end_of_an_epoch(
+    tmp_path, digits, capsys, monkeypatch
+):
+    monkeypatch.setattr(plots, "to_png", lambda figure: b"")  # the other tests draw
     config = Config(dataset="mnist", data_dir=str(digits), validation=0, ema=0.9)
     workdir = workdir_of(tmp_path / "one", config)
     (workdir / "metrics.jsonl").write_text("")
@@ -200,8 +222,45 @@ def test_a_mixed_ensemble_next_to_a_run_of_the_same_name(
     page_ = Page((other / "report" / "index.html").read_text())
     assert [row[0] for row in page_.rows[1:3]] == [str(other), str(two_members)]
     assert page_.rows[1][1] == "1 x simple + 1 x fast"
+    assert (
+        "different" not in page_.text
+        and f"60 images of mnist (IDX files in {digits})" in page_.text
+    )
     names = {path.name for path in (other / "report").glob("*.png")}
     assert {"1-features_simple.png", "1-features_fast.png", "2-features_simple.png"} <= names
+
+
+def test_runs_on_different_data_are_apart(tmp_path, two_members, digits, monkeypatch):
+    """And have one plot of their curves for those that can be compared, in the runs' colours."""
+    drawn = []
+    monkeypatch.setattr(plots, "to_png", lambda figure: drawn.append(figure) or b"")
+    (tmp_path / "letters").mkdir()
+    letters = write_digits(tmp_path / "letters", 100, 50)
+    config = dataclasses.replace(records.read_config(two_members), data_dir=str(letters))
+    other = workdir_of(tmp_path / "other", config)
+    again = shutil.copytree(two_members, tmp_path / "again")
+    for folder in (other, again):
+        (folder / "metrics.jsonl").write_text((two_members / "metrics.jsonl").read_text())
+    output = tmp_path / "page.html"
+    runs = [str(two_members), str(other), str(again), "--output", str(output)]
+    assert report.main(runs) == 0
+    page_ = Page(output.read_text())
+    assert "tested on different images" in page_.text
+    heads = [i for i, row in enumerate(page_.rows) if row[0] == "run"]
+    first, second = page_.rows[heads[0] : heads[1]], page_.rows[heads[1] : heads[1] + 2]
+    assert list(dict.fromkeys(row[0] for row in first[1:])) == [_NAME, "again"]
+    assert second[1][0] == "other"
+    for folder, count in ((digits, 60), (letters, 50)):
+        assert f"Tested on {count} images of mnist (IDX files in {folder})" in page_.text
+    together = [figure for figure in drawn if len(figure.axes[0].lines) == 2][:3]
+    titles = ["Training cost", "Validation accuracy", "Validation NLL"]
+    assert [figure.axes[0].get_title("left") for figure in together] == titles
+    for figure in together:
+        assert [line.get_label() for line in figure.axes[0].lines] == [_NAME, "again"]
+        assert [line.get_color() for line in figure.axes[0].lines] == list(plots.RUN_COLORS[:2])
+    names = {path.name for path in tmp_path.glob("*.png")}
+    assert {"page-all-1-cost.png", "page-all-1-validation_nll.png", "page-3-wrong.png"} <= names
+    assert "page-all-2-cost.png" not in names
 
 
 def test_an_evaluation_of_other_images_is_not_taken(tmp_path, two_members, digits, capsys):

@@ -1,7 +1,6 @@
 """A run that is stopped, whenever and however, and goes on as if nothing had happened."""
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -18,42 +17,37 @@ from experiments import cli, records, run, trained, trainer
 from mnist_jax import metrics, parallel
 from tests.test_run import digits  # noqa: F401 (a fixture)
 
-MEMBERS = "simple:1,deep:2"  # two networks, and dropout
+MEMBERS = "simple:2,deep:1"  # two networks, and dropout
+PATIENCE = 600  # seconds on a busy machine; what hangs fails then
 
 
 def command(*flags):
     return [sys.executable, "-m", "experiments.run", *map(str, flags)]
 
 
-def environment(tmp_path_factory):
-    cache = tmp_path_factory.getbasetemp() / "cache"  # of compiled programs, for all runs here
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
-
-
 @pytest.fixture(autouse=True)
 def this_process(monkeypatch):
-    """The tests have started JAX already, and keep no cache of compiled programs."""
+    """The tests have started JAX already, and have a cache of compiled programs."""
     monkeypatch.setattr(parallel, "use_cpu_cores", lambda *_: None)
     monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
 
 
 @pytest.fixture(scope="module")
 def whole(digits, tmp_path_factory):  # noqa: F811
-    """A run to the end: its workdir, flags, environment, and seconds after its config is there."""
+    """A run to the end: its workdir, flags, and seconds after its config is there."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     flags = ["--members", MEMBERS, "--data-dir", digits, "--validation", 100, "--batch-size", 10]
     # 50 steps an epoch, saved every 10; as many devices as the tests have in their own process
     flags += ["--epochs", 2, "--save-seconds", 0, "--devices", jax.local_device_count()]
-    env = environment(tmp_path_factory)
-    process = subprocess.Popen(command(*flags, "--workdir", workdir), env=env)
+    process = subprocess.Popen(command(*flags, "--workdir", workdir))
     wait_for(workdir / "config.json", process)
     started = time.monotonic()
-    assert process.wait(timeout=120) == 0
-    return workdir, flags, env, time.monotonic() - started
+    assert process.wait(timeout=PATIENCE) == 0
+    return workdir, flags, time.monotonic() - started
 
 
 def wait_for(path: Path, process) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not path.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -70,7 +64,11 @@ def epochs_of(workdir: Path) -> list[dict]:
 def assert_same_end(workdir: Path, other: Path) -> None:
     """The same parameters, bit for bit, the same line for each epoch, the same results."""
     members, others = trained.load(workdir).members, trained.load(other).members
-    assert [(m.network_name, m.seed) for m in members] == [("simple", 0), ("deep", 1), ("deep", 2)]
+    assert [(m.network_name, m.seed) for m in members] == [
+        ("simple", 0),
+        ("simple", 1),
+        ("deep", 2),
+    ]
     for a, b in zip(members, others, strict=True):
         for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
             np.testing.assert_array_equal(x, y)
@@ -82,15 +80,13 @@ def assert_same_end(workdir: Path, other: Path) -> None:
 
 def kill_and_resume(whole, workdir: Path, after: float) -> None:
     """SIGKILL some seconds after the run began to write, then go on to the end."""
-    _, flags, env, _ = whole
-    process = subprocess.Popen(
-        command(*flags, "--workdir", workdir), env=env, stdout=subprocess.DEVNULL
-    )
+    _, flags, _ = whole
+    process = subprocess.Popen(command(*flags, "--workdir", workdir), stdout=subprocess.DEVNULL)
     wait_for(workdir / "config.json", process)
     time.sleep(after)
     process.kill()
     process.wait()
-    done = subprocess.run(command("--resume", workdir), env=env, capture_output=True, text=True)
+    done = subprocess.run(command("--resume", workdir), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -100,14 +96,14 @@ def test_metrics_have_each_epoch_once(whole):
 
 
 def test_killed_in_the_middle(whole, tmp_path):
-    kill_and_resume(whole, tmp_path / "run", 0.7 * whole[3])
+    kill_and_resume(whole, tmp_path / "run", 0.7 * whole[2])
     assert_same_end(tmp_path / "run", whole[0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("i", range(20))
 def test_killed_at_any_moment(whole, tmp_path, i):
-    kill_and_resume(whole, tmp_path / "run", random.Random(i).uniform(0, whole[3]))
+    kill_and_resume(whole, tmp_path / "run", random.Random(i).uniform(0, whole[2]))
     assert_same_end(tmp_path / "run", whole[0])
 
 
@@ -120,18 +116,17 @@ def test_killed_at_any_moment(whole, tmp_path, i):
     ],
 )
 def test_a_signal_saves_and_has_its_own_code(whole, tmp_path, number, code):
-    _, flags, env, _ = whole
+    _, flags, _ = whole
     workdir = tmp_path / "run"
     process = subprocess.Popen(
         command(*flags, "--save-seconds", 1000, "--workdir", workdir),
-        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     wait_for(workdir / "metrics.jsonl", process)
     process.send_signal(number)
-    output, error = process.communicate(timeout=60)
+    output, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == code and "Traceback" not in error, error
     assert "what is trained is saved" in output
     assert (workdir / "results.json").exists() == (number == signal.SIGINT)
@@ -140,15 +135,15 @@ def test_a_signal_saves_and_has_its_own_code(whole, tmp_path, number, code):
 
 
 def test_a_second_signal_exits_at_once(whole, tmp_path):
-    _, flags, env, _ = whole
+    _, flags, _ = whole
     workdir = tmp_path / "run"
     process = subprocess.Popen(
-        command(*flags, "--epochs", 10000, "--workdir", workdir), env=env, stdout=subprocess.DEVNULL
+        command(*flags, "--epochs", 10000, "--workdir", workdir), stdout=subprocess.DEVNULL
     )
     wait_for(workdir / "metrics.jsonl", process)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) in (cli.INTERRUPTED, trainer.TERMINATED)
+    assert process.wait(timeout=PATIENCE) in (cli.INTERRUPTED, trainer.TERMINATED)
 
 
 @pytest.fixture(scope="module")

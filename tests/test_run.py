@@ -1,7 +1,6 @@
 """`python -m experiments.run`, as a user meets it."""
 
 import json
-import os
 import re
 import shlex
 import signal
@@ -29,7 +28,7 @@ def digits(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def this_process(monkeypatch):
-    """The tests have started JAX already, and keep no cache of compiled programs."""
+    """The tests have started JAX already, and have a cache of compiled programs."""
     monkeypatch.setattr(parallel, "use_cpu_cores", lambda *_: None)
     monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
 
@@ -49,7 +48,6 @@ def two_members(digits, tmp_path_factory):
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "cache")},
     )
     return workdir, done.stdout
 
@@ -240,14 +238,13 @@ def test_an_interrupt_saves_and_evaluates(digits, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")},
     )
     metrics = tmp_path / "w" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    output, error = process.communicate(timeout=60)
+    output, error = process.communicate(timeout=600)
     assert process.returncode == 130, error
     assert "Interrupted" in output and "Accuracy: " in output and "Traceback" not in error
     results = json.loads((tmp_path / "w" / "results.json").read_text())

@@ -18,7 +18,7 @@ from etils import epath
 
 from experiments import cli, config, evaluation, records, terminal, trainer
 from experiments.config import Config
-from mnist_jax import loop, metrics, training, uncertainty
+from mnist_jax import cache, loop, metrics, training, uncertainty
 from tests import tiny
 from tests.test_data import write_digits
 from tests.test_resume import epochs_of
@@ -211,6 +211,7 @@ def test_no_home_for_a_cache(monkeypatch, home):
     monkeypatch.setattr(Path, "home", home_of_nobody)
     monkeypatch.setattr(jax.config, "update", lambda *_: pytest.fail("no folder for a cache"))
     cli.use_compilation_cache()
+    assert cache.folder() is None
 
 
 def test_two_runs_that_begin_at_once(tmp_path):

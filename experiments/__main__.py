@@ -1,0 +1,57 @@
+"""All commands under one name: `mnist-jax run --config deep` is `python -m experiments.run ...`."""
+
+import runpy
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.metadata import version
+
+from experiments import terminal
+
+COMMANDS = {
+    "run": "train a network, or an ensemble of them, and test it",
+    "evaluate": "judge a run's members, alone and together: accuracy, calibration, uncertainty",
+    "report": "write one HTML page about runs",
+    "predict": "tell the digits on pictures",
+    "inspect": "show a network layer by layer",
+    "benchmarks.run": "train and predict beside other frameworks",
+    "benchmarks.scaling": "measure by number of devices and processes",
+    "benchmarks.gpu": "check and measure one NVIDIA GPU",
+}
+_USAGE = """usage: mnist-jax COMMAND ...
+
+{commands}
+
+mnist-jax COMMAND --help tells more of one, mnist-jax --version which version this is.
+mnist-jax COMMAND and python -m experiments.COMMAND are the same."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """List the commands, or become one of them.
+
+    JAX is first imported by the command, so that the list is there at once.
+
+    Returns:
+        The exit code; a command ends with its own by SystemExit.
+    """
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in COMMANDS:
+        sys.argv[1:] = rest
+        runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+        return 0
+    terminal.protect()
+    if name in ("-h", "--help"):
+        listed = "\n".join(f"  {name:18}  {text}" for name, text in COMMANDS.items())
+        print(_USAGE.format(commands=listed))
+    elif name == "--version":
+        print(f"mnist_jax {version('mnist_jax')}")
+    else:
+        near = get_close_matches(name, COMMANDS, n=2)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(COMMANDS)}."
+        print(f"error: {name!r} is no command.\n{hint}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
