@@ -9,9 +9,7 @@ from experiments import cli
 from experiments.cli import Command
 from experiments.clock import Clock
 
-_STARTED = (
-    time.perf_counter()
-)  # when the command is this process; Python itself took less than 0.1 s
+_STARTED = time.perf_counter()  # of the command, but for Python's own start
 
 
 def main(argv: list[str] | None = None, started: float | None = None) -> int:
