@@ -17,6 +17,7 @@ from experiments import cli, pictures, terminal
 from experiments.pictures import Picture
 
 _FOUND = 0.3  # a mark found less surely than this may be no digit, or not all of one
+_DOUBTFUL = 1 / 3  # of a picture's digits unsure, so that none is sure to be one
 
 _EPILOG = """\
 examples:
@@ -35,7 +36,7 @@ The probability is the members' mean. The uncertainty is the entropy of that mea
 sure); the mutual information is the part of it that comes from the members' disagreement. `found`
 is how sure it is, from 0 to 1, that there is one digit in the box and all of it. Rows are marked
 `unsure` where the entropy is above what 95 % of the right answers on validation images have, where
-`found` is low, or where most of three or more digits of the same picture are.
+`found` is low, or where a third of the digits of the same picture are.
 
 exit codes: 0; 1 where a picture cannot be read (the others are answered); 2 for a wrong command.
 """
@@ -191,8 +192,8 @@ def _describe(
         rows.append(row)
     for _, group in groupby(zip(items, rows, strict=True), key=lambda pair: id(pair[0].picture)):
         same = [row for _, row in group]
-        if len(same) > 2 and 2 * sum(row["unsure"] for row in same) > len(same):
-            for row in same:  # a word, say, in which some letters look like digits
+        if sum(row["unsure"] for row in same) >= _DOUBTFUL * len(same):
+            for row in same:  # of a word, say, in which some letters look like digits
                 row["unsure"] = True
     return rows
 

@@ -281,7 +281,7 @@ def _look(contrast: np.ndarray, steep: np.ndarray, noise: float) -> _Look:
     likeness = max(float(np.average([mark.quality for mark in marks], weights=weights)), 1e-9)
     explained = weights.sum() / (mask.sum() - sum(part.area for part in frames))
     clear = 1 - np.exp(-ink / (4 * _NOISE_LEVELS * noise + _FAINTEST))
-    crowd = min(1.0, 40 / len(parts)) * min(1.0, 20 / len(marks))
+    crowd = min(1.0, 60 / len(parts)) * min(1.0, 40 / len(marks))
     inside = np.clip((0.75 - border) / 0.4, 0, 1)
     quality = float(likeness * explained**0.5 * inside * clear * crowd)
     whole = quality / likeness * (1 - 0.8 * _are_stripes(groups))
