@@ -33,9 +33,11 @@ needs_kernels = pytest.mark.skipif(not kernels.load(), reason="no compiler, or n
 
 
 @pytest.fixture(autouse=True)
-def each_core_is_a_device(monkeypatch):
-    """So that the kernels are used also where there are more cores than devices."""
+def on_a_cpu(monkeypatch):
+    """So that the kernels are used also where there is a GPU, and more cores than devices."""
     monkeypatch.setattr(parallel, "each_core_is_a_device", lambda: True)
+    with jax.default_device(jax.devices("cpu")[0]):
+        yield
 
 
 @pytest.fixture

@@ -19,12 +19,13 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 @pytest.fixture(params=["kernels", "xla"])
 def implementation(request, monkeypatch):
-    """The kernels also where the machine has more cores than the tests have devices."""
+    """The kernels also where there is a GPU, and more cores than the tests have devices."""
     if request.param == "kernels" and not kernels.load():
         pytest.skip("no compiler, or not a system for it")
     monkeypatch.setattr(parallel, "each_core_is_a_device", lambda: True)
     monkeypatch.setenv("MNIST_JAX_KERNELS", "on" if request.param == "kernels" else "off")
-    return request.param
+    with jax.default_device(jax.devices("cpu")[0] if request.param == "kernels" else None):
+        yield request.param
 
 
 def loss(network, params, images, labels, **options):

@@ -19,9 +19,11 @@ needs_kernels = pytest.mark.skipif(not kernels.load(), reason="no compiler, or n
 
 
 @pytest.fixture(autouse=True)
-def each_core_is_a_device(monkeypatch):
-    """Also where the machine has more cores than the tests have devices."""
+def on_a_cpu(monkeypatch):
+    """Also where there is a GPU, and more cores than the tests have devices."""
     monkeypatch.setattr(parallel, "each_core_is_a_device", lambda: True)
+    with jax.default_device(jax.devices("cpu")[0]):
+        yield
 
 
 def in_steps(images, kernel, bias, padding):
