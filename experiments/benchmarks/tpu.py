@@ -35,8 +35,10 @@ _IMAGE = (28, 28, 1)
 _TRAINING_SET = (55_000, *_IMAGE)
 _CHUNK = 110  # steps, as in mnist_jax.loop
 _RESERVED = 1e9  # bytes of a chip's memory, for programs and for what lies there besides
-# Without these libtpu looks for the TPU, and for what a cloud machine's neighbours would tell it.
+# Without these libtpu looks for the TPU, for what a cloud machine's neighbours would tell it, and
+# for another process that has loaded it, which only matters where there is a TPU.
 _NO_TPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -153,7 +155,10 @@ def describe() -> dict[str, str]:
 
 def devices(topology: str) -> list[Any]:
     """The chips of a topology such as `v5e:2x2`, which need not exist."""
-    return list(topologies.get_topology_desc(topology, "tpu").devices)
+    sides = tuple(int(side) for side in topology.partition(":")[2].split("x"))
+    # All chips of one host: what they compute is the same, and one process lowers for them.
+    described = topologies.get_topology_desc(topology, "tpu", chips_per_host_bounds=(*sides, 1))
+    return list(described.devices)
 
 
 def compile_case(network_name: str, task: Task, topology: str, members: int) -> dict[str, Any]:
