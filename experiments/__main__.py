@@ -17,6 +17,8 @@ COMMANDS = {
     "benchmarks.run": "train and predict beside other frameworks",
     "benchmarks.scaling": "measure by number of devices and processes",
     "benchmarks.gpu": "check and measure one NVIDIA GPU",
+    "benchmarks.tpu": "compile for TPUs, without one: operations, bytes, memory, time",
+    "benchmarks.first_minute": "measure a run's start, phase by phase",
 }
 _USAGE = """usage: mnist-jax COMMAND ...
 
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     terminal.protect()
     if name in ("-h", "--help"):
-        listed = "\n".join(f"  {name:18}  {text}" for name, text in COMMANDS.items())
+        listed = "\n".join(f"  {name:23}  {text}" for name, text in COMMANDS.items())
         print(_USAGE.format(commands=listed))
     elif name == "--version":
         print(f"mnist_jax {version('mnist_jax')}")

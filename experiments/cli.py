@@ -87,7 +87,7 @@ def fail(message: str, hint: str) -> NoReturn:
 
 def nearest(word: str, words: Sequence[str]) -> str:
     """A line that names the nearest right words."""
-    near = get_close_matches(word, words, n=2, cutoff=0.5)
+    near = get_close_matches(word, words, n=2)
     return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(words)}."
 
 
