@@ -1,15 +1,14 @@
 """Convolution and pooling with any window F, stride S and padding P.
 
-A side of N pixels becomes (N + 2P - F)/S + 1. `layers.py` has the labs' convolutions and pools, in
-forms that are fast for small images.
+A side of N pixels becomes (N + 2P - F)/S + 1. All is XLA's own: it makes no columns of large
+images, and for the wide layers of these networks its gradients are as fast as those of `layers.py`,
+which has the labs' convolutions and pools, and compile in half the time.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Initializer
 from jax import Array, lax
-
-from mnist_jax.layers import conv2d
 
 _NEEDS = "A window of {window} pixels does not fit into {side} with {padding} padded on both sides."
 
@@ -47,9 +46,7 @@ class Convolution(nn.Module):
             )
         shape = (self.window, self.window, channels // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        out = convolve(
-            images, kernel.astype(images.dtype), self.stride, self.padding, self.groups
-        )
+        out = convolve(images, kernel.astype(images.dtype), self.stride, self.padding, self.groups)
         if not self.use_bias:
             return out
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
@@ -61,12 +58,18 @@ def convolve(
 ) -> Array:
     """Cross-correlate images with a kernel; shapes and errors of `Convolution`."""
     _check_window(images, kernel.shape[0], padding)
-    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    images = jnp.pad(images, pads) if padding else images
-    # Part by part: XLA's own grouped convolution is slow on every backend.
+    # Part by part: XLA's grouped convolution is slow on every backend.
     parts = zip(jnp.split(images, groups, -1), jnp.split(kernel, groups, -1), strict=True)
-    out = [conv2d(*part, (stride, stride), "VALID") for part in parts]
-    return out[0] if groups == 1 else jnp.concatenate(out, axis=-1)
+    out = [
+        lax.conv_general_dilated(
+            *part,
+            window_strides=(stride, stride),
+            padding=((padding, padding), (padding, padding)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        for part in parts
+    ]
+    return jnp.concatenate(out, axis=-1)
 
 
 class MaxPooling(nn.Module):
@@ -91,9 +94,7 @@ class MaxPooling(nn.Module):
         pads = [self._pads(side) for side in images.shape[1:3]]
         shape = (1, self.window, self.window, 1)
         strides = (1, self.stride, self.stride, 1)
-        return lax.reduce_window(
-            images, -jnp.inf, lax.max, shape, strides, ((0, 0), *pads, (0, 0))
-        )
+        return lax.reduce_window(images, -jnp.inf, lax.max, shape, strides, ((0, 0), *pads, (0, 0)))
 
     def _pads(self, side: int) -> tuple[int, int]:
         left_over = (side + 2 * self.padding - self.window) % self.stride

@@ -31,7 +31,7 @@ _HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class GoogLeNet(nn.Module):
-    """A stem of three convolutions, nine inception modules, a mean over all places, one dense layer.
+    """Three convolutions, nine inception modules, a mean over all places, one dense layer.
 
     Maps float32 `[n, height, width, channels]` to logits `[n, num_classes]`; with `train` an rng
     named `"dropout"` is needed. Images, meant to be 224x224 with mean 0 and deviation 1 by channel,
@@ -68,9 +68,7 @@ class GoogLeNet(nn.Module):
     axis_index_groups: tuple[tuple[int, ...], ...] | None = None
 
     @nn.compact
-    def __call__(
-        self, images: Array, train: bool = False, weights: Array | None = None
-    ) -> Array:
+    def __call__(self, images: Array, train: bool = False, weights: Array | None = None) -> Array:
         """Logits; `weights`, float `[n]`, are those of `BatchNorm` and matter with `train` only."""
         self._check_size(images)
         conv = partial(

@@ -136,7 +136,7 @@ def class_codes(num_classes: int) -> np.ndarray:
     digits = np.array([[mark == "#" for mark in picture] for picture in _digit_pictures()])
     rng = np.random.default_rng(1998)
     others = rng.integers(0, 2, (max(num_classes - 10, 0), _CODE))
-    return np.float32(2 * np.concatenate([digits, others])[:num_classes] - 1)
+    return (2 * np.concatenate([digits, others])[:num_classes] - 1).astype(np.float32)
 
 
 def _digit_pictures() -> list[str]:

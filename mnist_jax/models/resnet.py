@@ -71,9 +71,7 @@ class ResNet(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(
-        self, images: Array, train: bool = False, weights: Array | None = None
-    ) -> Array:
+    def __call__(self, images: Array, train: bool = False, weights: Array | None = None) -> Array:
         """Logits; `weights`, float `[n]`, are those of `BatchNorm` and matter with `train` only."""
         normalize = partial(
             BatchNorm, axis_name=self.axis_name, axis_index_groups=self.axis_index_groups
@@ -139,9 +137,7 @@ class Block(nn.Module):
         return [(self.features, 1, first), (self.features, 3, second), (4 * self.features, 1, 1)]
 
     @nn.nowrap
-    def _passed_on(
-        self, x: Array, features: int, train: bool, weights: Array | None
-    ) -> Array:
+    def _passed_on(self, x: Array, features: int, train: bool, weights: Array | None) -> Array:
         if x.shape[-1] == features and self.stride == 1:
             return x
         if self.shortcut == "A":
