@@ -83,19 +83,20 @@ class Inception(nn.Module):
 
 
 class Head(nn.Module):
-    """`fc1` takes channels before pixels, as torchvision's."""
+    """`fc1` takes channels before pixels, as torchvision's; `places` are those of a side."""
 
-    def __init__(self, channels, num_classes, batch_norm):
+    def __init__(self, channels, num_classes, batch_norm, places):
         super().__init__()
         self.conv = Unit(channels, 128, 1, batch_norm=batch_norm)
-        self.fc1, self.fc2 = nn.Linear(2048, 1024), nn.Linear(1024, num_classes)
+        self.fc1 = nn.Linear(128 * places**2, 1024)
+        self.fc2 = nn.Linear(1024, num_classes)
 
     def forward(self, x):
         return self.fc2(F.relu(self.fc1(self.conv(F.avg_pool2d(x, 5, 3)).flatten(1))))
 
 
 class GoogLeNet(nn.Module):
-    def __init__(self, num_classes=10, batch_norm=False, heads=True):
+    def __init__(self, num_classes=10, batch_norm=False, heads=True, places=4):
         super().__init__()
         self.batch_norm, self.heads = batch_norm, heads
         self.conv1 = Unit(3, 64, 7, 2, batch_norm)
@@ -104,8 +105,8 @@ class GoogLeNet(nn.Module):
         for name, sizes in INCEPTIONS.items():
             setattr(self, f"inception{name}", Inception(*sizes, batch_norm))
         if heads:
-            self.aux1 = Head(512, num_classes, batch_norm)
-            self.aux2 = Head(528, num_classes, batch_norm)
+            self.aux1 = Head(512, num_classes, batch_norm, places)
+            self.aux2 = Head(528, num_classes, batch_norm, places)
         self.fc = nn.Linear(1024, num_classes)
 
     def forward(self, x):
