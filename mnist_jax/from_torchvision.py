@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax.models.googlenet import GoogLeNet
-from mnist_jax.models.resnet import DEPTHS, ResNet
+from mnist_jax.models.resnet import STAGES, ResNet, has_bottlenecks
 
 # What torchvision's ResNets expect of photographs in [0, 1]: (image - MEAN) / STD, by channel.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _SIDE = 224
 _HEAD_PLACES = (128, 4, 4)  # channels, height and width that GoogLeNet's heads flatten
-_BLOCK = r"layer\d\.\d+\.conv1\.weight"
+_BLOCK = r"layer{}\.\d+\.conv1\.weight"  # of a stage
 _LEAVES = {  # of a weight with so many axes, and of the others
     ("weight", 4): ("params", "kernel"),
     ("weight", 2): ("params", "kernel"),
@@ -81,18 +81,26 @@ def _network(state_dict: Mapping[str, Any]) -> nn.Module:
             auxiliary_heads="aux1.fc1.weight" in state_dict,
         )
     if "fc.weight" in state_dict and "layer1.0.conv1.weight" in state_dict:
-        convolutions = 3 if "layer1.0.conv3.weight" in state_dict else 2
-        blocks = sum(bool(re.fullmatch(_BLOCK, name)) for name in state_dict)
-        depth = convolutions * blocks + 2
-        if depth in DEPTHS:
-            classes = len(state_dict["fc.weight"])
-            return ResNet(depth, num_classes=classes, bottleneck_stride="3x3")
-        raise ValueError(f"state_dict has {blocks} blocks; no ResNet of torchvision has so many.")
+        classes = len(state_dict["fc.weight"])
+        return ResNet(_depth(state_dict), num_classes=classes, bottleneck_stride="3x3")
     some = ", ".join(list(state_dict)[:3]) or "nothing"
     raise ValueError(
         "state_dict must be that of torchvision's resnet18, 34, 50, 101, 152 or googlenet; "
         f"this one has {some} and so on."
     )
+
+
+def _depth(state_dict: Mapping[str, Any]) -> int:
+    """By the number of blocks of each stage, and whether they are bottlenecks."""
+    blocks = tuple(
+        sum(bool(re.fullmatch(_BLOCK.format(stage), name)) for name in state_dict)
+        for stage in (1, 2, 3, 4)
+    )
+    bottlenecks = "layer1.0.conv3.weight" in state_dict
+    for depth, stages in STAGES.items():
+        if stages == blocks and has_bottlenecks(depth) == bottlenecks:
+            return depth
+    raise ValueError(f"state_dict has stages of {blocks} blocks, as no ResNet of torchvision has.")
 
 
 def _array(value: Any) -> np.ndarray:

@@ -40,6 +40,15 @@ def layer_shapes(network, *image_shape):
     }
 
 
+def fill(network, *image_shape, low=-0.1, high=0.1):
+    """Variables of a network, uniform, without compiling its `init`."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.uniform(low, high, leaf.shape), jnp.float32),
+        shapes(network, *image_shape),
+    )
+
+
 def randomize(model, seed=0):
     """Weights of a PyTorch model that no layer passes on unchanged, and batch statistics."""
     import torch
@@ -55,7 +64,7 @@ def randomize(model, seed=0):
     return model
 
 
-def check_against(network, model, images, train=False):
+def check_against(network, model, images, train=False, gradients=True):
     """That a network, of dtype float64, and a PyTorch model agree: outputs and all gradients.
 
     `images` are `[n, height, width, channels]`. With `train` the heads' outputs count too, and the
@@ -69,9 +78,6 @@ def check_against(network, model, images, train=False):
     wanted = model(torch.tensor(np.moveaxis(images, -1, 1), dtype=torch.float64))
     wanted = wanted if isinstance(wanted, tuple) else (wanted,)
     directions = [rng.normal(size=out.shape).astype(np.float32) for out in wanted]
-    torch.autograd.backward(wanted, [torch.tensor(d).double() for d in directions])
-    names = {name: parameter.grad for name, parameter in model.named_parameters()}
-    wanted_grads = to_variables(names)["params"]
 
     @jax.jit
     def gradient(variables, images):
@@ -86,6 +92,8 @@ def check_against(network, model, images, train=False):
             parts = [jnp.vdot(out, d) for out, d in zip(outputs, directions, strict=True)]
             return sum(parts), (outputs, new.get("batch_stats", {}))
 
+        if not gradients:
+            return None, along(variables["params"])[1]
         return jax.grad(along, has_aux=True)(variables["params"])
 
     with jax.enable_x64(True):
@@ -93,7 +101,10 @@ def check_against(network, model, images, train=False):
     for out, right in zip(outputs, wanted, strict=True):
         assert out.dtype == jnp.float32
         np.testing.assert_allclose(out, right.detach(), rtol=1e-5, atol=1e-5)
-    compare(grads, wanted_grads, 1e-5)
+    if gradients:
+        torch.autograd.backward(wanted, [torch.tensor(d).double() for d in directions])
+        names = {name: parameter.grad for name, parameter in model.named_parameters()}
+        compare(grads, to_variables(names)["params"], 1e-5)
     if train:
         means = to_variables(model.state_dict())["batch_stats"]
         compare(_means(stats), _means(means), 1e-5)

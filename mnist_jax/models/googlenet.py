@@ -26,7 +26,7 @@ _INCEPTIONS = {  # 1x1; 3x3 behind 1x1; 5x5 behind 1x1; 1x1 behind the pool: tab
 }
 _HEADS = {"4a": "aux1", "4d": "aux2"}  # which module each auxiliary head looks at
 _HEAD_DROPOUT = 0.7
-_LEAST_SIDE, _LEAST_SIDE_WITH_HEADS = 31, 79  # 1x1 behind 4e; 5x5 behind 4a
+_LEAST_SIDE, _LEAST_SIDE_WITH_HEADS = 47, 79  # 3x3 behind 4e; 5x5 behind 4a
 _HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
@@ -35,7 +35,7 @@ class GoogLeNet(nn.Module):
 
     Maps float32 `[n, height, width, channels]` to logits `[n, num_classes]`; with `train` an rng
     named `"dropout"` is needed. Images, meant to be 224x224 with mean 0 and deviation 1 by channel,
-    are of at least 79x79 pixels, or 31x31 without `auxiliary_heads`. With 224x224x3 and 1,000
+    are of at least 79x79 pixels, or 47x47 without `auxiliary_heads`. With 224x224x3 and 1,000
     classes it has 6,998,552 parameters and, with the two heads, 13,378,280.
 
     The heads are for training only: with `train` their logits are sown, as a tuple `logits`, into

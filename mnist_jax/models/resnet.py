@@ -15,7 +15,7 @@ from mnist_jax.windows import Convolution, MaxPooling
 
 Shortcut = Literal["A", "B"]
 
-_STAGES = {  # ImageNet's, of 64, 128, 256 and 512 features: table 1
+STAGES = {  # ImageNet's, of 64, 128, 256 and 512 features: table 1
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
@@ -23,8 +23,7 @@ _STAGES = {  # ImageNet's, of 64, 128, 256 and 512 features: table 1
     152: (3, 8, 36, 3),
 }
 _SMALL_DEPTHS = (20, 32, 44, 56, 110)  # CIFAR-10's, 6n + 2, of 16, 32 and 64 features: section 4.2
-_FIRST_BOTTLENECK = 50
-DEPTHS = tuple(sorted((*_STAGES, *_SMALL_DEPTHS)))
+DEPTHS = tuple(sorted((*STAGES, *_SMALL_DEPTHS)))
 
 
 class ResNet(nn.Module):
@@ -77,7 +76,7 @@ class ResNet(nn.Module):
             BatchNorm, axis_name=self.axis_name, axis_index_groups=self.axis_index_groups
         )
         small = self.depth in _SMALL_DEPTHS
-        blocks = ((self.depth - 2) // 6,) * 3 if small else _STAGES[self.depth]
+        blocks = ((self.depth - 2) // 6,) * 3 if small else STAGES[self.depth]
         features = 16 if small else 64
         x = images.astype(self.dtype)
         x = _conv("conv1", features, 3 if small else 7, 1 if small else 2)(x)
@@ -89,7 +88,7 @@ class ResNet(nn.Module):
                 block = Block(
                     features * 2**stage,
                     stride=2 if stage > 0 and i == 0 else 1,
-                    bottleneck=self.depth in _STAGES and self.depth >= _FIRST_BOTTLENECK,
+                    bottleneck=has_bottlenecks(self.depth),
                     shortcut=self.shortcut or ("A" if small else "B"),
                     bottleneck_stride=self.bottleneck_stride,
                     normalize=normalize,
@@ -99,6 +98,11 @@ class ResNet(nn.Module):
         x = jnp.mean(x, axis=(1, 2))
         kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         return Dense(self.num_classes, kernel_init=kernel_init, name="fc")(x).astype(jnp.float32)
+
+
+def has_bottlenecks(depth: int) -> bool:
+    """Whether a network's blocks are of three convolutions."""
+    return depth in STAGES and depth >= 50
 
 
 RESNETS: dict[str, Callable[..., ResNet]] = {
