@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import errors
 
 from mnist_jax.models.alexnet import AlexNet
 from tests import published
@@ -80,15 +81,16 @@ def test_initial_values():
 
 def test_dropout_is_on_in_training_only():
     network = AlexNet(num_classes=3)
-    variables = published.fill(network, 67, 67, 1)
-    images = np.random.default_rng(0).random((2, 67, 67, 1)).astype(np.float32)
-    logits = network.apply(variables, images)
-    assert logits.shape == (2, 3)
-    one, two = (
-        network.apply(variables, images, train=True, rngs={"dropout": jax.random.key(k)})
-        for k in (0, 1)
-    )
-    assert not np.allclose(one, logits) and not np.allclose(one, two)
+    variables = published.shapes(network, 67, 67, 1)
+    images = jnp.zeros((2, 67, 67, 1))
+
+    def apply(**options):
+        return jax.eval_shape(lambda v: network.apply(v, images, **options), variables)
+
+    assert network.dropout_rate == 0.5 and apply().shape == (2, 3)
+    assert apply(train=True, rngs={"dropout": jax.random.key(0)}).shape == (2, 3)
+    with pytest.raises(errors.InvalidRngError, match="dropout"):
+        apply(train=True)
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (66, 227), (227, 66)])

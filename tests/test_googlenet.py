@@ -137,8 +137,9 @@ def test_small_images_are_refused(shape, heads, least):
         published.shapes(GoogLeNet(auxiliary_heads=heads), *shape, 3)
 
 
-@pytest.mark.parametrize(("side", "heads"), [(79, True), (47, False)])
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(
+    ("side", "heads", "batch_norm"), [(79, True, False), (47, False, False), (47, False, True)]
+)
 def test_the_smallest_images(side, heads, batch_norm):
     network = GoogLeNet(2, auxiliary_heads=heads, batch_norm=batch_norm)
     assert published.layer_shapes(network, side, side, 1)["fc"] == (2,)
