@@ -7,7 +7,8 @@ import signal
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, NamedTuple, NoReturn, TextIO
 
@@ -168,6 +169,24 @@ def call(main: Callable[[], int], prints_results: bool = False) -> NoReturn:
         print(f"{kind}: standard output could not be written: {lost.strerror}.", file=sys.stderr)
         code = code or int(prints_results)
     sys.exit(code)
+
+
+@contextmanager
+def leaving_at_once(message: str) -> Iterator[None]:
+    """Ctrl-C ends the process, with a line: JAX's imports may swallow a KeyboardInterrupt."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # it is ignored, as behind nohup, or a caller's
+        return
+
+    def leave(*_: Any) -> NoReturn:
+        print(f"\n{message}", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _take_back_settings() -> None:

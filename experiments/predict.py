@@ -56,6 +56,8 @@ class Item(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = _parser().parse(sys.argv[1:] if argv is None else argv)
+    if given.images.count("-") > 1:
+        cli.fail("- can be given once: standard input is one picture.", "Name files or folders.")
     # These take a second to import, which a mistyped command should not have to wait for.
     from experiments import records, trained
     from mnist_jax import parallel

@@ -9,7 +9,8 @@ from experiments import cli
 from experiments.cli import Command
 from experiments.clock import Clock
 
-_STARTED = time.perf_counter()  # of the command, but for Python's own start
+_INTERRUPTED = "Interrupted before training began; nothing was written."
+_STARTED = time.perf_counter()  # but for Python's own start and a few imports
 
 
 def main(argv: list[str] | None = None, started: float | None = None) -> int:
@@ -26,12 +27,15 @@ def main(argv: list[str] | None = None, started: float | None = None) -> int:
     try:
         return _run(command, clock)
     except KeyboardInterrupt:
-        print("Interrupted before training began; nothing was written.", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         return cli.INTERRUPTED
 
 
 def _run(command: Command, clock: Clock) -> int:
-    with clock.waiting("imports", f"mnist_jax {mnist_jax.__version__}: importing JAX"):
+    with (
+        clock.waiting("imports", f"mnist_jax {mnist_jax.__version__}: importing JAX"),
+        cli.leaving_at_once(_INTERRUPTED),
+    ):
         from experiments import trainer  # seconds, in which nothing else would be said
 
     return trainer.train(command, clock)

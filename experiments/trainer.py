@@ -190,13 +190,13 @@ def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
 
     folder = run.workdir / "checkpoints"
     snapshots = stacks.snapshot_steps(run.config, run.steps_per_epoch)
-    print(_first_line(run), flush=True)
     try:
         with (
             loop.interrupts(_leave_at_once, _signals()) as signals,
             Checkpoints(folder, keep=snapshots) as checkpoints,
             summary_writer(str(run.workdir / "tensorboard"), parallel.is_lead()) as board,
         ):
+            print(_first_line(run), flush=True)
             states, before = _begin(run, clock, checkpoints, force)
             states, now, compile_seconds, stop = _train(
                 run, clock, states, before, checkpoints, board, signals

@@ -14,6 +14,7 @@ import hashlib
 import os
 import platform
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,10 +174,9 @@ def start_building() -> bool:
     Returns:
         Whether they are being built.
     """
-    folder = cache.folder()
-    if folder is None or not _is_supported() or not _are_of_use():
+    if not _is_supported() or not _are_of_use():
         return False
-    library = folder / _name()
+    library = _folder() / _name()
     if library in _builds or library.exists():
         return library in _builds
     with contextlib.suppress(OSError):  # `load` tries again, and says what is wrong
@@ -199,11 +199,19 @@ def load() -> bool:
             capsule = jax.ffi.pycapsule(getattr(library, target))
             jax.ffi.register_ffi_target(f"mnist_jax.{target}", capsule, platform="cpu")
     except (OSError, RuntimeError, AttributeError, subprocess.CalledProcessError) as error:
-        first, *_ = (getattr(error, "stderr", None) or str(error)).splitlines() or [repr(error)]
-        message = f"kernels.cc cannot be used, so this CPU trains more slowly: {first}"
+        message = f"kernels.cc cannot be used, so this CPU trains more slowly: {_reason(error)}"
         warnings.warn(message, KernelWarning, stacklevel=2)
         return False
     return True
+
+
+def _reason(error: Exception) -> str:
+    """In one line."""
+    if isinstance(error, subprocess.CalledProcessError):
+        first, *_ = (error.stderr or "").splitlines() or ["it says nothing"]
+        return f"{error.cmd[0]} ended with code {error.returncode}: {first}"
+    first, *_ = str(error).splitlines() or [repr(error)]
+    return first
 
 
 def _is_supported() -> bool:
@@ -216,11 +224,21 @@ def _name() -> str:
     return f"kernels-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.so"
 
 
+def _folder() -> Path:
+    return cache.folder() or _own_folder()
+
+
+@functools.cache
+def _own_folder() -> Path:
+    """For this process, where there can be none for later ones too."""
+    folder = Path(tempfile.mkdtemp(prefix="mnist_jax-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def _library() -> ctypes.CDLL:
     """The kernels that an earlier process built for the same code and processor, or new ones."""
-    # Where there can be no folder for later processes too, one for this process.
-    where = cache.folder() or Path(tempfile.mkdtemp(prefix="mnist_jax-"))
-    library = where / _name()
+    library = _folder() / _name()
     if library.exists():
         with contextlib.suppress(OSError):  # it is damaged, or of another system
             return ctypes.CDLL(str(library))

@@ -139,6 +139,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_answered(workdir, pictures, tm
         (["gone"], "IMAGE"),
         ([], "WORKDIR"),
         (["gone", "7.png", "--jsn"], "Did you mean --json?"),
+        (["gone", "-", "7.png", "-"], "once"),
     ],
 )
 def test_wrong_calls(argv, message, capsys):
