@@ -1,5 +1,6 @@
 """Arrays of images and of labels: pairs of them in IDX, `.npz` and `.npy` files."""
 
+import tokenize
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -256,7 +257,7 @@ def _read_npy(stream: IO[bytes], where: str) -> np.ndarray:
     try:
         version = np.lib.format.read_magic(stream)
         shape, by_columns, dtype = read_header[version](stream)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, tokenize.TokenError) as error:
         raise DataError(f"{where}: damaged, or no array of NumPy's: {error}.") from None
     if dtype.hasobject:  # its values are a pickle
         raise DataError(f"{where}: a pickle, and those can run code when read; it is not read.")
