@@ -3,7 +3,6 @@
 import runpy
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib.metadata import version
 
 from experiments import terminal
@@ -48,9 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif name == "--version":
         print(f"mnist_jax {version('mnist_jax')}")
     else:
-        near = get_close_matches(name, COMMANDS, n=2)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(COMMANDS)}."
-        print(f"error: {name!r} is no command.\n{hint}", file=sys.stderr)
+        from experiments import cli  # the list need not wait for what it imports
+
+        print(
+            f"error: {name!r} is no command.\n{cli.nearest(name, list(COMMANDS))}", file=sys.stderr
+        )
         return 2
     return 0
 

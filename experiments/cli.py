@@ -86,6 +86,19 @@ def fail(message: str, hint: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def names(flag: str, text: str, known: Sequence[str]) -> list[str]:
+    """The names that a flag lists as `A,B`, each once.
+
+    Raises:
+        SystemExit: code 2 with an error of two lines for one that is not known.
+    """
+    found = list(dict.fromkeys(text.split(",")))
+    for name in found:
+        if name not in known:
+            fail(f"{flag} {name} does not exist.", nearest(name, known))
+    return found
+
+
 def nearest(word: str, words: Sequence[str]) -> str:
     """A line that names the nearest right words."""
     near = get_close_matches(word, words, n=2)

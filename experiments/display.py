@@ -2,6 +2,7 @@
 
 import time
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 from rich.console import Console
@@ -13,21 +14,15 @@ _SECONDS_BETWEEN_LINES = 10.0
 _SHADES = " ░▒▓█"
 
 
-class TrainingDisplay:
-    """A context manager; `update` it with each chunk, `print` lines above the bar."""
+class _Display:
+    """A context manager with a bar in a terminal, which is taken away at its end."""
 
-    def __init__(self, epochs: int, images_per_step: int, steps_done: int = 0) -> None:
+    def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
         self._console.width = self._console.width or 80  # COLUMNS may be 0
-        self._epochs = epochs
-        self._images_per_step = images_per_step
-        self._steps_done = steps_done
-        self._images = 0
-        self._seconds = 0.0
-        self._last_line = time.perf_counter()
         self._bar = Bar(self._console)
 
-    def __enter__(self) -> "TrainingDisplay":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -37,6 +32,24 @@ class TrainingDisplay:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+    def print(self, line: str) -> None:
+        """Print a line, above the bar where there is one."""
+        self._console.print(line, markup=False)
+        self._console.file.flush()
+
+
+class TrainingDisplay(_Display):
+    """A context manager; `update` it with each chunk, `print` lines above the bar."""
+
+    def __init__(self, epochs: int, images_per_step: int, steps_done: int = 0) -> None:
+        super().__init__()
+        self._epochs = epochs
+        self._images_per_step = images_per_step
+        self._steps_done = steps_done
+        self._images = 0
+        self._seconds = 0.0
+        self._last_line = time.perf_counter()
 
     def update(self, chunk: Chunk) -> None:
         """Show a chunk's loss (its mean over members and steps), the speed and the time left."""
@@ -58,37 +71,18 @@ class TrainingDisplay:
                 f"{speed:,.0f} images/s, {duration(left)} left"
             )
 
-    def print(self, line: str) -> None:
-        """Print a line, above the bar where there is one."""
-        self._console.print(line, markup=False)
-        self._console.file.flush()
 
-
-class WorkDisplay:
+class WorkDisplay(_Display):
     """A context manager for work whose parts are known: one bar, or in a pipe a line for each."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
-        self._console.width = self._console.width or 80  # COLUMNS may be 0
-        self._bar = Bar(self._console)
+        super().__init__()
         self._started = time.perf_counter()
-
-    def __enter__(self) -> "WorkDisplay":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def begin(self, what: str, done: float) -> None:
         """Show what comes next, and how much is done before it: from 0 to 1 of all."""
         if not self._bar.is_drawn:
-            self._console.print(what, markup=False)
-            self._console.file.flush()
+            self.print(what)
             return
         spent = time.perf_counter() - self._started
         left = [f"{duration(spent * (1 - done) / done)} left"] if done > 0 else []

@@ -9,8 +9,8 @@ _NARROW = "screen and (max-width: 45rem)"  # a phone
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 0 auto;
   max-width: 76rem; padding: 1rem; }
-h1, h2, h3, p, li { line-height: 1.2; overflow-wrap: anywhere; }
-p, li { line-height: 1.5; }
+h1, h2, h3 { line-height: 1.2; }
+h1, h2, h3, p, li { overflow-wrap: anywhere; }
 h2 { border-top: 4px solid #222; margin-top: 3rem; padding-top: 1rem; }
 p { max-width: 46rem; }
 nav ul { padding-left: 1.2rem; }

@@ -132,6 +132,17 @@ def segments(start: Array, end: Array, radius: Array, shape: tuple[int, int]) ->
     return jnp.clip(radius[:, None, None] + 0.5 - distance, 0, 1)
 
 
+def _first_segments(
+    count: Array, starts: Array, ends: Array, radius: Array, shape: tuple[int, int]
+) -> Array:
+    """The first `count`, `[n, 1, 1]`, of `segments` from `starts` to `ends`, `[strokes, n, 2]`."""
+    strokes = [
+        segments(start, end, radius, shape) * (i < count)
+        for i, (start, end) in enumerate(zip(starts, ends, strict=True))
+    ]
+    return jnp.stack(strokes).max(axis=0)
+
+
 def change_strokes(digits: Array, key: Array) -> Array:
     """Make strokes wider or thinner; `digits` are `[n, 28, 28]`."""
     amount = jax.random.uniform(key, (len(digits), 1, 1), minval=-1, maxval=1)
@@ -255,11 +266,8 @@ def _lines(key: Array, shape: tuple[int, ...]) -> Array:
     places = 4 + 10 * jax.random.randint(place_key, (5, 2, n, 2), 0, 3).astype(jnp.float32)
     radius = jax.random.uniform(radius_key, (n,), minval=0.7, maxval=2)
     count = jax.random.randint(count_key, (n, 1, 1), 3, 6)
-    strokes = [
-        segments(start, end, radius, (height, width)) * (i < count)
-        for i, (start, end) in enumerate(places)
-    ]
-    return jnp.stack(strokes).max(axis=0)
+    starts, ends = jnp.swapaxes(places, 0, 1)
+    return _first_segments(count, starts, ends, radius, (height, width))
 
 
 def _blots(key: Array, shape: tuple[int, ...]) -> Array:
@@ -289,11 +297,8 @@ def _rings(key: Array, shape: tuple[int, ...]) -> Array:
     starts = centre + jax.random.uniform(place_key, (5, n, 2), minval=-0.45, maxval=0.45) * sides
     ends = starts + jax.random.uniform(way_key, (5, n, 2), minval=-4, maxval=4)
     count = jax.random.randint(count_key, (n, 1, 1), 2, 6)
-    inner = [
-        segments(start, end, radius, (height, width)) * (i < count)
-        for i, (start, end) in enumerate(zip(starts, ends, strict=True))
-    ]
-    return jnp.stack([ring, *inner]).max(axis=0)
+    inner = _first_segments(count, starts, ends, radius, (height, width))
+    return jnp.maximum(ring, inner)
 
 
 def _polygons(key: Array, shape: tuple[int, ...]) -> Array:

@@ -7,8 +7,6 @@ marks are most like writing counts.
 """
 
 from collections.abc import Iterator
-from itertools import compress
-from operator import not_
 from typing import NamedTuple
 
 import numpy as np
@@ -271,7 +269,8 @@ def _look(contrast: np.ndarray, steep: np.ndarray, noise: float) -> _Look:
     if len(parts) > _MOST:  # texture
         return _Look(0.0, 0.0, [])
     framing = [_is_frame(part, parts) for part in parts]
-    frames, written = list(compress(parts, framing)), list(compress(parts, map(not_, framing)))
+    frames = [part for part, is_frame in zip(parts, framing, strict=True) if is_frame]
+    written = [part for part, is_frame in zip(parts, framing, strict=True) if not is_frame]
     kept = _without_surroundings(written)
     groups = _groups(kept) if kept else []
     if not groups:

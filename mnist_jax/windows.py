@@ -92,9 +92,7 @@ class MaxPooling(nn.Module):
     def __call__(self, images: Array) -> Array:
         _check_window(images, self.window, self.padding)
         pads = [self._pads(side) for side in images.shape[1:3]]
-        shape = (1, self.window, self.window, 1)
-        strides = (1, self.stride, self.stride, 1)
-        return lax.reduce_window(images, -jnp.inf, lax.max, shape, strides, ((0, 0), *pads, (0, 0)))
+        return nn.max_pool(images, (self.window,) * 2, (self.stride,) * 2, pads)
 
     def _pads(self, side: int) -> tuple[int, int]:
         left_over = (side + 2 * self.padding - self.window) % self.stride

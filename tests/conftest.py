@@ -39,3 +39,11 @@ def float32_products():
         return
     with jax.default_matmul_precision("highest"):
         yield
+
+
+@pytest.fixture
+def on_a_cpu(monkeypatch):
+    """The kernels are used also where there is a GPU, and more cores than the tests' devices."""
+    monkeypatch.setattr(parallel, "each_core_is_a_device", lambda: True)
+    with jax.default_device(jax.devices("cpu")[0]):
+        yield

@@ -14,7 +14,6 @@ from mnist_jax import (
     augment,
     calibration,
     ensemble,
-    kernels,
     layers,
     metrics,
     models,
@@ -24,20 +23,13 @@ from mnist_jax import (
     uncertainty,
 )
 from tests.lowering import PLATFORMS, faults, faults_of_module
+from tests.needs import needs_kernels
 from tests.tiny import Tiny, problem
 
 MEMBERS, N, CLASSES = 2, 20, 10
 NOTHING = {platform: set() for platform in PLATFORMS}
 
-needs_kernels = pytest.mark.skipif(not kernels.load(), reason="no compiler, or no x86-64 Linux")
-
-
-@pytest.fixture(autouse=True)
-def on_a_cpu(monkeypatch):
-    """So that the kernels are used also where there is a GPU, and more cores than devices."""
-    monkeypatch.setattr(parallel, "each_core_is_a_device", lambda: True)
-    with jax.default_device(jax.devices("cpu")[0]):
-        yield
+pytestmark = pytest.mark.usefixtures("on_a_cpu")
 
 
 @pytest.fixture

@@ -14,16 +14,9 @@ from jax import lax
 
 from mnist_jax import kernels, layers, models, parallel
 from tests import exact
+from tests.needs import needs_kernels
 
-needs_kernels = pytest.mark.skipif(not kernels.load(), reason="no compiler, or not a system for it")
-
-
-@pytest.fixture(autouse=True)
-def on_a_cpu(monkeypatch):
-    """Also where there is a GPU, and more cores than the tests have devices."""
-    monkeypatch.setattr(parallel, "each_core_is_a_device", lambda: True)
-    with jax.default_device(jax.devices("cpu")[0]):
-        yield
+pytestmark = pytest.mark.usefixtures("on_a_cpu")
 
 
 def in_steps(images, kernel, bias, padding):

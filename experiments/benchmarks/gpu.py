@@ -137,10 +137,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the command")
     parser.add_argument("--allow-cpu", action="store_true", help="go on where there is no GPU")
     options = parser.parse(argv)
-    options.parts = list(dict.fromkeys(options.parts.split(",")))
-    for name in options.parts:
-        if name not in PARTS:
-            cli.fail(f"--parts {name} does not exist.", cli.nearest(name, list(PARTS)))
+    options.parts = cli.names("--parts", options.parts, list(PARTS))
     check_output(options.output)
     return options
 

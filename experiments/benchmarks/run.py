@@ -99,13 +99,7 @@ def check_output(file: Path | None) -> None:
 
 
 def _names(flag: str, text: str | None, known: Sequence[str], default: Sequence[str]) -> list[str]:
-    if text is None:
-        return list(default)
-    names = list(dict.fromkeys(text.split(",")))
-    for name in names:
-        if name not in known:
-            cli.fail(f"{flag} {name} does not exist.", cli.nearest(name, known))
-    return names
+    return list(default) if text is None else cli.names(flag, text, known)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -80,7 +80,8 @@ def parse(argv: Sequence[str]) -> Namespace:
         prog="python -m experiments.benchmarks.tpu",
         description="Compile training and prediction for TPUs, without one: half a minute each.",
     )
-    for flag, names in (("networks", models.NAMES), ("tasks", TASKS), ("topologies", TOPOLOGIES)):
+    lists = {"networks": models.NAMES, "tasks": TASKS, "topologies": TOPOLOGIES}
+    for flag, names in lists.items():
         choices = f"of {', '.join(names)} (default: all)"
         parser.add_argument(f"--{flag}", metavar="A,B", default=",".join(names), help=choices)
     parser.add_argument(
@@ -88,12 +89,8 @@ def parse(argv: Sequence[str]) -> Namespace:
     )
     add_output(parser)
     options = parser.parse(argv)
-    for flag, names in (("networks", models.NAMES), ("tasks", TASKS), ("topologies", TOPOLOGIES)):
-        chosen = list(dict.fromkeys(getattr(options, flag).split(",")))
-        for name in chosen:
-            if name not in names:
-                cli.fail(f"--{flag} {name} does not exist.", cli.nearest(name, names))
-        setattr(options, flag, chosen)
+    for flag, names in lists.items():
+        setattr(options, flag, cli.names(f"--{flag}", getattr(options, flag), names))
     if options.members is not None and options.members < 1:
         cli.fail(f"--members must be at least 1, not {options.members}.", HELP)
     check_output(options.output)
