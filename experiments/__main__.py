@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from experiments import terminal
+from experiments.console import terminal
 
 COMMANDS = {
     "run": "train a network, or an ensemble of them, and test it",
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif name == "--version":
         print(f"mnist_jax {version('mnist_jax')}")
     else:
-        from experiments import cli  # the list need not wait for what it imports
+        from experiments.console import cli  # the list need not wait for what it imports
 
         print(
             f"error: {name!r} is no command.\n{cli.nearest(name, list(COMMANDS))}", file=sys.stderr

@@ -15,9 +15,10 @@ from etils import epath
 from rich import box
 from rich.table import Table
 
-from experiments import cli, evaluation, records, terminal, trained
-from experiments.display import WorkDisplay
-from experiments.trained import Trained
+from experiments.console import cli, terminal
+from experiments.console.display import WorkDisplay
+from experiments.workdir import evaluation, records, trained
+from experiments.workdir.trained import Trained
 from mnist_jax import data, parallel, shifts
 from mnist_jax.data import Dataset
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from experiments import cli, terminal
-from experiments import config as configs
+from experiments.console import cli, terminal
+from experiments.workdir import config as configs
 from mnist_jax import models
 from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
 

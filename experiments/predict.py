@@ -13,8 +13,8 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from experiments import cli, pictures, terminal
-from experiments.pictures import Picture
+from experiments.console import cli, pictures, terminal
+from experiments.console.pictures import Picture
 
 _FOUND = 0.3  # a mark found less surely than this may be no digit, or not all of one
 _DOUBTFUL = 1 / 3  # of a picture's digits unsure, so that none is sure to be one
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.images.count("-") > 1:
         cli.fail("- can be given once: standard input is one picture.", "Name files or folders.")
     # These take a second to import, which a mistyped command should not have to wait for.
-    from experiments import records, trained
+    from experiments.workdir import records, trained
     from mnist_jax import parallel
 
     cli.use_compilation_cache()

@@ -15,10 +15,13 @@ import jax
 import numpy as np
 from etils import epath
 
-from experiments import cli, evaluate, features, page, plots, records, trained
+from experiments import evaluate
+from experiments.console import cli
 from experiments.evaluate import Evaluation
-from experiments.page import Picture
-from experiments.trained import Trained
+from experiments.show import features, page, plots
+from experiments.show.page import Picture
+from experiments.workdir import records, trained
+from experiments.workdir.trained import Trained
 from mnist_jax import data, parallel
 from mnist_jax.data import Dataset, Split
 

@@ -5,9 +5,9 @@ import time
 import warnings
 
 import mnist_jax
-from experiments import cli
-from experiments.cli import Command
-from experiments.clock import Clock
+from experiments.console import cli
+from experiments.console.cli import Command
+from experiments.console.clock import Clock
 
 _INTERRUPTED = "Interrupted before training began; nothing was written."
 _STARTED = time.perf_counter()  # but for Python's own start and a few imports
@@ -36,7 +36,7 @@ def _run(command: Command, clock: Clock) -> int:
         clock.waiting("imports", f"mnist_jax {mnist_jax.__version__}: importing JAX"),
         cli.leaving_at_once(_INTERRUPTED),
     ):
-        from experiments import trainer  # seconds, in which nothing else would be said
+        from experiments.workdir import trainer  # seconds, in which nothing else would be said
 
     return trainer.train(command, clock)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from experiments import evaluation
+from experiments.workdir import evaluation
 from mnist_jax import (
     augment,
     calibration,
@@ -162,7 +162,7 @@ def test_the_metrics_are_found():
         "mnist_jax.uncertainty.error_correlation-None",
         "mnist_jax.metrics.reliability-True",
         "mnist_jax.calibration.fit_temperature-False",
-        "experiments.evaluation._subset_scores-None",
+        "experiments.workdir.evaluation._subset_scores-None",
     ):
         assert name in names
 

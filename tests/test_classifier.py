@@ -21,7 +21,9 @@ from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_sp
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
-from experiments import cli, evaluate, predict, trained
+from experiments import evaluate, predict
+from experiments.console import cli
+from experiments.workdir import trained
 from mnist_jax import (
     augment,
     cache,

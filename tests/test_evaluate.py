@@ -9,8 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, evaluate, records, stacks, trained
-from experiments.config import Config
+from experiments import evaluate
+from experiments.console import cli
+from experiments.workdir import records, stacks, trained
+from experiments.workdir.config import Config
 from mnist_jax import data, parallel, shifts
 from mnist_jax.checkpoints import Checkpoints
 from tests.test_data import FILES, idx, write_digits

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from experiments import evaluation
+from experiments.workdir import evaluation
 from mnist_jax import calibration, ensemble, metrics
 
 

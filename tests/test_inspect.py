@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import inspect
-from experiments.config import Config
+from experiments.workdir.config import Config
 from mnist_jax import models
 
 

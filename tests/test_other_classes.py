@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from experiments import cli, evaluate, records, run, trained
-from experiments.config import Config
+from experiments import evaluate, run
+from experiments.console import cli
+from experiments.workdir import records, trained
+from experiments.workdir.config import Config
 from mnist_jax import data, parallel
 from tests.samples import digits, write_pictures
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from experiments import features, plots
+from experiments.show import features, plots
 from mnist_jax import data, models
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import cli, predict, records, stacks
-from experiments.config import Config
+from experiments import predict
+from experiments.console import cli
+from experiments.workdir import records, stacks
+from experiments.workdir.config import Config
 from mnist_jax import data, loop, parallel
 from mnist_jax.checkpoints import Checkpoints
 from tests import scenes

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import trained
+from experiments.workdir import trained
 from tests.test_resume import PATIENCE, wait_for
 from tests.test_run import digits  # noqa: F401 (a fixture)
 from tests.tiny import some_devices

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import cli, evaluate, page, plots, records, report, trained
-from experiments.config import Config
+from experiments import evaluate, report
+from experiments.console import cli
+from experiments.show import page, plots
+from experiments.workdir import records, trained
+from experiments.workdir.config import Config
 from mnist_jax import data, parallel
 from tests.test_data import FILES, idx, write_digits
 from tests.test_evaluate import workdir_of

@@ -13,7 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, records, run, trained, trainer
+from experiments import run
+from experiments.console import cli
+from experiments.workdir import records, trained, trainer
 from mnist_jax import metrics, parallel
 from tests.test_run import digits  # noqa: F401 (a fixture)
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import cli, clock, config, display, run, trained, trainer
-from experiments.config import Config
+from experiments import run
+from experiments.console import cli, clock, display
+from experiments.workdir import config, trained, trainer
+from experiments.workdir.config import Config
 from mnist_jax import metrics, parallel
 from tests.test_data import write_digits
 
@@ -190,7 +192,7 @@ def test_tensorboard_does_not_import_pytorch(tmp_path, there):
     (tmp_path / "torch.py").write_text("class Tensor: pass")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{'import torch' if there else ''}\n"
-        "from experiments import board\n"
+        "from experiments.workdir import board\n"
         f"with board.summary_writer({str(tmp_path / 'board')!r}, True) as writer:\n"
         "    writer.add_scalar('cost', 0.5, 1)\n"
         f"assert ('torch' in sys.modules) == {there}; import torch; torch.Tensor()"
@@ -201,7 +203,7 @@ def test_tensorboard_does_not_import_pytorch(tmp_path, there):
 
 
 def test_the_saved_state_gives_the_reported_accuracy(two_members, digits):
-    from experiments import trained
+    from experiments.workdir import trained
     from mnist_jax import data, metrics
 
     workdir, _ = two_members

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from experiments import cli, config, evaluation, records, terminal, trainer
-from experiments.config import Config
+from experiments.console import cli, terminal
+from experiments.workdir import config, evaluation, records, trainer
+from experiments.workdir.config import Config
 from mnist_jax import cache, loop, metrics, training, uncertainty
 from tests import tiny
 from tests.test_data import write_digits
@@ -83,7 +84,7 @@ def test_a_full_disk():
 
 def test_closed_streams_do_not_lend_their_numbers(tmp_path):
     code = (
-        "from experiments import terminal; terminal.protect(); import sys\n"
+        "from experiments.console import terminal; terminal.protect(); import sys\n"
         "file = open('file', 'w'); print('lost'); print('lost', file=sys.stderr, flush=True)\n"
         "file.write(sys.stdin.read() + 'kept')"
     )

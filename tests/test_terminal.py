@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments import display, evaluate, inspect, predict, terminal
-from experiments.terminal import bar_line
+from experiments import evaluate, inspect, predict
+from experiments.console import display, terminal
+from experiments.console.terminal import bar_line
 
 WIDTHS = (40, 60, 80)
 SHOW = terminal.show

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, run
+from experiments import run
+from experiments.console import cli
 from mnist_jax import data, loop, models, parallel, training
 from mnist_jax.classifier import Classifier
 from tests.tiny import Tiny, problem

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import cli
-from experiments import config as configs
 from experiments.benchmarks.run import cpu_name
+from experiments.console import cli
+from experiments.workdir import config as configs
 
 _CONFIGS = ("deep", "ensemble")
 _STARTS = ("cold", "warm")

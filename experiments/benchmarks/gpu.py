@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import cli, records, stacks
 from experiments.benchmarks import convolutions, equality, measure
 from experiments.benchmarks.run import INTERRUPTED, TERMINATED, add_output, check_output
 from experiments.benchmarks.run import table as workload_table
@@ -26,7 +25,9 @@ from experiments.benchmarks.scaling_worker import noise
 from experiments.benchmarks.sides import OURS, missing_packages
 from experiments.benchmarks.worker import CPU_ONLY
 from experiments.benchmarks.workloads import BATCH, LEARNING_RATE
-from experiments.config import get
+from experiments.console import cli
+from experiments.workdir import records, stacks
+from experiments.workdir.config import get
 from mnist_jax import data, metrics, models, parallel, training
 from mnist_jax.data import Dataset
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import cli, records
 from experiments.benchmarks import measure, peak
 from experiments.benchmarks.sides import OURS, PEERS, SIDES, missing_packages
 from experiments.benchmarks.workloads import DEFAULT, WORKLOADS
+from experiments.console import cli
+from experiments.workdir import records
 from mnist_jax import data
 from mnist_jax.data import Dataset
 

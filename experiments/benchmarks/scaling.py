@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from experiments import cli, records
 from experiments.benchmarks import measure
 from experiments.benchmarks.run import (
     INTERRUPTED,
@@ -25,6 +24,8 @@ from experiments.benchmarks.run import (
 from experiments.benchmarks.scaling_worker import NETWORK
 from experiments.benchmarks.worker import Worker, WorkerError
 from experiments.benchmarks.workloads import BATCH
+from experiments.console import cli
+from experiments.workdir import records
 
 MEMBERS = (1, 8)  # shared by all devices; several on each device
 ROUNDS, QUICK_ROUNDS = 5, 3

@@ -21,10 +21,11 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
-from experiments import cli, records
 from experiments.benchmarks.run import INTERRUPTED, add_output, check_output
 from experiments.benchmarks.scaling import say
 from experiments.benchmarks.workloads import BATCH, LEARNING_RATE
+from experiments.console import cli
+from experiments.workdir import records
 from mnist_jax import ensemble, models, parallel, training
 from mnist_jax.parallel import Layout
 

@@ -1,5 +1,5 @@
 """The network deep with initial convolutions of standard deviation 1, as in the class lab."""
 
-from experiments.config import Config
+from experiments.workdir.config import Config
 
 config = Config(network="deep", conv_stddev=1.0)

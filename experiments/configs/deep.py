@@ -1,5 +1,5 @@
 """Three convolutions, three dense layers, dropout (published: 99.38 %)."""
 
-from experiments.config import Config
+from experiments.workdir.config import Config
 
 config = Config(network="deep")

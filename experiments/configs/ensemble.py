@@ -1,5 +1,5 @@
 """Seven of the network layers, logits summed (published: 99.52 %)."""
 
-from experiments.config import Config
+from experiments.workdir.config import Config
 
 config = Config(network="layers", members=7)

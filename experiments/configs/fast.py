@@ -1,6 +1,6 @@
 """One epoch to 99 %: a small network, batches of 256, a one-cycle schedule."""
 
-from experiments.config import Config
+from experiments.workdir.config import Config
 
 config = Config(
     network="fast",

@@ -1,6 +1,6 @@
 """Digits as other people write them: five of the network layers on digits changed at random."""
 
-from experiments.config import Config
+from experiments.workdir.config import Config
 
 config = Config(
     network="layers",

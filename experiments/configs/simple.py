@@ -1,5 +1,5 @@
 """Two convolutions and one dense layer (published: 98.85 %)."""
 
-from experiments.config import Config
+from experiments.workdir.config import Config
 
 config = Config(network="simple")

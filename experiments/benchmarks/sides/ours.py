@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import stacks
 from experiments.benchmarks.sides import linen_params
 from experiments.benchmarks.workloads import BATCH, LEARNING_RATE, NETWORKS, Network, Weights
-from experiments.config import get
+from experiments.workdir import stacks
+from experiments.workdir.config import get
 from mnist_jax import loop, metrics, models, parallel, training
 from mnist_jax.parallel import Layout
 

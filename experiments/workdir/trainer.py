@@ -18,13 +18,14 @@ import numpy as np
 import optax
 from etils import epath
 
-from experiments import cli, evaluation, progress, records, stacks
-from experiments.cli import FAILED, HELP, INTERRUPTED, Command
-from experiments.clock import Clock, in_words
-from experiments.config import Config
-from experiments.display import TrainingDisplay, draw
-from experiments.progress import Progress
-from experiments.stacks import Stack
+from experiments.console import cli
+from experiments.console.cli import FAILED, HELP, INTERRUPTED, Command
+from experiments.console.clock import Clock, in_words
+from experiments.console.display import TrainingDisplay, draw
+from experiments.workdir import evaluation, progress, records, stacks
+from experiments.workdir.config import Config
+from experiments.workdir.progress import Progress
+from experiments.workdir.stacks import Stack
 from mnist_jax import augment, data, ensemble, kernels, loop, metrics, parallel, training
 from mnist_jax.data import Dataset
 from mnist_jax.loop import Chunk
@@ -135,7 +136,7 @@ def _prepare(command: Command, clock: Clock) -> Run:
 
 def _import_writers() -> None:
     """Import what only writes, for which there is time while the data are read."""
-    for name in ("experiments.board", "mnist_jax.checkpoints"):
+    for name in ("experiments.workdir.board", "mnist_jax.checkpoints"):
         import_module(name)
 
 
@@ -185,7 +186,7 @@ def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
         saved and evaluated); 143 after SIGTERM, 129 after SIGHUP, as from a terminal that closes
         (it is saved). A second signal ends the process at once.
     """
-    from experiments.board import summary_writer
+    from experiments.workdir.board import summary_writer
     from mnist_jax.checkpoints import Checkpoints
 
     folder = run.workdir / "checkpoints"
@@ -442,7 +443,7 @@ def _evaluate(
     members = _describe_members(run.config)
     with clock.waiting("evaluation", f"Predicting {len(labels):,} test images"):
         if run.config.snapshots > 1:
-            from experiments import trained
+            from experiments.workdir import trained
 
             loaded = trained.load(run.workdir)
             members = [member.describe() for member in loaded.members]

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from experiments.config import Config
+from experiments.workdir.config import Config
 from mnist_jax import ensemble, models, parallel, training
 from mnist_jax.parallel import Layout, Predict
 from mnist_jax.training import TrainState

@@ -10,9 +10,9 @@ import numpy as np
 import optax
 from etils import epath
 
-from experiments import records, stacks
-from experiments.config import Config
-from experiments.stacks import Stack
+from experiments.workdir import records, stacks
+from experiments.workdir.config import Config
+from experiments.workdir.stacks import Stack
 from mnist_jax import data, parallel
 from mnist_jax.checkpoints import Checkpoints, Saved
 from mnist_jax.data import Dataset

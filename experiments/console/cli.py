@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, NoReturn, TextIO
 from etils import epath
 
 import mnist_jax
-from experiments import config as configs
-from experiments import records, terminal
-from experiments.config import Config
+from experiments.console import terminal
+from experiments.workdir import config as configs
+from experiments.workdir import records
+from experiments.workdir.config import Config
 from mnist_jax.cache import use_compilation_cache as use_compilation_cache
 
 FAILED = 1

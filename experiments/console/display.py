@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from rich.console import Console
 
-from experiments.terminal import Bar
+from experiments.console.terminal import Bar
 from mnist_jax.loop import Chunk
 
 _SECONDS_BETWEEN_LINES = 10.0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from experiments.config import Config
+from experiments.workdir.config import Config
 from mnist_jax.data import Dataset
 
 if TYPE_CHECKING:  # it imports JAX, which a mistyped command should not have to wait for
