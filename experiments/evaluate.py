@@ -228,11 +228,11 @@ def evaluate(
     kept: dict[str, Any] = {"unfamiliar": None, "shifts": {}, "mc_dropout": None}
     kept |= {name: before[name] for name in kept if before}
 
-    unfamiliar = None if unfamiliar_dir is None else data.load_test(unfamiliar_dir).images
-    always = [dataset.validation.images, dataset.test.images]
+    unfamiliar = None if unfamiliar_dir is None else data.load_test(unfamiliar_dir).inputs
+    always = [dataset.validation.inputs, dataset.test.inputs]
     always += [] if unfamiliar is None else [unfamiliar]
     shifted_times = sum(len(shifts.AMOUNTS[name]) - 1 for name in shift_names)
-    total = sum(map(len, always)) * (1 + mc_dropout) + len(dataset.test.images) * shifted_times
+    total = sum(map(len, always)) * (1 + mc_dropout) + len(dataset.test.inputs) * shifted_times
     predicted = 0
 
     def predict(what: str, images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
@@ -252,7 +252,7 @@ def evaluate(
     by_split = {}
     temperatures, unsure = None, None
     if len(dataset.validation.labels):
-        by_split["validation"] = predict("validation images", dataset.validation.images)
+        by_split["validation"] = predict("validation images", dataset.validation.inputs)
         temperatures = evaluation.fit_temperatures(
             by_split["validation"], dataset.validation.labels
         )
@@ -286,7 +286,7 @@ def evaluate(
         dropping_temperatures = None
         if len(dataset.validation.labels):
             dropping_temperatures = evaluation.fit_temperatures(
-                predict_dropping("validation images", dataset.validation.images),
+                predict_dropping("validation images", dataset.validation.inputs),
                 dataset.validation.labels,
             )
         rules = evaluation.scores(passes, labels, dropping_temperatures)["rules"]

@@ -528,7 +528,7 @@ def _mistakes(run: Run) -> tuple[list[str], Pictures]:
 def _features(run: Run) -> Pictures:
     """Of the first member of each network: its first filters, and what it makes of one image."""
     first = {member.network_name: member for member in reversed(run.loaded.members)}
-    image, label = run.dataset.test.images[0], run.dataset.test.labels[0]
+    image, label = run.dataset.test.inputs[0], run.dataset.test.labels[0]
     what = f"test image 0, of class {run.dataset.class_names[label]}"
     signs = "Brown is positive, violet negative, white zero"
     shown = {}

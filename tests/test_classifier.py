@@ -496,7 +496,7 @@ def test_a_saved_one_is_evaluated(digits, tmp_path):
     test = data.load("mnist5k").test
     results = json.loads((folder / "evaluation.json").read_text())
     accuracy = results["rules"]["mean_probability"]["before"]["accuracy"]
-    assert accuracy == digits.score(test.images, test.labels.astype(str))
+    assert accuracy == digits.score(test.inputs, test.labels.astype(str))
 
 
 def test_a_network_with_options_comes_back(tmp_path):

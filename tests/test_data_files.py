@@ -59,7 +59,7 @@ def test_the_four_files_under_their_usual_names(tmp_path, name):
         assert is_right(dataset) and dataset.name == "mnist" and dataset.characters
         assert dataset.class_names == tuple("0123456789")
     np.testing.assert_array_equal(
-        data.load_test(tmp_path / "data").images[..., 0], arrays()["test", "images"]
+        data.load_test(tmp_path / "data").inputs[..., 0], arrays()["test", "images"]
     )
 
 
@@ -173,7 +173,7 @@ def test_zip_archives(tmp_path):
     wanted = arrays()
     write_pictures(tmp_path / "png" / "train", wanted["train", "images"], wanted["train", "labels"])
     dataset = data.load("auto", zip_folder(tmp_path / "png", tmp_path / "png.zip"))
-    every = np.concatenate([dataset.train.images, dataset.validation.images, dataset.test.images])
+    every = np.concatenate([dataset.train.inputs, dataset.validation.inputs, dataset.test.inputs])
     assert same_images(every, wanted["train", "images"][..., None])
     # As Kaggle hands out the files of a competition, one by one.
     (tmp_path / "kaggle").mkdir()

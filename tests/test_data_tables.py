@@ -67,7 +67,7 @@ def test_black_and_white_images_are_0_and_255(tmp_path, dtype):
     images = {n: (x > 127).astype(dtype) for n, x in keras().items() if n.startswith("x")}
     np.savez(tmp_path / "mnist.npz", **keras(**images))
     test = data.load("mnist", tmp_path).test
-    np.testing.assert_array_equal(test.images[..., 0], np.where(images["x_test"] > 0, 255, 0))
+    np.testing.assert_array_equal(test.inputs[..., 0], np.where(images["x_test"] > 0, 255, 0))
 
 
 @pytest.mark.parametrize(

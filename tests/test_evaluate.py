@@ -78,7 +78,7 @@ def test_everything(two_members, clothes, capsys):
     loaded = trained.load(two_members)
     saved = evaluate.read(loaded)
     assert saved.results == results and saved.logits["validation"].shape == (2, 40, 10)
-    images = trained.load_dataset(loaded).test.images
+    images = trained.load_dataset(loaded).test.inputs
     np.testing.assert_array_equal(saved.logits["test"], loaded.predict(images))
     assert evaluate.read(dataclasses.replace(loaded, step=1)) is None  # trained on since then
 

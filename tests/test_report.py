@@ -268,7 +268,7 @@ def test_runs_on_different_data_are_apart(tmp_path, two_members, digits, monkeyp
 
 def test_an_evaluation_of_other_images_is_not_taken(tmp_path, two_members, digits, capsys):
     backwards = data.load_test(digits)
-    (tmp_path / FILES[2]).write_bytes(idx(backwards.images[::-1, ..., 0]))
+    (tmp_path / FILES[2]).write_bytes(idx(backwards.inputs[::-1, ..., 0]))
     (tmp_path / FILES[3]).write_bytes(idx(backwards.labels[::-1]))
     for name in FILES[:2]:
         (tmp_path / name).write_bytes((digits / name).read_bytes())

@@ -9,7 +9,7 @@ from mnist_jax import data, shifts
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.load("mnist5k").test.images[:200]
+    return data.load("mnist5k").test.inputs[:200]
 
 
 @pytest.mark.parametrize("name", shifts.NAMES)

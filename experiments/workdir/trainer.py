@@ -541,7 +541,7 @@ def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset
     digit = int(random.integers(len(dataset.test.labels)))
     print(f"Label: {dataset.class_names[dataset.test.labels[digit]]}")
     print(f"Prediction: {dataset.class_names[logits[:, digit].sum(axis=0).argmax()]}")
-    print(draw(dataset.test.images[digit]))
+    print(draw(dataset.test.inputs[digit]))
     print(
         f"Trained in {results['train_seconds']:.1f} s "
         f"({results['images_per_second']:,.0f} images/s), "

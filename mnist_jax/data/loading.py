@@ -284,4 +284,4 @@ def _look(split: Split, class_names: Sequence[str]) -> Look:
     """How digits stand; of other classes nothing is recognised."""
     if not set(class_names) <= set(_DIGITS):
         return Look(0.0, 0.0)
-    return orientation.look(split.images, np.array(class_names, int)[split.labels])
+    return orientation.look(split.inputs, np.array(class_names, int)[split.labels])

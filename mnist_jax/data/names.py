@@ -48,10 +48,15 @@ class DataWarning(UserWarning):
 
 
 class Split(NamedTuple):
-    """Images, uint8 `[n, 28, 28, 1]`, and their labels, int32 `[n]`."""
+    """Inputs, such as images, uint8 `[n, height, width, channels]`, and their labels, int32 `[n]`."""
 
-    images: np.ndarray
+    inputs: np.ndarray
     labels: np.ndarray
+
+    @property
+    def images(self) -> np.ndarray:
+        """The inputs, where they are images."""
+        return self.inputs
 
 
 @dataclass(frozen=True)

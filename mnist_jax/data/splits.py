@@ -192,7 +192,7 @@ def cut(
 
 
 def _part(split: Split, start: int, stop: int | None) -> Split:
-    return Split(split.images[start:stop], split.labels[start:stop])
+    return Split(split.inputs[start:stop], split.labels[start:stop])
 
 
 def is_sorted(labels: np.ndarray) -> bool:
@@ -213,7 +213,7 @@ def take_turns(split: Split, seed: int = 0) -> Split:
     of = labels[by_class]
     place[by_class] = (np.arange(len(labels)) - first[of] + 0.5) / counts[of]
     order = order[np.argsort(place, kind="stable")]
-    return Split(split.images[order], split.labels[order])
+    return Split(split.inputs[order], split.labels[order])
 
 
 def translate(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
@@ -232,7 +232,7 @@ def translate(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
             f"{listed(class_names)}."
         )
     places = np.array([place.get(name, -1) for name in dataset.class_names], np.int32)
-    train, validation, test = (Split(s.images, places[s.labels]) for s in splits)
+    train, validation, test = (Split(s.inputs, places[s.labels]) for s in splits)
     return replace(
         dataset, train=train, validation=validation, test=test, class_names=tuple(class_names)
     )
