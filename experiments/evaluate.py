@@ -116,7 +116,7 @@ def _same(some: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> bool:
 def _weights(loaded: Trained) -> str:
     """SHA-256 of what the members predict with, in hexadecimal."""
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves([member.params for member in loaded.members]):
+    for leaf in jax.tree.leaves([member.variables for member in loaded.members]):
         digest.update(np.ascontiguousarray(leaf).data)
     return digest.hexdigest()
 

@@ -136,7 +136,7 @@ def _chosen(given: argparse.Namespace) -> list[tuple[str, int, nn.Module]]:
         cli.fail(f"--config {name} does not exist.", cli.nearest(name, configs.names()))
     config, _ = configs.get(name)
     return [
-        (kind.network, len(kind.seeds), models.create(kind.network, **config.network_options))
+        (kind.network, len(kind.seeds), models.create(kind.network, **config.options))
         for kind in config.kinds
     ]
 

@@ -149,7 +149,7 @@ def _names(workdirs: Sequence[epath.Path]) -> list[str]:
 def _load(workdir: epath.Path) -> tuple[Trained, Dataset]:
     loaded = trained.load(workdir)
     for member in loaded.members:
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(member.params)):
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(member.variables)):
             raise ValueError(
                 f"{workdir}: the weights of member {member.name} are not finite.\n"
                 "There is nothing to show of it; train it again."
@@ -533,8 +533,8 @@ def _features(run: Run) -> Pictures:
     signs = "Brown is positive, violet negative, white zero"
     shown = {}
     for name, member in first.items():
-        maps = features.feature_maps(member.network, member.params, image)
-        kernels = features.first_filters(member.params, maps)
+        maps = features.feature_maps(member.network, member.variables, image)
+        kernels = features.first_filters(member.variables["params"], maps)
         height, width, count = kernels.shape
         shown[f"filters_{name}"] = Picture(
             plots.to_png(plots.filters(kernels, member.name)),

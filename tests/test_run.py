@@ -316,7 +316,7 @@ def test_the_configs_are_the_labs():
         "handwriting": "layers",
     }
     assert config.get("ensemble")[0].seeds == list(range(7))
-    assert config.get("class")[0].network_options == {"conv_stddev": 1.0}
+    assert config.get("class")[0].options == {"conv_stddev": 1.0}
     for name in ("class", "deep", "ensemble", "layers", "simple"):
         lab = config.get(name)[0]
         assert (lab.epochs, lab.batch_size, lab.learning_rate) == (15, 100, 0.001)

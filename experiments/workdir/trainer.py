@@ -25,6 +25,7 @@ from experiments.console.display import TrainingDisplay, draw
 from experiments.workdir import evaluation, progress, records, stacks
 from experiments.workdir.config import Config
 from experiments.workdir.progress import Progress
+from experiments.workdir.records import TrainedOn
 from experiments.workdir.stacks import Stack
 from mnist_jax import augment, data, ensemble, kernels, loop, metrics, parallel, training
 from mnist_jax.data import Dataset
@@ -46,6 +47,7 @@ class Run(NamedTuple):
     fingerprint: str  # the data set's
     steps_per_epoch: int
     workdir: epath.Path
+    shapes: dict[str, TrainState]  # of what a checkpoint holds
 
 
 def train(command: Command, clock: Clock) -> int:
@@ -92,17 +94,18 @@ def _connect(command: Command) -> None:
 def _prepare(command: Command, clock: Clock) -> Run:
     """Check everything that can be wrong; the workdir is made last."""
     config = command.config
-    kinds = stacks.create(config, config.devices)  # what is wrong there is said before data are got
+    # What is wrong with the options is said before data are got.
+    stacks.create(config, config.devices, TrainedOn(config.class_names, characters=True))
     if _uses_kernels(config):
         kernels.start_building()
     # A run goes on with the classes that its networks have.
-    trained_on = records.read_dataset(command.workdir, config) if command.resume else None
+    before = records.read_dataset(command.workdir, config) if command.resume else None
     reading = _beside(
         lambda: data.load(
             config.dataset,
             config.data_dir,
             validation=config.validation,
-            class_names=trained_on and trained_on.class_names,
+            class_names=before and before.class_names,
         )
     )
     with clock.during("imports"):
@@ -114,9 +117,16 @@ def _prepare(command: Command, clock: Clock) -> Run:
         raise ValueError(
             f"--augment handwriting is for the digits 0 to 9, which {dataset.name} is not."
         )
-    kinds = stacks.create(config, config.devices, len(dataset.class_names))
+    about = before or records.trained_on(config, dataset)
+    if dataset.train.inputs.shape[1:] != about.image_shape:
+        raise ValueError(
+            f"{dataset.name} has images of {dataset.train.inputs.shape[1:]}; the run began with "
+            f"images of {about.image_shape}."
+        )
+    kinds = stacks.create(config, config.devices, about)
     steps = training.steps_per_epoch(len(dataset.train.labels), config.batch_size)
     optimizer = stacks.make_optimizer(config, config.epochs * steps)
+    shapes = stacks.shapes(kinds, optimizer, about)
     workdir = command.workdir
     if workdir is None:
         begun = f"{datetime.now():%Y%m%d-%H%M%S}"
@@ -126,12 +136,12 @@ def _prepare(command: Command, clock: Clock) -> Run:
         try:
             records.open_workdir(workdir, config, command.resume)
             if not command.resume:
-                records.write_dataset(workdir, dataset)
+                records.write_dataset(workdir, dataset, about)
         except ValueError as error:
             problem = error
     if parallel.agree(problem is not None):
         raise problem or ValueError("Process 0 cannot use the workdir, and says why.")
-    return Run(config, kinds, optimizer, dataset, fingerprint, steps, workdir)
+    return Run(config, kinds, optimizer, dataset, fingerprint, steps, workdir, shapes)
 
 
 def _import_writers() -> None:
@@ -242,11 +252,17 @@ def _begin(
 ) -> tuple[dict[str, TrainState], Progress]:
     """The states on the devices, and the progress, to go on from: saved ones or new ones."""
     with clock.during("checkpoints"):
-        saved = checkpoints.restore(stacks.shapes(run.kinds, run.optimizer))
+        saved = checkpoints.restore(run.shapes)
     if saved is None:
         with clock.waiting("initial_values", "Making the initial values"):
             states = {
-                name: parallel.init(stack.layout, stack.network, run.optimizer, stack.seeds)
+                name: parallel.init(
+                    stack.layout,
+                    stack.network,
+                    run.optimizer,
+                    stack.seeds,
+                    training.input_of(run.dataset.train.inputs),
+                )
                 for name, stack in run.kinds.items()
             }
             jax.block_until_ready(states)
@@ -421,7 +437,7 @@ def _predict(run: Run, states: dict[str, TrainState], images: np.ndarray) -> np.
     """All members' logits, float32 `[members, n, classes]`."""
     return np.concatenate(
         [
-            stack.predict(training.evaluated_params(states[name]), images)
+            stack.predict(training.evaluated(states[name]), images)
             for name, stack in run.kinds.items()
         ]
     )
@@ -541,7 +557,8 @@ def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset
     digit = int(random.integers(len(dataset.test.labels)))
     print(f"Label: {dataset.class_names[dataset.test.labels[digit]]}")
     print(f"Prediction: {dataset.class_names[logits[:, digit].sum(axis=0).argmax()]}")
-    print(draw(dataset.test.inputs[digit]))
+    if dataset.characters:
+        print(draw(dataset.test.inputs[digit]))
     print(
         f"Trained in {results['train_seconds']:.1f} s "
         f"({results['images_per_second']:,.0f} images/s), "

@@ -20,7 +20,7 @@ from mnist_jax.data.names import (
     FallbackWarning,
     Split,
 )
-from mnist_jax.data.splits import check, fingerprint
+from mnist_jax.data.splits import check, fingerprint, statistics
 
 __all__ = [
     "CLASS_NAMES",
@@ -39,4 +39,5 @@ __all__ = [
     "load_test",
     "read_idx",
     "read_split",
+    "statistics",
 ]

@@ -48,7 +48,7 @@ class DataWarning(UserWarning):
 
 
 class Split(NamedTuple):
-    """Inputs, such as images, uint8 `[n, height, width, channels]`, and their labels, int32 `[n]`."""
+    """Inputs, as images, uint8 `[n, height, width, channels]`, and their labels, int32 `[n]`."""
 
     inputs: np.ndarray
     labels: np.ndarray

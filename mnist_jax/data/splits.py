@@ -46,6 +46,11 @@ def check(images: np.ndarray, labels: np.ndarray | None = None, num_classes: int
         )
 
 
+def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of a split's images, in [0, 1]."""
+    raise NotImplementedError
+
+
 def fingerprint(dataset: Dataset) -> str:
     """SHA-256 of all images and labels, in hexadecimal: the same split has the same one."""
     digest = hashlib.sha256()

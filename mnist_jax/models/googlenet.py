@@ -10,6 +10,7 @@ from flax.typing import Dtype
 from jax import Array
 
 from mnist_jax.layers import Dense, Dropout
+from mnist_jax.models.images import ImageNetwork
 from mnist_jax.normalization import BatchNorm, LocalResponseNorm
 from mnist_jax.windows import Convolution, MaxPooling, MeanPooling
 
@@ -30,7 +31,7 @@ _LEAST_SIDE, _LEAST_SIDE_WITH_HEADS = 47, 79  # 3x3 behind 4e; 5x5 behind 4a
 _HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(ImageNetwork):
     """Three convolutions, nine inception modules, a mean over all places, one dense layer.
 
     Maps float32 `[n, height, width, channels]` to logits `[n, num_classes]`; with `train` an rng
@@ -70,6 +71,7 @@ class GoogLeNet(nn.Module):
     @nn.compact
     def __call__(self, images: Array, train: bool = False, weights: Array | None = None) -> Array:
         """Logits; `weights`, float `[n]`, are those of `BatchNorm` and matter with `train` only."""
+        images = self.prepare(images)
         self._check_size(images)
         conv = partial(
             Unit,
