@@ -269,7 +269,7 @@ def weighted_loss(
         float32 `[]`, and the new `batch_stats`.
     """
     # Only a network that goes by the batch's statistics needs to know what takes part in them.
-    options = {"weights": (weights > 0).astype(jnp.float32)} if batch_stats else {}
+    options: Any = {"weights": (weights > 0).astype(jnp.float32)} if batch_stats else {}
     logits, changed = network.apply(
         variables_of(params, batch_stats),
         inputs,

@@ -307,8 +307,8 @@ def test_optimizer_schedule_ema_and_augment_are_those_of_training():
         **{"batch_size": 20, "epochs": 2, "data_seed": 4, "augment": augment.create("shift")},
     )
     np.testing.assert_array_equal(made.losses_[:, -10:], last.losses)
-    averaged = parallel.gather(layout, training.evaluated_params(last.state))
-    assert_close(made.params_, averaged, 0, 0)
+    averaged = parallel.gather(layout, training.evaluated(last.state))
+    assert_close(made.params_, averaged["params"], 0, 0)
 
 
 def test_fewer_images_than_a_batch_are_one():

@@ -41,7 +41,7 @@ def test_the_lecture_s_deep_network(capsys):
     assert deep["multiply_adds"] == sum(convs + denses)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.LABS)
 def test_every_network_shows_all_its_parameters(name, capsys):
     variables = jax.eval_shape(
         models.create(name).init, jax.random.key(0), jnp.zeros((1, 28, 28, 1))

@@ -213,7 +213,7 @@ def test_the_saved_state_gives_the_reported_accuracy(two_members, digits):
     for member, saved in zip(results["members"], members, strict=True):
         assert (saved.network_name, saved.seed) == (member["network"], member["seed"])
         images = (test.inputs / 255).astype(np.float32)
-        logits = saved.network.apply({"params": saved.params}, images)
+        logits = saved.network.apply(saved.variables, images)
         assert float(metrics.accuracy(logits, test.labels)) == pytest.approx(
             member["test_accuracy"]
         )

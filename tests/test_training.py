@@ -138,12 +138,12 @@ def test_averaged_weights_by_hand():
             weights.append(state.params)
         states[ema] = state
     assert_close(states[None].params, states[0.8].params, 0, 0)
-    assert training.evaluated_params(states[None]) is states[None].params
+    assert training.evaluated(states[None])["params"] is states[None].params
     factors = 0.2 * np.array([0.8**2, 0.8, 1]) / (1 - 0.8**3)
     wanted = jax.tree.map(lambda *steps: np.tensordot(factors, steps, axes=1), *weights[3:])
-    assert_close(training.evaluated_params(states[0.8]), wanted, rtol=1e-5, atol=1e-6)
+    assert_close(training.evaluated(states[0.8])["params"], wanted, rtol=1e-5, atol=1e-6)
     begun = training.init_state(network, optimizer, jnp.uint32(0))
-    assert_close(training.evaluated_params(begun), start, 0, 0)
+    assert_close(training.evaluated(begun)["params"], start, 0, 0)
 
 
 def test_a_cycle_begins_as_the_first_did():

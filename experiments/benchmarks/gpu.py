@@ -66,7 +66,7 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes(
-    networks=models.NAMES,
+    networks=models.LABS,
     members=(1, 2, 4, 8, 16, 32, 64),
     steps=220,
     pytorch_steps=1100,

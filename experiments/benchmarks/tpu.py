@@ -81,7 +81,7 @@ def parse(argv: Sequence[str]) -> Namespace:
         prog="python -m experiments.benchmarks.tpu",
         description="Compile training and prediction for TPUs, without one: half a minute each.",
     )
-    lists = {"networks": models.NAMES, "tasks": TASKS, "topologies": TOPOLOGIES}
+    lists = {"networks": models.LABS, "tasks": TASKS, "topologies": TOPOLOGIES}
     for flag, names in lists.items():
         choices = f"of {', '.join(names)} (default: all)"
         parser.add_argument(f"--{flag}", metavar="A,B", default=",".join(names), help=choices)

@@ -146,8 +146,8 @@ def read_dataset(workdir: epath.Path, config: Config) -> TrainedOn:
     try:
         content = json.loads(path.read_text())
         known = {name: content[name] for name in TrainedOn._fields if name in content}
-        lists = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
-        return TrainedOn(**lists)
+        values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
+        return TrainedOn(**values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}.") from None
 

@@ -27,6 +27,7 @@ _NETWORKS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {  # fields
 }
 _NO_OPTIONS = {"num_classes", "parent", "name", "axis_name", "axis_index_groups"}
 NAMES = tuple(_NETWORKS)
+LABS = ("simple", "deep", "layers", "fast")  # made for 28x28 grey images
 
 
 def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:

@@ -51,7 +51,7 @@ class ResNet(ImageNetwork):
         ValueError: another depth, `shortcut` or `bottleneck_stride`.
     """
 
-    depth: int
+    depth: int = 18
     num_classes: int = 10
     dtype: Dtype = jnp.float32
     shortcut: Shortcut | None = None
