@@ -861,6 +861,295 @@ void sparse_product(Index m, Index n, Index depth, Factor a, Factor b, float* c)
   if (streamed) finish_streams();
 }
 
+// ---- Convolutions of any window ----
+// A convolution's outputs are a matrix product of columns and the kernel: a column is what an
+// output sees, its window. Columns are made for a few outputs at a time, which stay in the cache.
+// The gradient of the images is the same with the kernel turned around; with a stride, once for
+// each place of a pixel among the strides, whose windows see every other line of the kernel.
+
+struct Windows {
+  Index n, height, width, channels;  // of what they see
+  Index rows, columns;               // of windows
+  Index down, across, step;          // pixels of a window, and from one to the next
+  Index top, left;                   // where the first begins; negative in a margin
+
+  Index count() const { return n * rows * columns; }
+  Index depth() const { return down * across * channels; }
+  Index lines() const { return (rows - 1) * step + down; }
+  Index line() const { return ((columns - 1) * step + across) * channels; }
+};
+
+#ifdef __AVX512F__
+constexpr int kHeld = 24;  // sums in registers
+#else
+constexpr int kHeld = 12;
+#endif
+constexpr int kSideBySide = 2;
+constexpr Index kDeep = 576;                // floats of a window that are multiplied at a time
+constexpr Index kApart = kDeep + 16;        // floats between columns; no multiple of a page
+constexpr Index kFew = 48, kMany = 192;     // columns at a time; multiples of kHeld
+constexpr Index kLargeKernel = 1 << 18;     // floats, for which there are many
+
+constexpr Index round_up(Index n, Index to) { return (n + to - 1) / to * to; }
+
+// What windows see, in one image or several one after the other, as a matrix of a row a window.
+class Columns {
+ public:
+  explicit Columns(const Windows& windows, Index most)
+      : windows_(windows), most_(most), blocks_((windows.depth() + kDeep - 1) / kDeep) {
+    const Index run = windows.across * windows.channels;
+    for (Index i = 0; i < windows.down; ++i)
+      for (Index done = 0; done < run;) {
+        const Index k = i * run + done;
+        const Index length = std::min(run - done, kDeep - k % kDeep);
+        pieces_.push_back({i * windows.line() + done, k / kDeep * most * kApart + k % kDeep, length});
+        done += length;
+      }
+  }
+
+  Index floats() const { return seen_floats() + blocks_ * most_ * kApart; }
+  Index blocks() const { return blocks_; }
+  Index deep(Index block) const { return std::min(kDeep, windows_.depth() - block * kDeep); }
+  const float* block(Index block) const { return columns_ + block * most_ * kApart; }
+
+  void use(const float* images, float* memory) {
+    images_ = images;
+    seen_ = memory;
+    columns_ = memory + seen_floats();
+    std::fill(seen_, columns_, 0.0f);
+  }
+
+  // The windows are to follow each other.
+  void fill(Index first, Index count) {
+    const Index columns = windows_.columns, an_image = windows_.rows * columns;
+    Index image = first / an_image, y = first / columns % windows_.rows, x = first % columns;
+    float* to = columns_;
+    for (Index i = 0; i < count; ++i, to += kApart) {
+      if (image != image_) see(image_ = image);
+      const float* from =
+          seen_ + y * windows_.step * windows_.line() + x * windows_.step * windows_.channels;
+      for (const Piece& piece : pieces_)
+        for (Index k = 0; k < piece.length; k += kLanes)  // what is too much is written over
+          store(to + piece.to + k, load<Float>(from + piece.from + k));
+      if (++x < columns) continue;
+      x = 0;
+      if (++y < windows_.rows) continue;
+      y = 0;
+      ++image;
+    }
+  }
+
+ private:
+  using Float = typename Lanes<kLanes>::Float;
+  struct Piece {
+    Index from, to, length;  // of what lies side by side in a window
+  };
+
+  Index seen_floats() const { return round_up(windows_.lines() * windows_.line() + 16, 16); }
+
+  // Copies what the windows see of an image: the margins are 0 and stay it.
+  void see(Index image) {
+    const Index channels = windows_.channels, line = windows_.line();
+    const Index top = std::max<Index>(windows_.top, 0), left = std::max<Index>(windows_.left, 0);
+    const Index bottom = std::min(windows_.height, windows_.top + windows_.lines());
+    const Index right = std::min(windows_.width, windows_.left + line / channels);
+    if (bottom <= top || right <= left) return;
+    const float* from = images_ + ((image * windows_.height + top) * windows_.width + left) * channels;
+    float* to = seen_ + (top - windows_.top) * line + (left - windows_.left) * channels;
+    copy_lines(from, windows_.width * channels, bottom - top, (right - left) * channels, to, line);
+  }
+
+  Windows windows_;
+  Index most_, blocks_, image_ = -1;
+  std::vector<Piece> pieces_;
+  const float* images_;
+  float *seen_, *columns_;
+};
+
+// sums[Rows, W * Vectors] of columns times a panel of the kernel.
+template <int W, int Rows, int Vectors>
+inline void columns_times_kernel(Index depth, const float* columns, const float* kernel,
+                                 Index features, bool add, float* to) {
+  using Float = typename Lanes<W>::Float;
+  Float sums[Rows][Vectors] = {};
+  for (Index k = 0; k < depth; ++k, kernel += W * Vectors) {
+    Float right[Vectors];
+    for (int j = 0; j < Vectors; ++j) right[j] = load<Float>(kernel + j * W);
+    for (int i = 0; i < Rows; ++i) {
+      const float left = columns[i * kApart + k];
+      for (int j = 0; j < Vectors; ++j) sums[i][j] += left * right[j];
+    }
+  }
+  for (int i = 0; i < Rows; ++i, to += features)
+    for (int j = 0; j < Vectors; ++j)
+      store(to + j * W, add ? load<Float>(to + j * W) + sums[i][j] : sums[i][j]);
+}
+
+// Adds the columns, transposed, times what comes back.
+template <int W, int Rows, int Vectors>
+inline void columns_times_grad(Index count, const float* columns, const float* grad,
+                               Index features, float* to) {
+  using Float = typename Lanes<W>::Float;
+  Float sums[Rows][Vectors] = {};
+  for (Index p = 0; p < count; ++p, grad += features, columns += kApart) {
+    Float right[Vectors];
+    for (int j = 0; j < Vectors; ++j) right[j] = load<Float>(grad + j * W);
+    for (int i = 0; i < Rows; ++i) {
+      const float left = columns[i];
+      for (int j = 0; j < Vectors; ++j) sums[i][j] += left * right[j];
+    }
+  }
+  for (int i = 0; i < Rows; ++i, to += features)
+    for (int j = 0; j < Vectors; ++j)
+      store(to + j * W, load<Float>(to + j * W) + sums[i][j]);
+}
+
+Index columns_at_a_time(Index kernel_floats) { return kernel_floats < kLargeKernel ? kFew : kMany; }
+
+// Panels of a kernel, one after the other: `value(k, f)` of each [depth, features].
+template <class Value>
+void make_panels(Index depth, Index features, Value value, float* panels) {
+  for_panels<kSideBySide>(round_up(features, kFewestLanes), [&](auto width, auto vectors, Index start) {
+    float* to = panels + start * depth;
+    for (Index k = 0; k < depth; ++k)
+      for (Index f = start; f < start + width * vectors; ++f) *to++ = f < features ? value(k, f) : 0;
+  });
+}
+
+// Calls `write(window, sums)` for each window: columns times the kernel, whose `value(k, f)` is
+// asked for.
+template <class Value, class Write>
+void sum_windows(const Windows& windows, const float* images, Index features, Value value,
+                 Write write) {
+  const Index depth = windows.depth(), wide = round_up(features, kFewestLanes);
+  const Index most = columns_at_a_time(depth * wide);
+  Columns columns(windows, most);
+  float* panels = scratch(round_up(depth * wide, 16) + most * wide + columns.floats());
+  float* sums = panels + round_up(depth * wide, 16);
+  columns.use(images, sums + most * wide);
+  make_panels(depth, features, value, panels);
+  for (Index first = 0; first < windows.count(); first += most) {
+    const Index count = std::min(most, windows.count() - first);
+    columns.fill(first, count);
+    for (Index block = 0; block < columns.blocks(); ++block)
+      for_panels<kSideBySide>(wide, [&](auto width, auto vectors, Index start) {
+        constexpr int kTileRows = kHeld / vectors;
+        const float* panel = panels + start * depth + block * kDeep * width * vectors;
+        for (Index i = 0; i < count; i += kTileRows)
+          columns_times_kernel<width, kTileRows, vectors>(
+              columns.deep(block), columns.block(block) + i * kApart, panel, wide, block > 0,
+              sums + i * wide + start);
+      });
+    for (Index i = 0; i < count; ++i) write(first + i, sums + i * wide);
+  }
+}
+
+struct Convolution {
+  Index n, height, width, channels;
+  Index down, across, features;  // of the kernel, which is [down, across, channels, features]
+  Index stride, pad;
+
+  Convolution(const ffi::AnyBuffer::Dimensions& images, const ffi::AnyBuffer::Dimensions& kernel,
+              Index stride, Index pad)
+      : n(images[0]),
+        height(images[1]),
+        width(images[2]),
+        channels(images[3]),
+        down(kernel[0]),
+        across(kernel[1]),
+        features(kernel[3]),
+        stride(stride),
+        pad(pad) {}
+
+  Index out_height() const { return (height + 2 * pad - down) / stride + 1; }
+  Index out_width() const { return (width + 2 * pad - across) / stride + 1; }
+  Windows windows() const {
+    return {n, height, width, channels, out_height(), out_width(), down, across, stride, -pad, -pad};
+  }
+};
+
+void convolve(const Convolution& shape, const float* images, const float* kernel, float* out) {
+  const Index features = shape.features;
+  sum_windows(
+      shape.windows(), images, features,
+      [&](Index k, Index f) { return kernel[k * features + f]; },
+      [&](Index window, const float* sums) { std::copy_n(sums, features, out + window * features); });
+}
+
+// Of a side: the pixels that are `first` + a multiple of the stride, and what they see of the
+// outputs: each of `taps` lines of the kernel, of which the last, `line`, sees output `begin` first.
+struct Phase {
+  Index pixels, taps, line, begin;
+
+  Phase(Index first, Index side, Index size, Index stride, Index pad)
+      : pixels((side - first + stride - 1) / stride), line((first + pad) % stride) {
+    taps = line < size ? (size - line + stride - 1) / stride : 0;
+    begin = (first + pad - line) / stride - (taps - 1);
+  }
+};
+
+void images_gradient(const Convolution& shape, const float* kernel, const float* grad,
+                     float* images_grad) {
+  const Index channels = shape.channels, features = shape.features, stride = shape.stride;
+  if (std::min(shape.down, shape.across) < stride)  // some pixels are not seen
+    std::fill_n(images_grad, shape.n * shape.height * shape.width * channels, 0.0f);
+  for (Index top = 0; top < std::min(stride, shape.height); ++top)
+    for (Index left = 0; left < std::min(stride, shape.width); ++left) {
+      const Phase y(top, shape.height, shape.down, stride, shape.pad);
+      const Phase x(left, shape.width, shape.across, stride, shape.pad);
+      if (y.taps == 0 || x.taps == 0) continue;
+      sum_windows(
+          Windows{shape.n, shape.out_height(), shape.out_width(), features, y.pixels, x.pixels,
+                  y.taps, x.taps, 1, y.begin, x.begin},
+          grad, channels,
+          [&](Index k, Index channel) {
+            const Index tap = k / features, feature = k % features;
+            const Index i = y.line + stride * (y.taps - 1 - tap / x.taps);
+            const Index j = x.line + stride * (x.taps - 1 - tap % x.taps);
+            return kernel[((i * shape.across + j) * channels + channel) * features + feature];
+          },
+          [&](Index window, const float* sums) {
+            const Index column = left + window % x.pixels * stride;
+            const Index row = top + window / x.pixels % y.pixels * stride;
+            const Index image = window / (x.pixels * y.pixels);
+            std::copy_n(sums, channels,
+                        images_grad +
+                            ((image * shape.height + row) * shape.width + column) * channels);
+          });
+    }
+}
+
+void kernel_gradient(const Convolution& shape, const float* images, const float* grad,
+                     float* kernel_grad) {
+  const Windows windows = shape.windows();
+  const Index depth = windows.depth(), features = shape.features;
+  const Index wide = round_up(features, kFewestLanes), rows = round_up(depth, kHeld);
+  const Index most = columns_at_a_time(depth * wide);
+  Columns columns(windows, most);
+  float* totals = scratch(round_up(rows * wide, 16) + most * wide + columns.floats());
+  float* part = totals + round_up(rows * wide, 16);
+  columns.use(images, part + most * wide);
+  std::fill(totals, part + most * wide, 0.0f);
+  for (Index first = 0; first < windows.count(); first += most) {
+    const Index count = std::min(most, windows.count() - first);
+    columns.fill(first, count);
+    const float* back = grad + first * features;
+    if (wide != features) {
+      copy_lines(back, features, count, features, part, wide);
+      back = part;
+    }
+    for (Index block = 0; block < columns.blocks(); ++block)
+      for_panels<kSideBySide>(wide, [&](auto width, auto vectors, Index start) {
+        constexpr int kTileRows = kHeld / vectors;
+        for (Index k = 0; k < columns.deep(block); k += kTileRows)
+          columns_times_grad<width, kTileRows, vectors>(
+              count, columns.block(block) + k, back + start, wide,
+              totals + (block * kDeep + k) * wide + start);
+      });
+  }
+  copy_lines(totals, wide, depth, features, kernel_grad, features);
+}
+
 // ---- What XLA calls ----
 
 using F32 = ffi::Buffer<ffi::F32>;
@@ -914,6 +1203,27 @@ ffi::Error multiply_backward(F32 inputs, F32 kernel, F32 grad, ffi::Result<F32> 
   return ffi::Error::Success();
 }
 
+ffi::Error convolution_forward(Index stride, Index pad, F32 images, F32 kernel,
+                               ffi::Result<F32> out) {
+  convolve(Convolution(images.dimensions(), kernel.dimensions(), stride, pad), images.typed_data(),
+           kernel.typed_data(), out->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error convolution_images_backward(Index stride, Index pad, F32 kernel, F32 grad,
+                                       ffi::Result<F32> images_grad) {
+  images_gradient(Convolution(images_grad->dimensions(), kernel.dimensions(), stride, pad),
+                  kernel.typed_data(), grad.typed_data(), images_grad->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error convolution_kernel_backward(Index stride, Index pad, F32 images, F32 grad,
+                                       ffi::Result<F32> kernel_grad) {
+  kernel_gradient(Convolution(images.dimensions(), kernel_grad->dimensions(), stride, pad),
+                  images.typed_data(), grad.typed_data(), kernel_grad->typed_data());
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
@@ -942,3 +1252,24 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(matmul, multiply, ffi::Ffi::Bind().Arg<F32>().Arg<
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     matmul_grad, multiply_backward,
     ffi::Ffi::Bind().Arg<F32>().Arg<F32>().Arg<F32>().Ret<F32>().Ret<F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution, convolution_forward,
+                              ffi::Ffi::Bind()
+                                  .Attr<Index>("stride")
+                                  .Attr<Index>("pad")
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Ret<F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution_images_grad, convolution_images_backward,
+                              ffi::Ffi::Bind()
+                                  .Attr<Index>("stride")
+                                  .Attr<Index>("pad")
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Ret<F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution_kernel_grad, convolution_kernel_backward,
+                              ffi::Ffi::Bind()
+                                  .Attr<Index>("stride")
+                                  .Attr<Index>("pad")
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Ret<F32>());

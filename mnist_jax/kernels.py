@@ -43,6 +43,9 @@ _TARGETS = (
     "conv_pool_relu_grad_one_channel",
     "matmul",
     "matmul_grad",
+    "convolution",
+    "convolution_images_grad",
+    "convolution_kernel_grad",
 )
 _LANES = 8  # channels and features are multiples of it
 _FEWEST = 64  # rows and columns of a matrix; with fewer XLA is faster
@@ -66,6 +69,11 @@ def take_convolution(images: Array, kernel: Array) -> bool:
         and features % _LANES == 0
         and available()
     )
+
+
+def take_windows(images: Array, kernel: Array) -> bool:
+    """Whether `convolution` and its gradients take these arrays here."""
+    return images.dtype == kernel.dtype == jnp.float32 and available()
 
 
 def take_product(inputs: Array, kernel: Array) -> bool:
@@ -144,6 +152,38 @@ def matmul_gradients(inputs: Array, kernel: Array, grad: Array) -> tuple[Array, 
     out = [jax.ShapeDtypeStruct(array.shape, jnp.float32) for array in (inputs, kernel)]
     inputs_grad, kernel_grad = _kernel("matmul_grad", out)(inputs, kernel, grad)
     return inputs_grad, kernel_grad
+
+
+def convolution(images: Array, kernel: Array, stride: int, padding: int) -> Array:
+    """`windows.convolve` of one group.
+
+    An output that sees only zeros is 0 exactly.
+    """
+    n, *sides, _ = images.shape
+    out = [
+        (side + 2 * padding - size) // stride + 1
+        for side, size in zip(sides, kernel.shape[:2], strict=True)
+    ]
+    shape = jax.ShapeDtypeStruct((n, *out, kernel.shape[-1]), jnp.float32)
+    return _windows("convolution", shape, images, kernel, stride, padding)
+
+
+def convolution_gradients(
+    images: Array, kernel: Array, grad: Array, stride: int, padding: int
+) -> tuple[Array, Array]:
+    """The gradients of images and kernel, each a kernel's call: XLA leaves out what is not used."""
+    images_out, kernel_out = (
+        jax.ShapeDtypeStruct(array.shape, jnp.float32) for array in (images, kernel)
+    )
+    return (
+        _windows("convolution_images_grad", images_out, kernel, grad, stride, padding),
+        _windows("convolution_kernel_grad", kernel_out, images, grad, stride, padding),
+    )
+
+
+def _windows(target: str, out: Any, a: Array, b: Array, stride: int, padding: int) -> Array:
+    result: Array = _kernel(target, out)(a, b, stride=np.int64(stride), pad=np.int64(padding))
+    return result
 
 
 def _kernel(target: str, out: Any) -> Callable[..., Any]:

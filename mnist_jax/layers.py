@@ -27,6 +27,7 @@ from mnist_jax import kernels, platforms
 
 Padding = Literal["SAME", "VALID"]
 Pair = tuple[int, int]
+Pads = Padding | tuple[Pair, Pair]  # pixels above and below, left and right
 
 _DROPOUT_LEVELS = 256
 _WORTH_WAITING = 2**21  # weights
@@ -77,14 +78,15 @@ def _conv2d_backward(
     strides: Pair, padding: Padding, residuals: tuple[Array, Array], grad: Array
 ) -> tuple[Array, Array]:
     images, kernel = residuals
-    in_blocks = partial(_conv2d_gradients, strides=strides, padding=padding)
     return platforms.choose(
         images,
         kernel,
         grad,
-        cpu=partial(in_blocks, size=_block_size(images, kernel)),
+        cpu=partial(conv2d_gradients_in_blocks, strides=strides, padding=padding),
         tpu=partial(_xla_conv2d_gradients, strides=strides, padding=padding),
-        default=partial(in_blocks, size=len(images)),
+        default=partial(
+            _conv2d_gradients, strides=strides, padding=padding, size=len(images)
+        ),
     )
 
 
@@ -96,8 +98,16 @@ def _xla_conv2d_gradients(
     return images_grad, kernel_grad
 
 
+def conv2d_gradients_in_blocks(
+    images: Array, kernel: Array, grad: Array, strides: Pair, padding: Pads
+) -> tuple[Array, Array]:
+    """Of images and kernel, for a CPU: as many images at a time as its cache holds columns of."""
+    size = _block_size(images, kernel)
+    return _conv2d_gradients(images, kernel, grad, strides, padding, size)
+
+
 def _conv2d_gradients(
-    images: Array, kernel: Array, grad: Array, strides: Pair, padding: Padding, size: int
+    images: Array, kernel: Array, grad: Array, strides: Pair, padding: Pads, size: int
 ) -> tuple[Array, Array]:
     """Of images and kernel; `size` images' columns are made at a time."""
     matrix = kernel.reshape(-1, kernel.shape[-1])
@@ -140,12 +150,18 @@ def _scan_blocks(
     return last, out.reshape(n, *out.shape[2:])
 
 
-def _shifted(images: Array, kernel: Sequence[int], strides: Pair, padding: Padding) -> list[Array]:
+def _pads(shape: Sequence[int], kernel: Sequence[int], strides: Pair, padding: Pads) -> Any:
+    if not isinstance(padding, str):
+        return padding
+    return lax.padtype_to_pads(shape[1:3], kernel[:2], strides, padding)
+
+
+def _shifted(images: Array, kernel: Sequence[int], strides: Pair, padding: Pads) -> list[Array]:
     """The pixels below each place of the kernel, whose shape is given: `[n, out, out, channels]`.
 
     Concatenated along the channels they are the columns that a product with the kernel takes.
     """
-    pads = lax.padtype_to_pads(images.shape[1:3], kernel[:2], strides, padding)
+    pads = _pads(images.shape, kernel, strides, padding)
     padded = jnp.pad(images, ((0, 0), *pads, (0, 0)))
     down, across = (
         (side - size) // stride + 1
@@ -171,12 +187,12 @@ def _side_by_side(shifted: Sequence[Array]) -> Array:
 
 
 def _shifted_back(
-    columns: Array, shape: Sequence[int], kernel: Sequence[int], strides: Pair, padding: Padding
+    columns: Array, shape: Sequence[int], kernel: Sequence[int], strides: Pair, padding: Pads
 ) -> Array:
     """The transpose of the columns: each value is added to the pixel of `shape` it comes from."""
     n, down, across, _ = columns.shape
     columns = columns.reshape(n, down, across, *kernel[:3])
-    (top, _), (left, _) = lax.padtype_to_pads(shape[1:3], kernel[:2], strides, padding)
+    (top, _), (left, _) = _pads(shape, kernel, strides, padding)
 
     def spread(side: int, out: int, stride: int, start: int) -> tuple[int, int, int]:
         return start, side - start - (out - 1) * stride - 1, stride - 1

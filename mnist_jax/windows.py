@@ -1,14 +1,22 @@
 """Convolution and pooling with any window F, stride S and padding P.
 
-A side of N pixels becomes (N + 2P - F)/S + 1. All is XLA's own: it makes no columns of large
-images, and for the wide layers of these networks its gradients are as fast as those of `layers.py`,
-which has the labs' convolutions and pools, and compile in half the time.
+A side of N pixels becomes (N + 2P - F)/S + 1. On a GPU and a TPU all is XLA's own, which makes no
+columns of large images. On a CPU a convolution and its gradients are those of `kernels.py`; without
+them XLA's convolution, and the gradients of `layers.py`, as XLA's own take up to a hundred times
+as long in a loop of steps.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 from jax import Array, lax
+
+from mnist_jax import kernels, platforms
+from mnist_jax.layers import conv2d_gradients_in_blocks
 
 _NEEDS = "A window of {window} pixels does not fit into {side} with {padding} padded on both sides."
 
@@ -46,7 +54,9 @@ class Convolution(nn.Module):
             )
         shape = (self.window, self.window, channels // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        out = convolve(images, kernel.astype(images.dtype), self.stride, self.padding, self.groups)
+        convolution = convolve_by_xla if self.is_initializing() else convolve
+        kernel = kernel.astype(images.dtype)
+        out = convolution(images, kernel, self.stride, self.padding, self.groups)
         if not self.use_bias:
             return out
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
@@ -56,20 +66,81 @@ class Convolution(nn.Module):
 def convolve(
     images: Array, kernel: Array, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> Array:
-    """Cross-correlate images with a kernel; shapes and errors of `Convolution`."""
+    """Cross-correlate images with a kernel; shapes and errors of `Convolution`.
+
+    As with `layers.conv_pool_relu` there is one derivative and, with kernels, no export.
+    """
+    return _by_groups(_convolve, images, kernel, stride, padding, groups)
+
+
+def convolve_by_xla(
+    images: Array, kernel: Array, stride: int = 1, padding: int = 0, groups: int = 1
+) -> Array:
+    """`convolve` on all platforms alike: for while variables are made, when only shapes count."""
+    return _by_groups(_by_xla, images, kernel, stride, padding, groups)
+
+
+def _by_groups(
+    convolution: Callable[[Array, Array, int, int], Array],
+    images: Array,
+    kernel: Array,
+    stride: int,
+    padding: int,
+    groups: int,
+) -> Array:
+    """Part by part: XLA's grouped convolution is slow on every backend."""
     _check_window(images, kernel.shape[0], padding)
-    # Part by part: XLA's grouped convolution is slow on every backend.
     parts = zip(jnp.split(images, groups, -1), jnp.split(kernel, groups, -1), strict=True)
-    out = [
-        lax.conv_general_dilated(
-            *part,
-            window_strides=(stride, stride),
-            padding=((padding, padding), (padding, padding)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        for part in parts
-    ]
-    return jnp.concatenate(out, axis=-1)
+    return jnp.concatenate([convolution(*part, stride, padding) for part in parts], axis=-1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(images: Array, kernel: Array, stride: int, padding: int) -> Array:
+    by_xla = partial(_by_xla, stride=stride, padding=padding)
+    if not kernels.take_windows(images, kernel):
+        return by_xla(images, kernel)
+    by_kernel = partial(kernels.convolution, stride=stride, padding=padding)
+    return platforms.choose(images, kernel, cpu=by_kernel, default=by_xla)
+
+
+def _by_xla(images: Array, kernel: Array, stride: int, padding: int) -> Array:
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((padding, padding), (padding, padding)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _convolve_forward(
+    images: Array, kernel: Array, stride: int, padding: int
+) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(images, kernel, stride, padding), (images, kernel)
+
+
+def _convolve_backward(
+    stride: int, padding: int, residuals: tuple[Array, Array], grad: Array
+) -> tuple[Array, Array]:
+    on_cpu: Callable[..., tuple[Array, Array]]
+    if kernels.take_windows(*residuals):
+        on_cpu = partial(kernels.convolution_gradients, stride=stride, padding=padding)
+    else:
+        pads = ((padding, padding), (padding, padding))
+        on_cpu = partial(conv2d_gradients_in_blocks, strides=(stride, stride), padding=pads)
+    default = partial(_gradients_by_xla, stride=stride, padding=padding)
+    return platforms.choose(*residuals, grad, cpu=on_cpu, default=default)
+
+
+def _gradients_by_xla(
+    images: Array, kernel: Array, grad: Array, stride: int, padding: int
+) -> tuple[Array, Array]:
+    convolution = partial(_by_xla, stride=stride, padding=padding)
+    images_grad, kernel_grad = jax.vjp(convolution, images, kernel)[1](grad)
+    return images_grad, kernel_grad
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 class MaxPooling(nn.Module):

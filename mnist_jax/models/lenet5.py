@@ -9,7 +9,7 @@ from jax import Array
 
 from mnist_jax.layers import Dense
 from mnist_jax.models.images import ImageNetwork
-from mnist_jax.windows import Convolution, MeanPooling, convolve
+from mnist_jax.windows import Convolution, MeanPooling, convolve, convolve_by_xla
 
 _SIDE = 32
 _WHITE, _BLACK = -0.1, 1.175  # what pixels of paper and ink are for the network
@@ -110,7 +110,8 @@ class PartialConvolution(nn.Module):
         bias = self.param("bias", _uniform(seen), (len(self.inputs),), jnp.float32)
         whole = jnp.zeros((*shape, images.shape[-1], len(self.inputs)), images.dtype)
         whole = whole.at[:, :, sources, targets].set(kernel.astype(images.dtype))
-        return convolve(images, whole) + bias.astype(images.dtype)
+        convolution = convolve_by_xla if self.is_initializing() else convolve
+        return convolution(images, whole) + bias.astype(images.dtype)
 
 
 class Distances(nn.Module):
