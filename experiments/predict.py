@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse(sys.argv[1:] if argv is None else argv)
     if given.images.count("-") > 1:
         cli.fail("- can be given once: standard input is one picture.", "Name files or folders.")
-    # These take a second to import, which a mistyped command should not have to wait for.
-    from experiments.workdir import records, trained
-    from mnist_jax import parallel
+    with cli.importing_jax("Interrupted.", prints_results=True):
+        from experiments.workdir import records, trained
+        from mnist_jax import parallel
 
     cli.use_compilation_cache()
     parallel.use_cpu_cores()

@@ -4,7 +4,6 @@ import sys
 import time
 import warnings
 
-import mnist_jax
 from experiments.console import cli
 from experiments.console.cli import Command
 from experiments.console.clock import Clock
@@ -32,11 +31,8 @@ def main(argv: list[str] | None = None, started: float | None = None) -> int:
 
 
 def _run(command: Command, clock: Clock) -> int:
-    with (
-        clock.waiting("imports", f"mnist_jax {mnist_jax.__version__}: importing JAX"),
-        cli.leaving_at_once(_INTERRUPTED),
-    ):
-        from experiments.workdir import trainer  # seconds, in which nothing else would be said
+    with clock.during("imports"), cli.importing_jax(_INTERRUPTED):
+        from experiments.workdir import trainer
 
     return trainer.train(command, clock)
 

@@ -175,17 +175,6 @@ def test_a_line_of_waiting_ends_also_where_it_fails(capsys):
     assert capsys.readouterr().out == "Reading ... \n"
 
 
-def test_a_mistyped_command_does_not_wait_for_jax():
-    code = (
-        "import sys; from experiments import run\n"
-        "try: run.main(['--epoch', '3'])\n"
-        "except SystemExit: pass\n"
-        "print([name for name in ('jax', 'flax', 'optax', 'orbax') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n" and "--epochs" in done.stderr
-
-
 @pytest.mark.parametrize("there", [False, True])
 def test_tensorboard_does_not_import_pytorch(tmp_path, there):
     """Where it is installed; what has imported it already keeps it."""

@@ -16,6 +16,7 @@ from etils import epath
 
 import mnist_jax
 from experiments.console import terminal
+from experiments.console.clock import waiting
 from experiments.workdir import config as configs
 from experiments.workdir import records
 from experiments.workdir.config import Config
@@ -186,7 +187,27 @@ def call(main: Callable[[], int], prints_results: bool = False) -> NoReturn:
 
 
 @contextmanager
-def leaving_at_once(message: str) -> Iterator[None]:
+def importing_jax(interrupted: str, prints_results: bool = False) -> Iterator[None]:
+    """Say at once what the next second or more goes to, in which Ctrl-C ends the process.
+
+    Commands are in two files: one that reads the command line and imports no JAX, and one with
+    the work, which it imports within this context.
+
+    Args:
+        interrupted: what Ctrl-C says.
+        prints_results: standard output is for these alone, so that the line is on standard error,
+            is taken away again, and is only for a terminal.
+    """
+    what = f"mnist_jax {mnist_jax.__version__}: importing JAX"
+    with (
+        terminal.fleeting(f"{what} ...") if prints_results else waiting(what),
+        _leaving_at_once(interrupted),
+    ):
+        yield
+
+
+@contextmanager
+def _leaving_at_once(message: str) -> Iterator[None]:
     """Ctrl-C ends the process, with a line: JAX's imports may swallow a KeyboardInterrupt."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield  # it is ignored, as behind nohup, or a caller's

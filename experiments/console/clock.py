@@ -44,15 +44,8 @@ class Clock:
     @contextmanager
     def waiting(self, phase: str, what: str) -> Iterator[None]:
         """`during`, and a line on standard output: what is waited for, then the seconds it took."""
-        print(f"{what} ... ", end="", flush=True)
-        started = time.perf_counter()
-        took = ""
-        try:
-            with self.during(phase):
-                yield
-            took = f"{time.perf_counter() - started:.1f} s"
-        finally:
-            print(took, flush=True)
+        with waiting(what), self.during(phase):
+            yield
 
     def seconds(self) -> dict[str, float]:
         """All of them up to now, by phase."""
@@ -63,6 +56,19 @@ class Clock:
         now = time.perf_counter()
         self._seconds[self._phase] += now - self._since
         self._phase, self._since = phase, now
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A line on standard output: what is waited for, then the seconds it took."""
+    print(f"{what} ... ", end="", flush=True)
+    started = time.perf_counter()
+    took = ""
+    try:
+        yield
+        took = f"{time.perf_counter() - started:.1f} s"
+    finally:
+        print(took, flush=True)
 
 
 def in_words(seconds: dict[str, float]) -> str:

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -87,6 +88,19 @@ def failure(stream: TextIO) -> OSError | None:
     """Why what was written to a stream is lost; None where it is not, or nobody wanted it."""
     stream.flush()
     return stream.failure if isinstance(stream, Stream) else None
+
+
+@contextmanager
+def fleeting(line: str) -> Iterator[None]:
+    """A line on standard error, where that is a terminal, until the context ends."""
+    shown = sys.stderr.isatty()
+    if shown:
+        print(line, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print(f"\r{' ' * len(line)}\r", end="", file=sys.stderr, flush=True)
 
 
 def show(table: Table, out: Console | None = None) -> None:
