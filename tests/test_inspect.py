@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import inspect
+from experiments.show import inspector
 from experiments.workdir.config import Config
 from mnist_jax import models
 
@@ -26,7 +27,7 @@ def report(capsys, *argv):
     ],
 )
 def test_formula(side, pads, window, stride, text):
-    assert inspect.formula(side, pads, window, stride) == text
+    assert inspector.formula(side, pads, window, stride) == text
 
 
 def test_the_lecture_s_deep_network(capsys):

@@ -78,6 +78,11 @@ def _not_writable(workdir: epath.Path, error: OSError) -> ValueError:
     return ValueError(f"--workdir {workdir} cannot be written: {error.strerror}.")
 
 
+def identity(path: epath.Path) -> str:
+    """The same name for a folder however it is given."""
+    return str(path) if "://" in str(path) else os.path.realpath(path)
+
+
 def writable(folder: epath.Path) -> bool:
     """Whether a folder can be written, where that can be told beforehand: not of a bucket."""
     return not os.path.isdir(folder) or os.access(folder, os.W_OK)
