@@ -24,6 +24,10 @@ Dataset = Literal[
     "emnist/digits",
     "emnist/mnist",
     "mnist5k",
+    "cifar10",
+    "cifar100",
+    "imagenette/160px-v2",
+    "imagenette/320px-v2",
 ]
 
 OnResume = Literal["forced", "free", "never"]  # how a field may change when a run goes on
@@ -57,11 +61,12 @@ class Config:
     shuffles: Literal["shared", "own"] = _option(
         "shared", "all members see the same batches, or each its own"
     )
-    augment: Literal["none", "shift", "affine", "handwriting"] = _option(
+    augment: Literal["none", "shift", "affine", "crop-flip", "handwriting"] = _option(
         "none",
         "shift: move each training image by up to 2 pixels; affine: also turn it by up to 10 "
-        "degrees and scale it by up to 10 %; handwriting: make digits those of other hands and "
-        "pens, and some of them no digits",
+        "degrees and scale it by up to 10 %; crop-flip: move it by up to an eighth of its side and "
+        "mirror every second one; handwriting: make digits those of other hands and pens, and "
+        "some of them no digits",
     )
     dropout: float | None = _option(None, "probability of zero in dropout; None: the network's own")
     conv_stddev: float | None = _option(
