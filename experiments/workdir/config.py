@@ -42,6 +42,10 @@ Dataset = Literal[
     "emnist/digits",
     "emnist/mnist",
     "mnist5k",
+    "cifar10",
+    "cifar100",
+    "imagenette/160px-v2",
+    "imagenette/320px-v2",
 ]
 
 OnResume = Literal["forced", "free", "never"]  # how a field may change when a run goes on
@@ -75,11 +79,12 @@ class Config:
     shuffles: Literal["shared", "own"] = _option(
         "shared", "all members see the same batches, or each its own"
     )
-    augment: Literal["none", "shift", "affine", "handwriting"] = _option(
+    augment: Literal["none", "shift", "affine", "crop-flip", "handwriting"] = _option(
         "none",
         "shift: move each training image by up to 2 pixels; affine: also turn it by up to 10 "
-        "degrees and scale it by up to 10 %; handwriting: make digits those of other hands and "
-        "pens, and some of them no digits",
+        "degrees and scale it by up to 10 %; crop-flip: move it by up to an eighth of its side and "
+        "mirror every second one; handwriting: make digits those of other hands and pens, and "
+        "some of them no digits",
     )
     image_size: int | None = _option(
         None, "scale images to so many pixels a side, on the device; None: as they are", "never"
