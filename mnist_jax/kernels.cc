@@ -150,7 +150,8 @@ inline void product_rows(Index m, Index n, Index depth, const float* a, const fl
 
 inline void product(Index m, Index n, Index depth, const float* a, const float* b, float* c) {
   for_panels<kVectors>(n, [&](auto width, auto vectors, Index start) INLINE_LAMBDA {
-    product_rows<width, vectors>(m, n, depth, a, b + start, c + start);
+    constexpr int kMost = vectors == kVectors ? kRows : 8;  // with fewer vectors more rows fit
+    product_rows<width, vectors, kMost>(m, n, depth, a, b + start, c + start);
   });
 }
 
@@ -397,14 +398,16 @@ void kernel_in(const float* kernel, Index rows, Index columns, float* out) {
 }
 
 // The next two take `count` tiles from `first` on, and their values at each of the 36 positions as
-// matrices [count, channels or features], `apart` from each other.
+// matrices [count, channels or features], `apart` from each other. `look(t, pixels)` is called too.
 
+template <class Look>
 void images_in(const Tiles& tiles, const float* images, const float* zeros, Index first,
-               Index count, Index apart, float* out) {
+               Index count, Index apart, float* out, Look look) {
   const Index channels = tiles.shape.channels;
   for (Index t = 0; t < count; ++t) {
     const float* pixels[kTile][kTile];
     tiles.pixels(images, first + t, zeros, pixels);
+    look(t, pixels);
     for_chunks(channels, [&](auto width, Index start) INLINE_LAMBDA {
       using Float = typename Lanes<width>::Float;
       Float d[kTile][kTile], v[kTile][kTile];
@@ -603,7 +606,7 @@ void winograd_forward(const Shape& shape, const float* images, const float* kern
 
   for (Index first = 0; first < tiles.count(); first += kTiles) {
     const Index count = std::min(kTiles, tiles.count() - first);
-    images_in(tiles, images, zeros, first, count, v_apart, v);
+    images_in(tiles, images, zeros, first, count, v_apart, v, [](Index, auto&) {});
     for (int p = 0; p < kPositions; ++p)
       product(count, features, channels, v + p * v_apart, u + p * u_apart, m + p * m_apart);
     outputs_out(tiles, m, bias, first, count, m_apart, direct, pooled, places);
@@ -975,11 +978,13 @@ inline void columns_times_kernel(Index depth, const float* columns, const float*
   for (Index k = 0; k < depth; ++k, kernel += W * Vectors) {
     Float right[Vectors];
     for (int j = 0; j < Vectors; ++j) right[j] = load<Float>(kernel + j * W);
+#pragma GCC unroll 24
     for (int i = 0; i < Rows; ++i) {
       const float left = columns[i * kApart + k];
       for (int j = 0; j < Vectors; ++j) sums[i][j] += left * right[j];
     }
   }
+#pragma GCC unroll 24
   for (int i = 0; i < Rows; ++i, to += features)
     for (int j = 0; j < Vectors; ++j)
       store(to + j * W, add ? load<Float>(to + j * W) + sums[i][j] : sums[i][j]);
@@ -987,18 +992,20 @@ inline void columns_times_kernel(Index depth, const float* columns, const float*
 
 // Adds the columns, transposed, times what comes back.
 template <int W, int Rows, int Vectors>
-inline void columns_times_grad(Index count, const float* columns, const float* grad,
+inline void columns_times_grad(Index count, const float* columns, Index apart, const float* grad,
                                Index features, float* to) {
   using Float = typename Lanes<W>::Float;
   Float sums[Rows][Vectors] = {};
-  for (Index p = 0; p < count; ++p, grad += features, columns += kApart) {
+  for (Index p = 0; p < count; ++p, grad += features, columns += apart) {
     Float right[Vectors];
     for (int j = 0; j < Vectors; ++j) right[j] = load<Float>(grad + j * W);
+#pragma GCC unroll 24
     for (int i = 0; i < Rows; ++i) {
       const float left = columns[i];
       for (int j = 0; j < Vectors; ++j) sums[i][j] += left * right[j];
     }
   }
+#pragma GCC unroll 24
   for (int i = 0; i < Rows; ++i, to += features)
     for (int j = 0; j < Vectors; ++j)
       store(to + j * W, load<Float>(to + j * W) + sums[i][j]);
@@ -1143,11 +1150,194 @@ void kernel_gradient(const Convolution& shape, const float* images, const float*
         constexpr int kTileRows = kHeld / vectors;
         for (Index k = 0; k < columns.deep(block); k += kTileRows)
           columns_times_grad<width, kTileRows, vectors>(
-              count, columns.block(block) + k, back + start, wide,
+              count, columns.block(block) + k, kApart, back + start, wide,
               totals + (block * kDeep + k) * wide + start);
       });
   }
   copy_lines(totals, wide, depth, features, kernel_grad, features);
+}
+
+// ---- Convolutions, 3x3, of every pixel and many channels ----
+// By Winograd's F(4x4, 3x3) again; the gradient of the kernel has the same steps the other way
+// round, by the transposed matrices A and G^T.
+
+struct GradIn {  // A
+  template <class F>
+  static INLINE void line(const F* y, F* m) {
+    const F even = y[0] + y[2], odd = y[1] + y[3];
+    const F even2 = y[0] + 4 * y[2], odd2 = 2 * y[1] + 8 * y[3];
+    m[0] = y[0];
+    m[1] = even + odd;
+    m[2] = even - odd;
+    m[3] = even2 + odd2;
+    m[4] = even2 - odd2;
+    m[5] = y[3];
+  }
+};
+
+struct KernelOut {  // G^T
+  template <class F>
+  static INLINE void line(const F* u, F* g) {
+    const F sum = (u[1] + u[2]) / 6, sum2 = (u[3] + u[4]) / 24;
+    g[0] = u[0] / 4 - sum + sum2;
+    g[1] = (u[2] - u[1]) / 6 + (u[3] - u[4]) / 12;
+    g[2] = 4 * sum2 - sum + u[5];
+  }
+};
+
+INLINE bool is_blank(const float* values, Index n) {
+  bool blank = true;
+  for_chunks(n, [&](auto width, Index start) INLINE_LAMBDA {
+    using Int = typename Lanes<width>::Int;
+    if (!blank) return;
+    const Int bits = load<Int>(values + start) << 1;  // without the sign, since -0 is zero
+    std::uint64_t words[width / 2], any = 0;
+    std::memcpy(words, &bits, sizeof bits);
+    for (std::uint64_t word : words) any |= word;
+    blank = any == 0;
+  });
+  return blank;
+}
+
+// A bit for each output of a tile that sees only zeros: rounding would not leave quite 0 there, and
+// chance decide what a relu passes on.
+INLINE int blank_outputs(const float* const (&pixels)[kTile][kTile], Index channels) {
+  int blank = 0;
+  for (int i = 0; i < kOut; ++i)
+    for (int j = 0; j < kOut; ++j) {
+      bool all = is_blank(pixels[i + 1][j + 1], channels);  // mostly not
+      for (int k = 0; all && k < 9; ++k) all = is_blank(pixels[i + k / 3][j + k % 3], channels);
+      blank |= all << (i * kOut + j);
+    }
+  return blank;
+}
+
+// Tiles at a time, whose values stay in the cache.
+Index tiles_at_a_time(const Shape& shape) {
+  return std::max<Index>(kTiles, 1536 / (shape.channels + shape.features) / 24 * 24);
+}
+
+void winograd_convolve(const Shape& shape, const float* images, const float* kernel, float* out) {
+  const Tiles tiles(shape);
+  const Index channels = shape.channels, features = shape.features, most = tiles_at_a_time(shape);
+  const Index u_apart = stride(channels, features);
+  const Index v_apart = stride(most, channels), m_apart = stride(most, features);
+  float* zeros = scratch(channels + kPositions * (u_apart + v_apart + m_apart));
+  float* u = zeros + channels;
+  float* v = u + kPositions * u_apart;
+  float* m = v + kPositions * v_apart;
+  std::vector<int> blank(most);
+  std::fill(zeros, zeros + channels, 0.0f);
+  kernel_in(kernel, channels, features, u);
+
+  for (Index first = 0; first < tiles.count(); first += most) {
+    const Index count = std::min(most, tiles.count() - first);
+    images_in(tiles, images, zeros, first, count, v_apart, v, [&](Index t, const auto& pixels) {
+      blank[t] = blank_outputs(pixels, channels);
+    });
+    for (int p = 0; p < kPositions; ++p)
+      product(count, features, channels, v + p * v_apart, u + p * u_apart, m + p * m_apart);
+    for (Index t = 0; t < count; ++t) {
+      const Index top = tiles.top(first + t), left = tiles.left(first + t);
+      const Index rows = std::min<Index>(kOut, shape.out_height() - top);
+      const Index columns = std::min<Index>(kOut, shape.out_width() - left);
+      const Index line = shape.out_width() * features;
+      float* corner =
+          out + (tiles.image(first + t) * shape.out_height() + top) * line + left * features;
+      for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
+        using Float = typename Lanes<width>::Float;
+        Float in[kTile][kTile], y[kOut][kOut];
+        const float* from = m + t * features + start;
+        for_positions([&](int i, int j, int p)
+                          INLINE_LAMBDA { in[i][j] = load<Float>(from + p * m_apart); });
+        transform<OutputsOut>(in, y);
+        if (blank[t] != 0)
+          for (int i = 0; i < kOut * kOut; ++i)
+            if (blank[t] >> i & 1) y[i / kOut][i % kOut] = Float{};
+        for (int i = 0; i < rows; ++i)
+          for (int j = 0; j < columns; ++j)
+            store(corner + i * line + j * features + start, y[i][j]);
+      });
+    }
+  }
+}
+
+void winograd_images_gradient(const Shape& shape, const float* kernel, const float* grad,
+                              float* images_grad) {
+  const Index channels = shape.channels, features = shape.features;
+  std::vector<float> turned(9 * channels * features);
+  for (int i = 0; i < 9; ++i)
+    for (Index f = 0; f < features; ++f)
+      for (Index c = 0; c < channels; ++c)
+        turned[(i * features + f) * channels + c] = kernel[((8 - i) * channels + c) * features + f];
+  Shape back = shape;
+  back.height = shape.out_height();
+  back.width = shape.out_width();
+  std::swap(back.channels, back.features);
+  back.pad = 2 - shape.pad;
+  winograd_convolve(back, grad, turned.data(), images_grad);
+}
+
+constexpr int kProductRows = kHeld / 3;
+
+// Adds a^T b of a [count, m], m a multiple of kProductRows, and b [count, n].
+void add_transposed_product(Index count, Index m, Index n, const float* a, const float* b,
+                            float* c) {
+  for_panels<kSideBySide>(n, [&](auto width, auto vectors, Index start) {
+    for (Index i = 0; i < m; i += kProductRows)
+      columns_times_grad<width, kProductRows, vectors>(count, a + i, m, b + start, n,
+                                                       c + i * n + start);
+  });
+}
+
+void winograd_kernel_gradient(const Shape& shape, const float* images, const float* grad,
+                              float* kernel_grad) {
+  const Tiles tiles(shape);
+  const Index channels = shape.channels, features = shape.features, most = tiles_at_a_time(shape);
+  const Index u_apart = stride(channels, features);
+  const Index v_apart = stride(most, channels), m_apart = stride(most, features);
+  const Index widest = std::max(channels, features);
+  float* zeros = scratch(widest + kPositions * (u_apart + v_apart + m_apart));
+  float* u = zeros + widest;
+  float* v = u + kPositions * u_apart;
+  float* m = v + kPositions * v_apart;
+  std::fill(zeros, v, 0.0f);
+  for (Index first = 0; first < tiles.count(); first += most) {
+    const Index count = std::min(most, tiles.count() - first);
+    images_in(tiles, images, zeros, first, count, v_apart, v, [](Index, auto&) {});
+    for (Index t = 0; t < count; ++t) {
+      const Index top = tiles.top(first + t), left = tiles.left(first + t);
+      const Index line = shape.out_width() * features;
+      const float* corner =
+          grad + (tiles.image(first + t) * shape.out_height() + top) * line + left * features;
+      for_chunks(features, [&](auto width, Index start) INLINE_LAMBDA {
+        using Float = typename Lanes<width>::Float;
+        Float y[kOut][kOut], to[kTile][kTile];
+        for (int i = 0; i < kOut; ++i)
+          for (int j = 0; j < kOut; ++j)
+            y[i][j] = top + i < shape.out_height() && left + j < shape.out_width()
+                          ? load<Float>(corner + i * line + j * features + start)
+                          : Float{};
+        transform<GradIn>(y, to);
+        float* place = m + t * features + start;
+        for_positions([&](int i, int j, int p)
+                          INLINE_LAMBDA { store(place + p * m_apart, to[i][j]); });
+      });
+    }
+    for (int p = 0; p < kPositions; ++p)
+      add_transposed_product(count, channels, features, v + p * v_apart, m + p * m_apart,
+                             u + p * u_apart);
+  }
+  const Index n = channels * features;
+  for_chunks(n, [&](auto width, Index start) INLINE_LAMBDA {
+    using Float = typename Lanes<width>::Float;
+    Float in[kTile][kTile], g[3][3];
+    const float* from = u + start;
+    for_positions([&](int i, int j, int p)
+                      INLINE_LAMBDA { in[i][j] = load<Float>(from + p * u_apart); });
+    transform<KernelOut>(in, g);
+    for (int i = 0; i < 9; ++i) store(kernel_grad + i * n + start, g[i / 3][i % 3]);
+  });
 }
 
 // ---- What XLA calls ----
@@ -1203,24 +1393,42 @@ ffi::Error multiply_backward(F32 inputs, F32 kernel, F32 grad, ffi::Result<F32> 
   return ffi::Error::Success();
 }
 
+// Whether Winograd's way is one for a convolution, and its gradients.
+bool is_for_tiles(const Convolution& shape) {
+  return shape.down == 3 && shape.across == 3 && shape.stride == 1 && shape.pad <= 2 &&
+         shape.channels % kFewestLanes == 0 && shape.features % kFewestLanes == 0;
+}
+
 ffi::Error convolution_forward(Index stride, Index pad, F32 images, F32 kernel,
                                ffi::Result<F32> out) {
-  convolve(Convolution(images.dimensions(), kernel.dimensions(), stride, pad), images.typed_data(),
-           kernel.typed_data(), out->typed_data());
+  const Convolution shape(images.dimensions(), kernel.dimensions(), stride, pad);
+  if (is_for_tiles(shape))
+    winograd_convolve(Shape(images.dimensions(), kernel.dimensions(), pad), images.typed_data(),
+                      kernel.typed_data(), out->typed_data());
+  else
+    convolve(shape, images.typed_data(), kernel.typed_data(), out->typed_data());
   return ffi::Error::Success();
 }
 
 ffi::Error convolution_images_backward(Index stride, Index pad, F32 kernel, F32 grad,
                                        ffi::Result<F32> images_grad) {
-  images_gradient(Convolution(images_grad->dimensions(), kernel.dimensions(), stride, pad),
-                  kernel.typed_data(), grad.typed_data(), images_grad->typed_data());
+  const Convolution shape(images_grad->dimensions(), kernel.dimensions(), stride, pad);
+  if (is_for_tiles(shape))
+    winograd_images_gradient(Shape(images_grad->dimensions(), kernel.dimensions(), pad),
+                             kernel.typed_data(), grad.typed_data(), images_grad->typed_data());
+  else
+    images_gradient(shape, kernel.typed_data(), grad.typed_data(), images_grad->typed_data());
   return ffi::Error::Success();
 }
 
 ffi::Error convolution_kernel_backward(Index stride, Index pad, F32 images, F32 grad,
                                        ffi::Result<F32> kernel_grad) {
-  kernel_gradient(Convolution(images.dimensions(), kernel_grad->dimensions(), stride, pad),
-                  images.typed_data(), grad.typed_data(), kernel_grad->typed_data());
+  const Convolution shape(images.dimensions(), kernel_grad->dimensions(), stride, pad);
+  if (is_for_tiles(shape))
+    winograd_kernel_gradient(Shape(images.dimensions(), kernel_grad->dimensions(), pad),
+                             images.typed_data(), grad.typed_data(), kernel_grad->typed_data());
+  else
+    kernel_gradient(shape, images.typed_data(), grad.typed_data(), kernel_grad->typed_data());
   return ffi::Error::Success();
 }
 
