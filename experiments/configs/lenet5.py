@@ -1,11 +1,10 @@
-"""LeCun's network of 1998, trained for 20 passes as it was then, though by Adam."""
+"""LeCun et al.'s network of 1998, for 20 passes over the digits as it was then, but by Adam."""
 
 from experiments.workdir.config import Config
 
 config = Config(
     network="lenet5",
     epochs=20,
-    batch_size=100,
-    learning_rate=0.002,
+    learning_rate=0.003,
     schedule="onecycle",
 )
