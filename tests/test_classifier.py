@@ -322,7 +322,7 @@ def test_fewer_images_than_a_batch_are_one():
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (IMAGES[:, :20], "images must be .*not .200, 20, 28, 1."),
+        (IMAGES[:, :3], "images must be .*not .200, 3, 28, 1."),
         (IMAGES[:0], r"n > 0, not \(0, 28, 28, 1\)"),
         (IMAGES[0], r"not \(28, 28, 1\): of one image, \[image\]"),
         (IMAGES[0].reshape(784), r"not \(784,\): of one image"),

@@ -120,17 +120,6 @@ def test_pictures_of_other_sizes_are_made_like_mnist(tmp_path):
         assert np.corrcoef(mean, own)[0, 1] > 0.8
 
 
-def test_photographs_in_colour_are_refused(tmp_path):
-    rng = np.random.default_rng(0)
-    for label in ("cat", "dog"):
-        (tmp_path / label).mkdir()
-        for i in range(6):
-            coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
-            coarse.resize((32, 32)).save(tmp_path / label / f"{i}.png")
-    with pytest.raises(DataError, match=r"cat.*photographs in colour; these networks take one"):
-        data.load("auto", tmp_path)
-
-
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n", None])
 def test_a_damaged_picture_is_named(tmp_path, content):
     write_pictures(tmp_path, *wanted())

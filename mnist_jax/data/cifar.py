@@ -29,8 +29,9 @@ _FORMATS: dict[str, tuple[int, dict[str, tuple[str, ...]]]] = {
     ),
     "cifar100": (2, {"train": ("train.bin",), "test": ("test.bin",)}),
 }
-# The files of the Python version, cifar-10-batches-py and cifar-100-python, have no suffix.
-_PICKLES = re.compile(r"(data_batch_\d|test_batch)")
+# The files of the Python version, cifar-10-batches-py and cifar-100-python, and how they begin.
+_PICKLES = re.compile(r"data_batch_\d|test_batch|train|test")
+_PICKLED = b"\x80"
 
 
 def found(here: Sequence[File]) -> list[Found]:
@@ -62,10 +63,10 @@ def found(here: Sequence[File]) -> list[Found]:
 
 
 def _is_pickle(file: File) -> bool:
-    name, folder = file.path.name, file.path.parent.name
-    return bool(_PICKLES.fullmatch(name)) or (
-        name in ("train", "test") and folder.startswith("cifar-100-python")
-    )
+    if not _PICKLES.fullmatch(file.path.name):
+        return False
+    with files.reading(file) as stream:
+        return stream.read(1) == _PICKLED
 
 
 def _found(name: str, folder: PurePosixPath, by_name: dict[str, File]) -> Found:
