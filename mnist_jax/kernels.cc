@@ -1340,6 +1340,99 @@ void winograd_kernel_gradient(const Shape& shape, const float* images, const flo
   });
 }
 
+// ---- Sums over all places of a channel, for batch normalisation ----
+// Values are [n, places, channels]. Partial sums are of what the first-level cache holds.
+
+constexpr Index kSummed = 3072;  // floats at a time
+
+struct Batch {
+  Index n, places, channels;
+
+  explicit Batch(const ffi::AnyBuffer::Dimensions& values)
+      : n(values[0]), places(1), channels(values[values.size() - 1]) {
+    for (std::size_t i = 1; i + 1 < values.size(); ++i) places *= values[i];
+  }
+
+  // Calls `body(image, first, rows)` for parts of an image: first of its places, how many.
+  template <class Body>
+  void for_parts(Body body) const {
+    const Index most = std::max<Index>(kSummed / channels, 8);
+    for (Index image = 0; image < n; ++image)
+      for (Index first = 0; first < places; first += most)
+        body(image, (image * places + first) * channels, std::min(most, places - first));
+  }
+};
+
+// The sum of `term(row)` over rows, several at once since each addition waits for the one before.
+template <class Float, class Term>
+INLINE Float sum_terms(Index rows, Term term) {
+  Float sums[4] = {};
+  Index row = 0;
+  for (; row + 4 <= rows; row += 4)
+    for (int i = 0; i < 4; ++i) sums[i] += term(row + i);
+  for (; row < rows; ++row) sums[0] += term(row);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+// Of each channel the mean, and the sum of squared deviations from it, each image counting for its
+// weight. Those of parts are put together by Chan, Golub and LeVeque 1983, equations 2.1.
+void batch_moments(const Batch& batch, const float* values, const float* weights, float* mean,
+                   float* deviations) {
+  const Index channels = batch.channels;
+  std::vector<double> means(channels), sums(channels);
+  double seen = 0;
+  batch.for_parts([&](Index image, Index start, Index rows) {
+    const double weight = weights[image];
+    if (weight == 0) return;
+    const double before = seen, share = (seen += weight * rows, weight * rows / seen);
+    const float* part = values + start;
+    for_chunks(channels, [&](auto width, Index c) INLINE_LAMBDA {
+      using Float = typename Lanes<width>::Float;
+      const float* from = part + c;
+      const Float middle = sum_terms<Float>(rows, [&](Index row) INLINE_LAMBDA {
+        return load<Float>(from + row * channels);
+      }) / static_cast<float>(rows);
+      const Float squares = sum_terms<Float>(rows, [&](Index row) INLINE_LAMBDA {
+        const Float apart = load<Float>(from + row * channels) - middle;
+        return apart * apart;
+      });
+      for (int i = 0; i < width; ++i) {
+        const double step = middle[i] - means[c + i];
+        means[c + i] += step * share;
+        sums[c + i] += weight * squares[i] + step * step * before * share;
+      }
+    });
+  });
+  std::copy_n(means.begin(), channels, mean);
+  std::copy_n(sums.begin(), channels, deviations);
+}
+
+// Of each channel the sum of `grad`, and of it times how far the values are from `mean`.
+void batch_products(const Batch& batch, const float* values, const float* grad, const float* mean,
+                    float* sums, float* products) {
+  const Index channels = batch.channels;
+  std::vector<double> totals(2 * channels);
+  batch.for_parts([&](Index, Index start, Index rows) {
+    for_chunks(channels, [&](auto width, Index c) INLINE_LAMBDA {
+      using Float = typename Lanes<width>::Float;
+      const float *x = values + start + c, *g = grad + start + c;
+      const Float middle = load<Float>(mean + c);
+      Float sum{}, product{};
+      for (Index row = 0; row < rows; ++row) {
+        const Float back = load<Float>(g + row * channels);
+        sum += back;
+        product += back * (load<Float>(x + row * channels) - middle);
+      }
+      for (int i = 0; i < width; ++i) {
+        totals[c + i] += sum[i];
+        totals[channels + c + i] += product[i];
+      }
+    });
+  });
+  std::copy_n(totals.begin(), channels, sums);
+  std::copy_n(totals.begin() + channels, channels, products);
+}
+
 // ---- What XLA calls ----
 
 using F32 = ffi::Buffer<ffi::F32>;
@@ -1432,6 +1525,19 @@ ffi::Error convolution_kernel_backward(Index stride, Index pad, F32 images, F32 
   return ffi::Error::Success();
 }
 
+ffi::Error moments(F32 values, F32 weights, ffi::Result<F32> mean, ffi::Result<F32> deviations) {
+  batch_moments(Batch(values.dimensions()), values.typed_data(), weights.typed_data(),
+                mean->typed_data(), deviations->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error products(F32 values, F32 grad, F32 mean, ffi::Result<F32> sums,
+                    ffi::Result<F32> products) {
+  batch_products(Batch(values.dimensions()), values.typed_data(), grad.typed_data(),
+                 mean.typed_data(), sums->typed_data(), products->typed_data());
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
@@ -1481,3 +1587,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution_kernel_grad, convolution_kernel_backwa
                                   .Arg<F32>()
                                   .Arg<F32>()
                                   .Ret<F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(channel_moments, moments,
+                              ffi::Ffi::Bind().Arg<F32>().Arg<F32>().Ret<F32>().Ret<F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    channel_products, products,
+    ffi::Ffi::Bind().Arg<F32>().Arg<F32>().Arg<F32>().Ret<F32>().Ret<F32>());

@@ -46,6 +46,8 @@ _TARGETS = (
     "convolution",
     "convolution_images_grad",
     "convolution_kernel_grad",
+    "channel_moments",
+    "channel_products",
 )
 _LANES = 8  # channels and features are multiples of it
 _FEWEST = 64  # rows and columns of a matrix; with fewer XLA is faster
@@ -84,6 +86,16 @@ def take_product(inputs: Array, kernel: Array) -> bool:
         and inputs.shape[1] == kernel.shape[0]
         and inputs.dtype == kernel.dtype == jnp.float32
         and min(kernel.shape) >= _FEWEST
+        and available()
+    )
+
+
+def take_channels(values: Array) -> bool:
+    """Whether `channel_moments` and `channel_products` take this array here."""
+    return (
+        values.ndim >= 2
+        and values.dtype == jnp.float32
+        and values.shape[-1] % _LANES == 0
         and available()
     )
 
@@ -184,6 +196,28 @@ def convolution_gradients(
 def _windows(target: str, out: Any, a: Array, b: Array, stride: int, padding: int) -> Array:
     result: Array = _kernel(target, out)(a, b, stride=np.int64(stride), pad=np.int64(padding))
     return result
+
+
+def channel_moments(values: Array, weights: Array) -> tuple[Array, Array]:
+    """The mean, and the sum of squared deviations from it, over all but the last axis.
+
+    Args:
+        values: `[n, ..., channels]`.
+        weights: `[n]`, what each image counts for.
+
+    Returns:
+        `[channels]` each.
+    """
+    out = jax.ShapeDtypeStruct(values.shape[-1:], jnp.float32)
+    mean, deviations = _kernel("channel_moments", (out, out))(values, weights)
+    return mean, deviations
+
+
+def channel_products(values: Array, grad: Array, mean: Array) -> tuple[Array, Array]:
+    """The sums of `grad` and of `grad * (values - mean)` over all but the last axis."""
+    out = jax.ShapeDtypeStruct(values.shape[-1:], jnp.float32)
+    sums, products = _kernel("channel_products", (out, out))(values, grad, mean)
+    return sums, products
 
 
 def _kernel(target: str, out: Any) -> Callable[..., Any]:

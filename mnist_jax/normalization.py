@@ -1,10 +1,15 @@
 """Batch normalisation over all devices that share a batch, and local response normalisation."""
 
 import math
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from mnist_jax import kernels, platforms
 
 
 class BatchNorm(nn.Module):
@@ -48,34 +53,102 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         own = train and self.is_mutable_collection("batch_stats") and not self.is_initializing()
         wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
-        if own:
-            batch_mean, batch_var = self._of_batch(wide, weights)
-            for average, new in ((mean, batch_mean), (var, batch_var)):
-                step = (1 - self.momentum) * (new - average.value)
-                average.value += step.astype(jnp.float32)
-        else:
-            batch_mean, batch_var = mean.value, var.value
-        normal = (wide - batch_mean) * (lax.rsqrt(batch_var + self.epsilon) * scale) + bias
+        if not own:
+            factor = lax.rsqrt(var.value + self.epsilon) * scale
+            return ((wide - mean.value) * factor + bias).astype(values.dtype)
+        weights = jnp.ones(len(wide)) if weights is None else weights
+        shared = _Shared(self.epsilon, self.axis_name, self.axis_index_groups)
+        normal, *moments = _normalize(wide, scale, bias, weights.astype(wide.dtype), shared)
+        for average, new in zip((mean, var), moments, strict=True):
+            step = (1 - self.momentum) * (lax.stop_gradient(new) - average.value)
+            average.value += step.astype(jnp.float32)
         return normal.astype(values.dtype)
 
-    def _of_batch(self, values: Array, weights: Array | None) -> tuple[Array, Array]:
-        """Mean and variance `[channels]`; the variance from the mean, which loses no digits."""
-        weights = jnp.ones(len(values)) if weights is None else weights
-        weights = weights.astype(values.dtype)
-        places = values.shape[1:-1]
-        total = self._sum(jnp.sum(weights)) * math.prod(places)
 
-        def average(values: Array) -> Array:
-            by_image = jnp.sum(values, axis=tuple(range(1, values.ndim - 1)))
-            return self._sum(jnp.sum(by_image * weights[:, None], axis=0)) / total
+class _Shared(NamedTuple):
+    """What a normalisation over several devices is told, beside arrays."""
 
-        mean = average(values)
-        return mean, average((values - mean) ** 2)
+    epsilon: float
+    axis_name: str | None
+    axis_index_groups: tuple[tuple[int, ...], ...] | None
 
-    def _sum(self, part: Array) -> Array:
+    def sum(self, part: Any) -> Any:
         if self.axis_name is None:
             return part
         return lax.psum(part, self.axis_name, axis_index_groups=self.axis_index_groups)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _normalize(
+    values: Array, scale: Array, bias: Array, weights: Array, shared: _Shared
+) -> tuple[Array, Array, Array]:
+    """Normalised values, and the batch's mean and variance, which have no gradient here.
+
+    The gradient is written out: that which JAX derives goes over the values twice as often.
+    """
+    return _normalize_forward(values, scale, bias, weights, shared)[0]
+
+
+def _normalize_forward(
+    values: Array, scale: Array, bias: Array, weights: Array, shared: _Shared
+) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
+    own = jnp.sum(weights) * math.prod(values.shape[1:-1])
+    own_mean, deviations = _moments(values, weights)
+    total = shared.sum(own)
+    mean = shared.sum(own_mean * own) / total
+    # From the mean, not by the mean of squares, which loses digits.
+    var = shared.sum(deviations + own * (own_mean - mean) ** 2) / total
+    inverse = lax.rsqrt(var + shared.epsilon)
+    normal = (values - mean) * (inverse * scale) + bias
+    return (normal, mean, var), (values, scale, weights / total, mean, inverse)
+
+
+def _normalize_backward(
+    shared: _Shared, residuals: tuple[Array, ...], grads: tuple[Array, Array, Array]
+) -> tuple[Array, Array, Array, Array]:
+    """Ioffe and Szegedy 2015, section 3, with each image's share of the mean for 1 / m."""
+    values, scale, shares, mean, inverse = residuals
+    grad, *_ = grads
+    sums, products = _products(values, grad, mean)
+    all_sums, all_products = shared.sum((sums, products))
+    shares = shares.reshape(-1, *[1] * (values.ndim - 1))
+    along = all_sums + (values - mean) * (inverse**2 * all_products)
+    values_grad = (grad - shares * along) * (inverse * scale)
+    return values_grad, products * inverse, sums, jnp.zeros(len(values), values.dtype)
+
+
+_normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+def _moments(values: Array, weights: Array) -> tuple[Array, Array]:
+    """One device's mean of each channel, and the weighted sum of squared deviations from it."""
+    by_jax = _moments_by_jax
+    if not kernels.take_channels(values):
+        return by_jax(values, weights)
+    return platforms.choose(values, weights, cpu=kernels.channel_moments, default=by_jax)
+
+
+def _moments_by_jax(values: Array, weights: Array) -> tuple[Array, Array]:
+    def total(values: Array) -> Array:
+        by_image = jnp.sum(values, axis=tuple(range(1, values.ndim - 1)))
+        return jnp.sum(by_image * weights[:, None], axis=0)
+
+    count = jnp.sum(weights) * math.prod(values.shape[1:-1])
+    mean = total(values) / jnp.where(count == 0, 1, count)
+    return mean, total((values - mean) ** 2)
+
+
+def _products(values: Array, grad: Array, mean: Array) -> tuple[Array, Array]:
+    """Sums of `grad` and of `grad * (values - mean)`, by channel, on one device."""
+    by_jax = _products_by_jax
+    if not kernels.take_channels(values):
+        return by_jax(values, grad, mean)
+    return platforms.choose(values, grad, mean, cpu=kernels.channel_products, default=by_jax)
+
+
+def _products_by_jax(values: Array, grad: Array, mean: Array) -> tuple[Array, Array]:
+    axes = tuple(range(values.ndim - 1))
+    return jnp.sum(grad, axes), jnp.sum(grad * (values - mean), axes)
 
 
 class LocalResponseNorm(nn.Module):
