@@ -3,17 +3,20 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from experiments.console import cli
 from experiments.workdir import config as configs
 
 _NETWORKS = get_args(configs.Network)
+_PICTURES = (".svg", ".png", ".pdf")
 _EPILOG = """\
 examples:
   python -m experiments.inspect                      # the config deep
   python -m experiments.inspect --config ensemble
-  python -m experiments.inspect --network simple --json
+  python -m experiments.inspect --network resnet18 --output resnet18.svg
+  python -m experiments.inspect --network resnet20 --images 28x28x1 --json
 
 Multiply-adds are those of the matrix products, for one image and one member, forward; training
 takes about three times as many. A convolution or pool turns a side of N pixels into
@@ -27,10 +30,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = {"--config": configs.names(), "--network": _NETWORKS}
     given = _parser().parse(sys.argv[1:] if argv is None else argv, values)
     kinds = _chosen(given)
+    image_shape = None if given.images is None else _shape(given.images)
+    output = None if given.output is None else _picture(given.output)
+    if given.classes is not None and given.classes < 2:
+        cli.fail(f"--classes must be at least 2, not {given.classes}.", "Leave it out.")
     with cli.importing_jax("Interrupted.", prints_results=True):
         from experiments.show import inspector
-    inspector.run(kinds, given.json)
+    members = [inspector.Kind(*kind) for kind in kinds]
+    inspector.run(members, image_shape, given.classes, given.json, output)
     return 0
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    sides = text.lower().split("x")
+    if len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        cli.fail(f"--images {text} is no size of images.", "Give it like 224x224x3.")
+    return tuple(map(int, sides))
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in _PICTURES:
+        names = ", ".join(_PICTURES)
+        cli.fail(f"--output {text} does not end in {names}.", f"Did you mean {text}.svg?")
+    return path
 
 
 def _chosen(given: argparse.Namespace) -> list[tuple[str, int, dict[str, Any]]]:
@@ -57,7 +80,16 @@ def _parser() -> cli.Parser:
     names = ", ".join(configs.names())
     which.add_argument("--config", metavar="NAME", help=f"{names} (default: deep)")
     which.add_argument("--network", metavar="NAME", help=", ".join(_NETWORKS))
+    parser.add_argument(
+        "--images",
+        metavar="SIZE",
+        help="height x width x channels, such as 224x224x3 (default: as published)",
+    )
+    parser.add_argument("--classes", type=int, metavar="N", help="how many (default: as published)")
     parser.add_argument("--json", action="store_true", help="print one JSON object, not a table")
+    parser.add_argument(
+        "--output", metavar="FILE", help="also draw the network as a graph: .svg, .png or .pdf"
+    )
     return parser
 
 

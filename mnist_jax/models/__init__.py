@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 
@@ -12,7 +12,7 @@ from mnist_jax.models.fast import Fast
 from mnist_jax.models.googlenet import GoogLeNet
 from mnist_jax.models.layers import Layers
 from mnist_jax.models.lenet5 import LeNet5
-from mnist_jax.models.resnet import DEPTHS, ResNet
+from mnist_jax.models.resnet import DEPTHS, STAGES, ResNet
 from mnist_jax.models.simple import Simple
 
 _NETWORKS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {  # fields that the name sets
@@ -25,9 +25,31 @@ _NETWORKS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {  # fields
     "googlenet": (GoogLeNet, {}),
     **{f"resnet{depth}": (ResNet, {"depth": depth}) for depth in DEPTHS},
 }
-_NO_OPTIONS = {"num_classes", "parent", "name", "axis_name", "axis_index_groups"}
+
+
 NAMES = tuple(_NETWORKS)
 LABS = ("simple", "deep", "layers", "fast")  # made for 28x28 grey images
+
+
+class Published(NamedTuple):
+    """What a network was published for."""
+
+    image_shape: tuple[int, int, int]  # height, width, channels
+    num_classes: int
+
+
+_DIGITS, _IMAGENET = Published((28, 28, 1), 10), Published((224, 224, 3), 1000)
+PUBLISHED: Mapping[str, Published] = {
+    **dict.fromkeys(LABS, _DIGITS),
+    "lenet5": Published((32, 32, 1), 10),
+    "alexnet": Published((227, 227, 3), 1000),  # the paper's 224 does not fit its own numbers
+    "googlenet": _IMAGENET,
+    **{
+        f"resnet{depth}": _IMAGENET if depth in STAGES else Published((32, 32, 3), 10)
+        for depth in DEPTHS
+    },
+}
+_NO_OPTIONS = {"num_classes", "parent", "name", "axis_name", "axis_index_groups"}
 
 
 def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:

@@ -12,7 +12,7 @@ from jax import Array
 from mnist_jax.layers import Dense, Dropout
 from mnist_jax.models.images import ImageNetwork
 from mnist_jax.normalization import BatchNorm, LocalResponseNorm
-from mnist_jax.windows import Convolution, MaxPooling, MeanPooling
+from mnist_jax.windows import Convolution, MaxPooling, MeanOverPlaces, MeanPooling
 
 _INCEPTIONS = {  # 1x1; 3x3 behind 1x1; 5x5 behind 1x1; 1x1 behind the pool: table 1
     "3a": (64, (96, 128), (16, 32), 32),
@@ -95,7 +95,7 @@ class GoogLeNet(ImageNetwork):
             x = Inception(*sizes, inner, conv, name=f"inception{name}")(x, train, weights)
             if name in _HEADS and self.auxiliary_heads:
                 self._look(_HEADS[name], conv, x, train, weights)
-        x = jnp.mean(x, axis=(1, 2))
+        x = MeanOverPlaces(name="mean")(x)
         x = Dropout(self.dropout_rate)(x, train)
         return _classes(self.num_classes, "fc")(x).astype(jnp.float32)
 

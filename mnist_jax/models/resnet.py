@@ -12,7 +12,7 @@ from jax import Array
 from mnist_jax.layers import Dense
 from mnist_jax.models.images import ImageNetwork
 from mnist_jax.normalization import BatchNorm
-from mnist_jax.windows import Convolution, MaxPooling
+from mnist_jax.windows import Convolution, MaxPooling, MeanOverPlaces
 
 Shortcut = Literal["A", "B"]
 
@@ -96,7 +96,7 @@ class ResNet(ImageNetwork):
                     name=f"layer{stage + 1}_{i}",
                 )
                 x = block(x, train, weights)
-        x = jnp.mean(x, axis=(1, 2))
+        x = MeanOverPlaces(name="mean")(x)
         kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         return Dense(self.num_classes, kernel_init=kernel_init, name="fc")(x).astype(jnp.float32)
 
