@@ -255,7 +255,7 @@ def test_a_terminal_that_closes(monkeypatch):
 
 
 def test_descriptions_without_docstrings(monkeypatch):
-    module = sys.modules["experiments.configs.deep"]
+    module = import_module("experiments.configs.deep")
     monkeypatch.setattr(module, "__doc__", None)  # as PYTHONOPTIMIZE=2 leaves it
     assert config.get("deep")[1].startswith("Three convolutions")
 
