@@ -1,15 +1,13 @@
 """Train and evaluate: `python -m experiments.run --config deep`."""
 
 import sys
-import time
 import warnings
 
 from experiments.console import cli
 from experiments.console.cli import Command
-from experiments.console.clock import Clock
+from experiments.console.clock import Clock, process_started
 
 _INTERRUPTED = "Interrupted before training began; nothing was written."
-_STARTED = time.perf_counter()  # but for Python's own start and a few imports
 
 
 def main(argv: list[str] | None = None, started: float | None = None) -> int:
@@ -38,4 +36,4 @@ def _run(command: Command, clock: Clock) -> int:
 
 
 if __name__ == "__main__":
-    cli.call(lambda: main(started=_STARTED))
+    cli.call(lambda: main(started=process_started()))

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from functools import cache, partial
 from importlib import import_module
@@ -115,7 +116,10 @@ def _prepare(command: Command, clock: Clock) -> Run:
             f"--augment handwriting is for the digits 0 to 9, which {dataset.name} is not."
         )
     kinds = stacks.create(config, config.devices, len(dataset.class_names))
-    steps = training.steps_per_epoch(len(dataset.train.labels), config.batch_size)
+    images = len(dataset.train.labels)
+    steps = training.steps_per_epoch(images, config.batch_size)
+    # What shuffles is compiled by the time it is needed.
+    _beside(partial(training.epoch_batches, config.data_seed, 1, images, config.batch_size))
     optimizer = stacks.make_optimizer(config, config.epochs * steps)
     workdir = command.workdir
     if workdir is None:
@@ -192,11 +196,11 @@ def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
     folder = run.workdir / "checkpoints"
     snapshots = stacks.snapshot_steps(run.config, run.steps_per_epoch)
     try:
-        with (
-            loop.interrupts(_leave_at_once, _signals()) as signals,
-            Checkpoints(folder, keep=snapshots) as checkpoints,
-            summary_writer(str(run.workdir / "tensorboard"), parallel.is_lead()) as board,
-        ):
+        with loop.interrupts(_leave_at_once, _signals()) as signals, ExitStack() as files:
+            checkpoints = files.enter_context(Checkpoints(folder, keep=snapshots))
+            board = files.enter_context(
+                summary_writer(str(run.workdir / "tensorboard"), parallel.is_lead())
+            )
             print(_first_line(run), flush=True)
             states, before = _begin(run, clock, checkpoints, force)
             states, now, compile_seconds, stop = _train(
@@ -210,7 +214,12 @@ def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
             if snapshots:
                 with clock.during("checkpoints"):
                     checkpoints.wait()  # they are read for the evaluation
-            _evaluate(run, clock, states, now, compile_seconds)
+            scores, logits = _evaluate(run, clock, states)
+            try:
+                with clock.during("closing"):
+                    files.close()  # until all is written
+            finally:
+                _finish(run, clock, scores, logits, now, compile_seconds)
             _print_next(run.workdir, unfinished=bool(stop))
             return INTERRUPTED if stop else 0
     except loop.NonFiniteLoss as error:
@@ -241,8 +250,10 @@ def _begin(
     run: Run, clock: Clock, checkpoints: Any, force: bool
 ) -> tuple[dict[str, TrainState], Progress]:
     """The states on the devices, and the progress, to go on from: saved ones or new ones."""
+    saved = None
     with clock.during("checkpoints"):
-        saved = checkpoints.restore(stacks.shapes(run.kinds, run.optimizer))
+        if checkpoints.steps():
+            saved = checkpoints.restore(stacks.shapes(run.kinds, run.optimizer))
     if saved is None:
         with clock.waiting("initial_values", "Making the initial values"):
             states = {
@@ -308,7 +319,7 @@ def _train(
     Returns:
         The states, the progress, seconds of compilation, and the signal or 0.
     """
-    compile_seconds, stop, saved_at = 0.0, 0, time.monotonic()
+    compile_seconds, stop, saved_at, is_first = 0.0, 0, time.monotonic(), True
     learning_rate = stacks.make_schedule(run.config, run.config.epochs * run.steps_per_epoch)
     images_per_step = run.config.batch_size * len(run.config.seeds)
     steps_done = now.epochs * run.steps_per_epoch + now.steps
@@ -336,8 +347,8 @@ def _train(
                 continue
             states = chunk.state
             if chunk.steps_done == chunk.steps:
-                with clock.during("validation"):
-                    scores = _validate(run, states)
+                scores = _validate(run, clock, states, display, is_first)
+                is_first = False
                 rate = evaluation.plain(float(learning_rate(progress.steps_done(now) - 1)))
                 now = progress.end_epoch(now, scores, rate)
                 _write_metrics(run, now)
@@ -427,18 +438,38 @@ def _predict(run: Run, states: dict[str, TrainState], images: np.ndarray) -> np.
     )
 
 
-def _validate(run: Run, states: dict[str, TrainState]) -> dict[str, Any]:
+def _validate(
+    run: Run,
+    clock: Clock,
+    states: dict[str, TrainState],
+    display: TrainingDisplay,
+    is_first: bool,
+) -> dict[str, Any]:
+    """The scores on the validation images; empty where there are none.
+
+    Args:
+        is_first: of this process, so that most of the time goes to compiling the prediction.
+    """
     images, labels = run.dataset.validation
     if not len(labels):
         return {}
-    members = _describe_members(run.config)
-    return _scores("validation", members, _predict(run, states, images), labels)
+    what = "Validating, which is compiled the first time"
+    if is_first:
+        display.clear()
+    with clock.waiting("compiling", what) if is_first else clock.during("validation"):
+        logits = _predict(run, states, images)
+    with clock.during("validation"):
+        return _scores("validation", _describe_members(run.config), logits, labels)
 
 
 def _evaluate(
-    run: Run, clock: Clock, states: dict[str, TrainState], now: Progress, compile_seconds: float
-) -> None:
-    """Write and print the results on the test images: with snapshots, theirs."""
+    run: Run, clock: Clock, states: dict[str, TrainState]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Predict the test images, with snapshots by them.
+
+    Returns:
+        What `results.json` says of the predictions, and all members' logits.
+    """
     images, labels = run.dataset.test
     members = _describe_members(run.config)
     with clock.waiting("evaluation", f"Predicting {len(labels):,} test images"):
@@ -455,9 +486,21 @@ def _evaluate(
         if len(run.dataset.validation.labels):
             validation, validation_labels = run.dataset.validation
             unsure = evaluation.unsure(predict(validation), validation_labels)
-        scores = _scores("test", members, logits, labels)
-    seconds = clock.seconds()
+        return _scores("test", members, logits, labels) | {"unsure": unsure}, logits
+
+
+def _finish(
+    run: Run,
+    clock: Clock,
+    scores: dict[str, Any],
+    logits: np.ndarray,
+    now: Progress,
+    compile_seconds: float,
+) -> None:
+    """Write and print the results; scores and logits are from `_evaluate`."""
     layouts = {name: stack.layout for name, stack in run.kinds.items()}
+    environment = records.environment(layouts, kernels.available())
+    seconds = clock.seconds()
     results = (
         records.describe(run.config, run.dataset)
         | scores
@@ -468,8 +511,7 @@ def _evaluate(
             "images_per_second": round(now.images / now.train_seconds, 1),
             "seconds": {phase: round(spent, 3) for phase, spent in seconds.items()},
         }
-        | {"unsure": unsure}
-        | records.environment(layouts, kernels.available())
+        | environment
     )
     if parallel.is_lead():
         records.write_json(run.workdir / "results.json", results)
