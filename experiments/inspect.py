@@ -52,7 +52,6 @@ def _parser() -> cli.Parser:
         prog="python -m experiments.inspect",
         description="Show a network layer by layer: shapes, parameters and multiply-adds.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     which = parser.add_mutually_exclusive_group()
     names = ", ".join(configs.names())

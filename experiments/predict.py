@@ -1,6 +1,5 @@
 """Classify pictures: `python -m experiments.predict WORKDIR IMAGE...`."""
 
-import argparse
 import json
 import sys
 from collections import Counter
@@ -85,7 +84,6 @@ def _parser() -> cli.Parser:
         prog="python -m experiments.predict",
         description="Classify pictures with the network, or the ensemble, that a workdir holds.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "workdir", type=epath.Path, metavar="WORKDIR", help="made by experiments.run"

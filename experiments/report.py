@@ -1,6 +1,7 @@
 """One page of tables and pictures about trained members: `python -m experiments.report WORKDIR`."""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -32,18 +33,37 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--output",
-        type=epath.Path,
         metavar="FILE",
         help="the page; its pictures are written beside it, named after it (default: "
         "report/index.html in the first WORKDIR)",
     )
     given = parser.parse(argv)
+    if given.output is not None:
+        given.output = _page(given.output)
     seen: dict[str, epath.Path] = {}
     for workdir in given.workdirs:
         first = seen.setdefault(records.identity(workdir), workdir)
         if first is not workdir:
             cli.fail(f"{workdir} is given twice.", "Give each workdir once.")
     return given
+
+
+def _page(output: str) -> epath.Path:
+    """The page that `--output` names.
+
+    Raises:
+        SystemExit: code 2 with an error of two lines, where it names something else.
+    """
+    path = epath.Path(output)
+    if output.endswith(("/", os.sep)) or path.is_dir():
+        hint = f"Give the name of an HTML file, such as {path / 'index.html'}."
+        cli.fail(f"--output {output} is a folder.", hint)
+    if path.suffix.lower() not in (".html", ".htm"):
+        cli.fail(
+            f"--output {output} does not end in .html, by which browsers know a page.",
+            f"Did you mean {output}.html?",
+        )
+    return path
 
 
 if __name__ == "__main__":

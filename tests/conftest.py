@@ -11,6 +11,7 @@ import pytest
 
 # Compiling takes most of the tests' time. Processes that the tests start inherit it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it; commands in a pipe heed it
 if importlib.util.find_spec("jax_plugins"):  # for a GPU
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes share it
     # A run that is resumed ends with the same bits, which on a GPU needs sums in a fixed order.

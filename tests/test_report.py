@@ -310,6 +310,10 @@ def test_members_that_are_nan(tmp_path, digits, capsys, monkeypatch):
         (["WORKDIR", "WORKDIR/../DATA"], "is no workdir of experiments.run", "--help"),
         (["WORKDIR", "WORKDIR/."], "is given twice", "once"),
         (["WORKDIR", "--output", "WORKDIR"], "is a folder", "HTML file"),
+        (["WORKDIR", "--output", "WORKDIR/new/"], "new/ is a folder", "new/index.html"),
+        (["WORKDIR", "--output", "WORKDIR/page"], "does not end in .html", "/page.html?"),
+        (["WORKDIR", "--output", "WORKDIR/page.pdf"], "does not end in .html", "/page.pdf.html?"),
+        (["WORKDIR", "--output", ""], "is a folder", "HTML file"),
         (["WORKDIR", "--output", "WORKDIR/config.json/page.html"], "cannot be made", "--help"),
         (["WORKDIR", "--out", "x"], "--out is no flag", "--output"),
     ],
@@ -325,3 +329,4 @@ def test_a_mistake_is_two_lines_and_code_2(two_members, argv, message, hint, cap
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and len(error.splitlines()) == 2, error
     assert message in error.splitlines()[0] and hint in error.splitlines()[1]
+    assert not (two_members / "new").exists()

@@ -1,7 +1,9 @@
 """Tables and bars in terminals of any width: no number is cut off."""
 
 import io
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -145,6 +147,43 @@ def test_a_pipe_gets_the_whole_table():
     out = Console(file=io.StringIO(), width=20)
     terminal.show(table, out)
     assert max(map(len, out.file.getvalue().splitlines())) > 8 * 21
+
+
+@pytest.mark.parametrize("columns", ["40", "1000", "0", "x", ""])
+def test_a_pipe_whose_reader_tells_the_width(columns, monkeypatch):
+    table = Table(*"abcdefgh")
+    table.add_row(*(str(10**20 + i) for i in range(8)))
+    monkeypatch.setenv("COLUMNS", columns)
+    out = Console(file=io.StringIO(), soft_wrap=True)
+    terminal.show(table, out)
+    lines = out.file.getvalue().splitlines()
+    assert (max(map(len, lines)) <= 40) == (columns == "40")
+    for i in range(8):
+        assert any(str(10**20 + i) in line for line in lines)
+
+
+def longest_line_of_help(name, columns):
+    done = subprocess.run(
+        [sys.executable, "-m", name, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": str(columns)},
+    )
+    # A line that is indented is an example to be copied; a single long word cannot be broken.
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("  python ")]
+    return max(len(line) for line in lines if len(line.split()) > 1), done.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mnist_jax"] + [f"experiments.{name}" for name in ("run", "evaluate", "predict", "inspect")],
+)
+def test_help_in_a_pipe_whose_reader_tells_the_width(name):
+    narrow, text = longest_line_of_help(name, 40)
+    assert narrow <= 40, text
+    wide, other = longest_line_of_help(name, 100)
+    assert 80 < wide <= 100 and other.split()[-5:] == text.split()[-5:]
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

@@ -104,19 +104,25 @@ def fleeting(line: str) -> Iterator[None]:
 
 
 def show(table: Table, out: Console | None = None) -> None:
-    """Print a table: as it is, or in lines of `name value` where the terminal is too narrow for it.
+    """Print a table: as it is, or in lines of `name value` where there is no room for it.
 
-    Numbers cut short would be wrong ones. What is not a terminal has room for anything.
+    Numbers cut short would be wrong ones. What is not a terminal has room for anything, unless
+    COLUMNS says how much.
 
     Args:
         out: default one on standard output.
     """
     out = out or Console(highlight=False, soft_wrap=True)
-    if not out.file.isatty() or _natural_width(table) <= (out.width or _WIDTH):
+    if _natural_width(table) <= _room(out):
         Console(file=out.file, highlight=False, width=_WIDTH, no_color=out.no_color).print(table)
         return
     for line in _lines(table):
         out.print(line, soft_wrap=True)
+
+
+def _room(out: Console) -> int:
+    known = out.file.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return (out.width if known else 0) or _WIDTH
 
 
 def _natural_width(table: Table) -> int:

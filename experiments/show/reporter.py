@@ -133,8 +133,6 @@ def _make_folder(output: epath.Path) -> None:
     Raises:
         ValueError: it cannot.
     """
-    if output.is_dir():
-        raise ValueError(f"--output {output} is a folder.\nGive the name of an HTML file.")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
