@@ -201,9 +201,8 @@ def test_missing_packages(monkeypatch):
     assert sides.missing_packages("stranger") == ["no_such_package"]
 
 
-def test_a_run(tmp_path, capsys, monkeypatch):
+def test_a_run(tmp_path, capsys):
     """Two real processes, a round of two turns each."""
-    monkeypatch.setattr(run, "QUICK_STEPS", 2)
     file = tmp_path / "results.json"
     flags = ["--quick", "--workloads", "simple", "--peers", "flax", "--rounds", "1"]
     assert run.main([*flags, "--output", str(file)]) == 0
