@@ -37,7 +37,7 @@ def key(seed: Any) -> Array:
 def _threefry(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
     """Two words for each two words `high` and `low`; uint32, the key `[2]`."""
 
-    # Operations of `lax`: so many operators of `jnp` take JAX twice as long to trace and to lower.
+    # Operations of `lax`, since those of `jnp` are traced as a call each.
     def everywhere(word: Any) -> Array:
         return lax.broadcast(word, high.shape)
 

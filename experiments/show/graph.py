@@ -92,11 +92,14 @@ def _draw_box(axes: Axes, middle: tuple[float, float], box: Box) -> None:
 def _connect(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
     """A line from box to box by way of the points between, with an arrow's head."""
     (x, y), *between, (end_x, end_y) = points
-    path = [(x, y - _BOX[1] / 2), *between, (end_x, end_y + _BOX[1] / 2)]
-    across, down = zip(*path[:-1], strict=True)
+    path = [(x, y - _BOX[1] / 2)]
+    for next_x, next_y in [*between, (end_x, end_y)]:
+        gap = next_y + _ROW / 2  # sideways between the rows, where no boxes are
+        path += [(path[-1][0], gap), (next_x, gap)]
+    across, down = zip(*path, strict=True)
     axes.plot(across, down, color=_LINE, linewidth=0.8, zorder=0)
     arrow = {"arrowstyle": "-|>", "color": _LINE, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
-    axes.annotate("", path[-1], path[-2], arrowprops=arrow, zorder=0)
+    axes.annotate("", (end_x, end_y + _BOX[1] / 2), path[-1], arrowprops=arrow, zorder=0)
 
 
 # A node by its name; where a line passes a row, by its ends and the row.

@@ -84,7 +84,7 @@ def _draw(name: str, image_shape: Sequence[int], layers: Sequence[Layer], output
     from experiments.show import graph  # matplotlib takes a while to import
 
     try:
-        graph.draw(name, image_shape, layers).savefig(output, bbox_inches="tight")
+        graph.draw(name, image_shape, layers).savefig(output, dpi=150)
     except OSError as error:
         cli.fail(f"--output {output} cannot be written: {error.strerror}.", "Choose another file.")
     print(f"The graph is in {output}.", file=sys.stderr)

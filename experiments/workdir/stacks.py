@@ -68,14 +68,25 @@ def make_schedule(config: Config, total_steps: int) -> optax.Schedule:
     )
 
 
+def check(stacks: dict[str, Stack], data: TrainedOn) -> None:
+    """See that the networks take the data's images; those they were published for they do.
+
+    Raises:
+        ValueError: they cannot, as too small ones.
+    """
+    images = jax.ShapeDtypeStruct((1, *data.image_shape), np.float32)
+    for name, stack in stacks.items():
+        if data.image_shape != models.PUBLISHED[name].image_shape:
+            try:
+                jax.eval_shape(stack.network.init, jax.random.key(0), images)
+            except ValueError as error:
+                raise ValueError(f"{error}\n--image-size scales images to another size.") from None
+
+
 def shapes(
     stacks: dict[str, Stack], optimizer: optax.GradientTransformation, data: TrainedOn
 ) -> dict[str, TrainState]:
-    """The structure, shapes and dtypes of the states that a checkpoint holds.
-
-    Raises:
-        ValueError: images that a network cannot take, as too small ones.
-    """
+    """The structure, shapes and dtypes of the states that a checkpoint holds."""
     input_ = jax.ShapeDtypeStruct(data.image_shape, np.float32)
     return {
         name: jax.eval_shape(

@@ -48,7 +48,7 @@ class Run(NamedTuple):
     fingerprint: str  # the data set's
     steps_per_epoch: int
     workdir: epath.Path
-    shapes: dict[str, TrainState]  # of what a checkpoint holds
+    trained_on: TrainedOn
 
 
 def train(command: Command, clock: Clock) -> int:
@@ -125,12 +125,12 @@ def _prepare(command: Command, clock: Clock) -> Run:
             f"images of {about.image_shape}."
         )
     kinds = stacks.create(config, config.devices, about)
+    stacks.check(kinds, about)
     images = len(dataset.train.labels)
     steps = training.steps_per_epoch(images, config.batch_size)
     # What shuffles is compiled by the time it is needed.
     _beside(partial(training.epoch_batches, config.data_seed, 1, images, config.batch_size))
     optimizer = stacks.make_optimizer(config, config.epochs * steps)
-    shapes = stacks.shapes(kinds, optimizer, about)
     workdir = command.workdir
     if workdir is None:
         begun = f"{datetime.now():%Y%m%d-%H%M%S}"
@@ -145,7 +145,7 @@ def _prepare(command: Command, clock: Clock) -> Run:
             problem = error
     if parallel.agree(problem is not None):
         raise problem or ValueError("Process 0 cannot use the workdir, and says why.")
-    return Run(config, kinds, optimizer, dataset, fingerprint, steps, workdir, shapes)
+    return Run(config, kinds, optimizer, dataset, fingerprint, steps, workdir, about)
 
 
 def _import_writers() -> None:
@@ -263,7 +263,7 @@ def _begin(
     saved = None
     with clock.during("checkpoints"):
         if checkpoints.steps():
-            saved = checkpoints.restore(run.shapes)
+            saved = checkpoints.restore(stacks.shapes(run.kinds, run.optimizer, run.trained_on))
     if saved is None:
         with clock.waiting("initial_values", "Making the initial values"):
             states = {
