@@ -16,6 +16,7 @@ _HALF_BOX, _HALF_LINE = 0.5, 0.1  # of a column, with the room around them
 _COLORS = {"weights": "#CFE3F3", "join": "#FFFFFF", "other": "#FBE9D3"}
 _LINE = "#555555"
 _INPUT = "images"
+_LETTERS = 30  # that a box holds
 
 
 class Box(NamedTuple):
@@ -86,7 +87,8 @@ def _draw_box(axes: Axes, middle: tuple[float, float], box: Box) -> None:
         FancyBboxPatch(corner, *_BOX, style, facecolor=box.color, edgecolor=_LINE, linewidth=0.6)
     )
     text = f"{box.label}\n{' x '.join(map(str, box.shape))}"
-    axes.text(x, y, text, ha="center", va="center", fontsize=6, linespacing=1.1)
+    size = min(6, 6 * _LETTERS / len(box.label))
+    axes.text(x, y, text, ha="center", va="center", fontsize=size, linespacing=1.1)
 
 
 def _connect(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
