@@ -368,3 +368,6 @@ def test_image_size_is_for_pictures(tmp_path):
         data.load("auto", tmp_path, image_size=32)
     with pytest.raises(ValueError, match="image_size is for pictures"):
         data.load_test(tmp_path, image_size=32)
+    for name in ("auto", "mnist5k", "cifar10"):
+        with pytest.raises(ValueError, match="image_size is for pictures"):
+            data.load(name, image_size=32)

