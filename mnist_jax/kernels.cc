@@ -24,6 +24,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <type_traits>
 #include <vector>
@@ -1433,6 +1434,77 @@ void batch_products(const Batch& batch, const float* values, const float* grad, 
   std::copy_n(totals.begin() + channels, channels, products);
 }
 
+// ---- Pools of any window ----
+
+struct Pool {
+  Index n, height, width, channels, window, stride, pad, out_height, out_width;
+
+  Pool(const ffi::AnyBuffer::Dimensions& images, const ffi::AnyBuffer::Dimensions& out,
+       Index window, Index stride, Index pad)
+      : n(images[0]),
+        height(images[1]),
+        width(images[2]),
+        channels(images[3]),
+        window(window),
+        stride(stride),
+        pad(pad),
+        out_height(out[1]),
+        out_width(out[2]) {}
+
+  // Calls `body(output, place, pixel)` for the pixels of each output's window: which output, which
+  // place of the window, and the pixel's first value.
+  template <class Before, class Body>
+  INLINE void for_windows(Before before, Body body) const {
+    Index output = 0;
+    for (Index image = 0; image < n; ++image)
+      for (Index y = -pad; y < out_height * stride - pad; y += stride)
+        for (Index x = -pad; x < out_width * stride - pad; x += stride, ++output) {
+          before(output);
+          for (Index i = std::max<Index>(-y, 0); i < std::min(window, height - y); ++i)
+            for (Index j = std::max<Index>(-x, 0); j < std::min(window, width - x); ++j)
+              body(output, i * window + j, ((image * height + y + i) * width + x + j) * channels);
+        }
+  }
+};
+
+// The largest value of each window, and the first place where it is.
+void pool_windows(const Pool& pool, const float* images, float* out, Byte* places) {
+  const Index channels = pool.channels;
+  pool.for_windows(
+      [&](Index output) {
+        std::fill_n(out + output * channels, channels, -std::numeric_limits<float>::infinity());
+        std::fill_n(places + output * channels, channels, Byte{255});
+      },
+      [&](Index output, Index place, Index pixel) INLINE_LAMBDA {
+        for_chunks(channels, [&](auto width, Index start) INLINE_LAMBDA {
+          using Float = typename Lanes<width>::Float;
+          using Int = typename Lanes<width>::Int;
+          const Index at = output * channels + start;
+          const auto top = load<Float>(out + at), value = load<Float>(images + pixel + start);
+          const Int found = load_places<width>(places + at);
+          const Int larger = (top < value) | (value != value);
+          store(out + at, larger ? value : top);
+          store(places + at,
+                __builtin_convertvector(larger ? Int{} + static_cast<std::int32_t>(place) : found,
+                                        typename Lanes<width>::Bytes));
+        });
+      });
+}
+
+void pool_gradient(const Pool& pool, const Byte* places, const float* grad, float* images_grad) {
+  const Index channels = pool.channels;
+  std::fill_n(images_grad, pool.n * pool.height * pool.width * channels, 0.0f);
+  pool.for_windows([](Index) {}, [&](Index output, Index place, Index pixel) INLINE_LAMBDA {
+    for_chunks(channels, [&](auto width, Index start) INLINE_LAMBDA {
+      using Float = typename Lanes<width>::Float;
+      const Index at = output * channels + start;
+      const auto here = load_places<width>(places + at) == static_cast<std::int32_t>(place);
+      const Float back = here ? load<Float>(grad + at) : Float{};
+      store(images_grad + pixel + start, load<Float>(images_grad + pixel + start) + back);
+    });
+  });
+}
+
 // ---- What XLA calls ----
 
 using F32 = ffi::Buffer<ffi::F32>;
@@ -1538,6 +1610,20 @@ ffi::Error products(F32 values, F32 grad, F32 mean, ffi::Result<F32> sums,
   return ffi::Error::Success();
 }
 
+ffi::Error pool_forward(Index window, Index stride, Index pad, F32 images, ffi::Result<F32> out,
+                        ffi::Result<U8> places) {
+  pool_windows(Pool(images.dimensions(), out->dimensions(), window, stride, pad),
+               images.typed_data(), out->typed_data(), places->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error pool_backward(Index window, Index stride, Index pad, U8 places, F32 grad,
+                         ffi::Result<F32> images_grad) {
+  pool_gradient(Pool(images_grad->dimensions(), grad.dimensions(), window, stride, pad),
+                places.typed_data(), grad.typed_data(), images_grad->typed_data());
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
@@ -1592,3 +1678,19 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(channel_moments, moments,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     channel_products, products,
     ffi::Ffi::Bind().Arg<F32>().Arg<F32>().Arg<F32>().Ret<F32>().Ret<F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(max_pool, pool_forward,
+                              ffi::Ffi::Bind()
+                                  .Attr<Index>("window")
+                                  .Attr<Index>("stride")
+                                  .Attr<Index>("pad")
+                                  .Arg<F32>()
+                                  .Ret<F32>()
+                                  .Ret<U8>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(max_pool_grad, pool_backward,
+                              ffi::Ffi::Bind()
+                                  .Attr<Index>("window")
+                                  .Attr<Index>("stride")
+                                  .Attr<Index>("pad")
+                                  .Arg<U8>()
+                                  .Arg<F32>()
+                                  .Ret<F32>());

@@ -48,6 +48,8 @@ _TARGETS = (
     "convolution_kernel_grad",
     "channel_moments",
     "channel_products",
+    "max_pool",
+    "max_pool_grad",
 )
 _LANES = 8  # channels and features are multiples of it
 _FEWEST = 64  # rows and columns of a matrix; with fewer XLA is faster
@@ -91,7 +93,7 @@ def take_product(inputs: Array, kernel: Array) -> bool:
 
 
 def take_channels(values: Array) -> bool:
-    """Whether `channel_moments` and `channel_products` take this array here."""
+    """Whether `max_pool`, `channel_moments` and `channel_products` take this array here."""
     return (
         values.ndim >= 2
         and values.dtype == jnp.float32
@@ -218,6 +220,38 @@ def channel_products(values: Array, grad: Array, mean: Array) -> tuple[Array, Ar
     out = jax.ShapeDtypeStruct(values.shape[-1:], jnp.float32)
     sums, products = _kernel("channel_products", (out, out))(values, grad, mean)
     return sums, products
+
+
+def max_pool(
+    images: Array, window: int, stride: int, padding: int, out: tuple[int, int]
+) -> tuple[Array, Array]:
+    """The maximum of each window, and its place, for `max_pool_gradient`.
+
+    Args:
+        images: `[n, height, width, channels]`.
+        window: a side of up to 15 pixels.
+        stride: from one window to the next.
+        padding: pixels above and on the left that are outside of the images.
+        out: how many windows, down and across; the last may hang over the edge.
+
+    Returns:
+        float32 and uint8 `[n, *out, channels]`.
+    """
+    shape = (len(images), *out, images.shape[-1])
+    results = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.uint8)
+    sides = {"window": np.int64(window), "stride": np.int64(stride), "pad": np.int64(padding)}
+    pooled, places = _kernel("max_pool", results)(images, **sides)
+    return pooled, places
+
+
+def max_pool_gradient(
+    places: Array, grad: Array, window: int, stride: int, padding: int, sides: tuple[int, int]
+) -> Array:
+    """The gradient of images of `sides`, height and width; of equal values the first gets it."""
+    out = jax.ShapeDtypeStruct((len(grad), *sides, grad.shape[-1]), jnp.float32)
+    attributes = {"window": np.int64(window), "stride": np.int64(stride), "pad": np.int64(padding)}
+    images_grad: Array = _kernel("max_pool_grad", out)(places, grad, **attributes)
+    return images_grad
 
 
 def _kernel(target: str, out: Any) -> Callable[..., Any]:

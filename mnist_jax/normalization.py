@@ -182,4 +182,5 @@ def local_response_norm(
     squares = jnp.pad(values**2, pads)
     channels = values.shape[-1]
     sums = sum(squares[..., i : i + channels] for i in range(size))
-    return values * (k + alpha * sums) ** -beta
+    # A power, of which XLA makes one that is slow on a CPU, and whose gradient is another power.
+    return values * jnp.exp(-beta * jnp.log(k + alpha * sums))

@@ -8,6 +8,7 @@ as long in a loop of steps.
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,7 @@ from jax import Array, lax
 from mnist_jax import kernels, platforms
 from mnist_jax.layers import conv2d_gradients_in_blocks
 
+_WIDEST = 15  # pool, whose places a byte tells
 _NEEDS = "A window of {window} pixels does not fit into {side} with {padding} padded on both sides."
 
 
@@ -162,8 +164,12 @@ class MaxPooling(nn.Module):
     @nn.compact
     def __call__(self, images: Array) -> Array:
         _check_window(images, self.window, self.padding)
-        pads = [self.pads(side) for side in images.shape[1:3]]
-        return nn.max_pool(images, (self.window,) * 2, (self.stride,) * 2, pads)
+        down, across = (self.pads(side) for side in images.shape[1:3])
+        shape = _Pool(self.window, self.stride, down, across)
+        if self.is_initializing() or self.window > _WIDEST or not kernels.take_channels(images):
+            return _pool_by_xla(images, shape)
+        by_kernel, by_xla = partial(_pool, shape=shape), partial(_pool_by_xla, shape=shape)
+        return platforms.choose(images, cpu=by_kernel, default=by_xla)
 
     @nn.nowrap
     def pads(self, side: int) -> tuple[int, int]:
@@ -171,6 +177,49 @@ class MaxPooling(nn.Module):
         left_over = (side + 2 * self.padding - self.window) % self.stride
         hanging = self.stride - left_over if self.round_up and left_over else 0
         return self.padding, self.padding + hanging
+
+
+class _Pool(NamedTuple):
+    """A pool of images of one size."""
+
+    window: int
+    stride: int
+    down: tuple[int, int]  # pixels of padding above and below
+    across: tuple[int, int]
+
+    def out(self, images: Array) -> tuple[int, int]:
+        height, width = (
+            (side + sum(pads) - self.window) // self.stride + 1
+            for side, pads in zip(images.shape[1:3], (self.down, self.across), strict=True)
+        )
+        return height, width
+
+
+def _pool_by_xla(images: Array, shape: _Pool) -> Array:
+    sides = (shape.window,) * 2, (shape.stride,) * 2
+    return nn.max_pool(images, *sides, (shape.down, shape.across))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _pool(images: Array, shape: _Pool) -> Array:
+    """By a kernel: XLA's gradient takes longer on a CPU than the convolutions around it."""
+    return _pool_forward(images, shape)[0]
+
+
+def _pool_forward(images: Array, shape: _Pool) -> tuple[Array, tuple[Array, Array]]:
+    window, stride, (padding, _), _ = shape
+    pooled, places = kernels.max_pool(images, window, stride, padding, shape.out(images))
+    return pooled, (images, places)
+
+
+def _pool_backward(shape: _Pool, residuals: tuple[Array, Array], grad: Array) -> tuple[Array]:
+    images, places = residuals
+    window, stride, (padding, _), _ = shape
+    sides = (images.shape[1], images.shape[2])
+    return (kernels.max_pool_gradient(places, grad, window, stride, padding, sides),)
+
+
+_pool.defvjp(_pool_forward, _pool_backward)
 
 
 class MeanPooling(nn.Module):
