@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from mnist_jax.from_torchvision import MEAN, from_torchvision
+from experiments.workdir import imported, trained
+from mnist_jax.from_torchvision import MEAN, STD, from_torchvision
 from mnist_jax.models.googlenet import GoogLeNet
 from mnist_jax.models.resnet import ResNet
 from tests import published
@@ -38,6 +39,22 @@ def photographs(side, channels=3):
 def test_resnet18_of_one_channel_and_seven_classes():
     network = check(torch_networks.ResNet(18, channels=1, num_classes=7), photographs(33, 1))
     assert network == ResNet(18, num_classes=7, bottleneck_stride="3x3")
+
+
+def test_a_workdir_of_weights_predicts_what_pytorch_does(tmp_path):
+    """A photograph's pixels, standardised as torchvision's are, through the workdir."""
+    model = published.randomize(torch_networks.ResNet(18, num_classes=5)).eval()
+    imported.write_torchvision(tmp_path / "run", model.state_dict(), "abcde")
+    pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3)).astype(np.uint8)
+    logits = trained.load(tmp_path / "run").predict(pixels[None])[0, 0]
+    standard = (pixels / 255 - MEAN) / STD
+    with torch.no_grad():
+        wanted = model(torch.tensor(np.moveaxis(standard, -1, 0)[None]).float())[0].numpy()
+    np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
+    with pytest.raises(ValueError, match="class_names must be 5"):
+        imported.write_torchvision(tmp_path / "other", model.state_dict(), "abc")
+    with pytest.raises(ValueError, match="not an empty folder"):
+        imported.write_torchvision(tmp_path / "run", model.state_dict(), "abcde")
 
 
 @pytest.mark.slow

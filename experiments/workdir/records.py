@@ -132,10 +132,9 @@ def trained_on(config: Config, dataset: Dataset) -> TrainedOn:
     return about._replace(mean=mean, stddev=stddev if config.normalize == "standard" else ones)
 
 
-def write_dataset(workdir: epath.Path, dataset: Dataset, about: TrainedOn) -> None:
+def write_dataset(workdir: epath.Path, name: str, source: str, about: TrainedOn) -> None:
     """Write the data set's name, source and what networks depend on, as `dataset.json`."""
-    content: dict[str, Any] = {"name": dataset.name, "source": dataset.source}
-    write_json(workdir / "dataset.json", content | about._asdict())
+    write_json(workdir / "dataset.json", {"name": name, "source": source} | about._asdict())
 
 
 def read_dataset(workdir: epath.Path, config: Config) -> TrainedOn:

@@ -140,7 +140,7 @@ def _prepare(command: Command, clock: Clock) -> Run:
         try:
             records.open_workdir(workdir, config, command.resume)
             if not command.resume:
-                records.write_dataset(workdir, dataset, about)
+                records.write_dataset(workdir, dataset.name, dataset.source, about)
         except ValueError as error:
             problem = error
     if parallel.agree(problem is not None):

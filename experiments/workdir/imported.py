@@ -1,0 +1,65 @@
+"""A workdir of weights that were trained elsewhere, for `evaluate`, `predict` and `report`."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from experiments.workdir import progress, records, stacks
+from experiments.workdir.config import Config
+from experiments.workdir.records import TrainedOn
+from mnist_jax.checkpoints import Checkpoints
+from mnist_jax.from_torchvision import MEAN, STD, from_torchvision
+from mnist_jax.models.googlenet import GoogLeNet
+from mnist_jax.training import TrainState, with_batch_stats
+
+_SIDE = 224
+_HALF = (0.5, 0.5, 0.5)  # makes [0, 1] [-1, 1], which torchvision's GoogLeNet expects
+
+
+def write_torchvision(
+    workdir: str | PathLike[str], state_dict: Mapping[str, Any], class_names: Sequence[str]
+) -> None:
+    """Make a workdir of torchvision's weights of a ResNet or a GoogLeNet with ImageNet's pixels.
+
+    Args:
+        workdir: new, or empty.
+        state_dict: as for `from_torchvision`.
+        class_names: one a class of the weights.
+
+    Raises:
+        ValueError: weights of no such network, another number of names, a folder that is in use.
+        CheckpointError: it cannot be written.
+    """
+    network, variables = from_torchvision(state_dict)
+    if len(class_names) != network.num_classes:
+        raise ValueError(
+            f"class_names must be {network.num_classes}, one a class, not {len(class_names)}."
+        )
+    values: dict[str, Any] = {"normalize": "standard", "optimizer": "momentum"}
+    if isinstance(network, GoogLeNet):
+        values["network"], mean, stddev = "googlenet", _HALF, _HALF
+        heads = network.auxiliary_heads
+        values["network_options"] = f"batch_norm=True,auxiliary_heads={heads}"
+    else:
+        values["network"], mean, stddev = f"resnet{network.depth}", MEAN, STD
+        values["network_options"] = "bottleneck_stride=3x3"
+    config = Config(**values)
+    about = TrainedOn(tuple(class_names), False, (_SIDE, _SIDE, 3), mean, stddev)
+    params, batch_stats = jax.tree.map(
+        lambda leaf: leaf[None], (variables["params"], variables["batch_stats"])
+    )
+    optimizer = stacks.make_optimizer(config, config.epochs)
+    opt_state = with_batch_stats(jax.vmap(optimizer.init)(params), batch_stats)
+    state = TrainState(jnp.zeros(1, jnp.int32), params, opt_state, batch_stats)
+    source = "weights of torchvision"
+    details = {"fingerprint": source, "progress": progress.start(1)._asdict()}
+    folder = epath.Path(workdir)
+    records.open_workdir(folder, config, resume=False)
+    records.write_dataset(folder, "imagenet", source, about)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        checkpoints.save(0, {config.network: jax.tree.map(np.asarray, state)}, details)
