@@ -320,6 +320,15 @@ def test_a_folders_name_does_not_make_pictures_what_they_are_not(tmp_path, folde
     assert dataset.name == "pets" and dataset.class_names == ("cat", "newt")
 
 
+def test_a_class_called_train(tmp_path):
+    write(tmp_path / "things")
+    for split in ("train", "test"):
+        (tmp_path / "things" / split / "dog").rename(tmp_path / "things" / split / "train")
+    dataset = data.load("auto", tmp_path / "things")
+    assert dataset.class_names == ("cat", "train") and "without a class" not in dataset.source
+    assert len(dataset.test.labels) == 12
+
+
 # Imagenette.
 
 
