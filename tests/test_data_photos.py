@@ -306,6 +306,29 @@ def test_photographs_of_digits_in_a_folder_a_digit(tmp_path):
         data.load("emnist/digits", tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["cifar10", "fashion_mnist", "mnist"])
+def test_a_folders_name_does_not_make_pictures_what_they_are_not(tmp_path, folder):
+    write(tmp_path / folder / "pets", [(32, 32)])
+    for asked in ("auto", "mnist"):
+        dataset = data.load(asked, tmp_path / folder / "pets")
+        assert (dataset.name == "pets" and dataset.class_names == ("cat", "dog")) or (
+            folder == "cifar10"  # which has cats and dogs of this size
+        )
+    (tmp_path / folder / "pets" / "train" / "dog").rename(tmp_path / folder / "pets/train/newt")
+    (tmp_path / folder / "pets" / "test" / "dog").rename(tmp_path / folder / "pets/test/newt")
+    dataset = data.load("auto", tmp_path / folder / "pets")
+    assert dataset.name == "pets" and dataset.class_names == ("cat", "newt")
+
+
+def test_a_class_called_train(tmp_path):
+    write(tmp_path / "things")
+    for split in ("train", "test"):
+        (tmp_path / "things" / split / "dog").rename(tmp_path / "things" / split / "train")
+    dataset = data.load("auto", tmp_path / "things")
+    assert dataset.class_names == ("cat", "train") and "without a class" not in dataset.source
+    assert len(dataset.test.labels) == 12
+
+
 # Imagenette.
 
 

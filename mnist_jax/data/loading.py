@@ -185,13 +185,13 @@ def _from_files(
     held_out = sorted({"validation", "test"} & found.splits - {training})
     parts = {"train": found.read(training)} | {split: found.read(split) for split in held_out}
     shape = _one_shape(parts, place)
-    if name is not None and shape_of(name) not in (None, shape):
-        if name == asked != "mnist":
-            raise DataError(
-                f"{place} holds images of {_by(shape)}, not {name}'s {_by(shape_of(name))}.\n"
-                "Without its name (--dataset), they are taken for what they are."
-            )
-        name = None  # which their folder alone has told
+    if name == asked != "mnist" and shape_of(name) not in (None, shape):
+        raise DataError(
+            f"{place} holds images of {_by(shape)}, not {name}'s {_by(shape_of(name))}.\n"
+            "Without its name (--dataset), they are taken for what they are."
+        )
+    if name is not None and (name != asked or name == "mnist") and not _can_be(name, parts):
+        name = None  # which a folder's name alone has told
     splits, class_names = splitting.classify(parts, name, _mapping(found))
     splitting.see_classes(splits, class_names, place)
     as_emnist = asked.startswith("emnist/") and found.kind in ("IDX files", "tables")
@@ -238,6 +238,14 @@ def _one_shape(parts: Mapping[str, Part], place: str) -> tuple[int, ...]:
                 f"{_by(shape)}."
             )
     return shape
+
+
+def _can_be(name: str, parts: Mapping[str, Part]) -> bool:
+    """Whether images of this shape, with labels that may be these words, can be a data set's."""
+    shape = parts["train"].images.shape[1:]
+    labels = [part.labels for part in parts.values() if part.labels.dtype.kind == "U"]
+    words = {word for array in labels for word in np.unique(array).tolist()}
+    return shape_of(name) in (None, shape) and words <= set(CLASS_NAMES[name])
 
 
 def _by(shape: Sequence[int] | None) -> str:

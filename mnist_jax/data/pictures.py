@@ -49,9 +49,11 @@ def found(here: Sequence[File], image_size: int | None = None) -> list[Found]:
     sets: dict[PurePosixPath, dict[str, dict[PurePosixPath, list[File]]]]
     sets = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     loose: dict[str, int] = {}
+    of_classes = {folder.parent for folder in by_folder if not _is_split(folder)}
     for folder, pictures in by_folder.items():
-        role = files.role(folder.name)
-        if not folder.parts or (role.split and not role.rest):
+        # CIFAR-100 has a class called train: `train/train`, beside `train/apple`.
+        is_class = files.split_of(folder.parent) is not None and folder.parent in of_classes
+        if not folder.parts or (_is_split(folder) and not is_class):
             loose[os.path.dirname(pictures[0].where)] = len(pictures)
         else:
             split = files.split_of(folder.parent) or "all"
@@ -66,6 +68,12 @@ def found(here: Sequence[File], image_size: int | None = None) -> list[Found]:
     heic = sum(file.suffix in _HEIC for file in here)
     left_out += [f"{heic:,} HEIC pictures, which Pillow does not read"] if heic else []
     return [_found(group, splits, tuple(left_out), image_size) for group, splits in sets.items()]
+
+
+def _is_split(folder: PurePosixPath) -> bool:
+    """Whether a folder's name is that of a split and nothing else."""
+    role = files.role(folder.name)
+    return role.split is not None and not role.rest
 
 
 def _found(
