@@ -32,8 +32,7 @@ from mnist_jax.parallel import Layout
 HELP = "See python -m experiments.benchmarks.tpu --help."
 TOPOLOGIES = ("v5e:1x1", "v5e:2x2", "v5e:4x4", "v6e:1x1", "v6e:2x2", "v6e:4x4")
 TASKS = ("train", "predict")
-_IMAGE = (28, 28, 1)
-_TRAINING_SET = (55_000, *_IMAGE)
+_TRAINING_BYTES = 55_000 * 28 * 28  # of images on the chip: MNIST's
 _CHUNK = 110  # steps, as in mnist_jax.loop
 _RESERVED = 1e9  # bytes of a chip's memory, for programs and for what lies there besides
 # Without these libtpu looks for the TPU, for what a cloud machine's neighbours would tell it, and
@@ -81,10 +80,11 @@ def parse(argv: Sequence[str]) -> Namespace:
         prog="python -m experiments.benchmarks.tpu",
         description="Compile training and prediction for TPUs, without one: half a minute each.",
     )
-    lists = {"networks": models.LABS, "tasks": TASKS, "topologies": TOPOLOGIES}
+    lists = {"networks": models.NAMES, "tasks": TASKS, "topologies": TOPOLOGIES}
     for flag, names in lists.items():
-        choices = f"of {', '.join(names)} (default: all)"
-        parser.add_argument(f"--{flag}", metavar="A,B", default=",".join(names), help=choices)
+        default = ",".join(models.LABS if flag == "networks" else names)
+        choices = f"of {', '.join(names)} (default: {default})"
+        parser.add_argument(f"--{flag}", metavar="A,B", default=default, help=choices)
     parser.add_argument(
         "--members", type=int, metavar="N", help="on all chips together (default: one a chip)"
     )
@@ -165,16 +165,19 @@ def compile_case(network_name: str, task: Task, topology: str, members: int) -> 
     It is the package's own: a chunk of training, or the prediction of many images.
     """
     layout = parallel.plan(members, devices(topology))
-    network = models.create(network_name)
+    image, num_classes = models.PUBLISHED[network_name]
+    network = models.create(network_name, num_classes)
     optimizer = training.make_optimizer(LEARNING_RATE, _CHUNK)
     started = time.monotonic()
     if task == "train":
-        lowered = parallel.lower_train(layout, network, optimizer, _TRAINING_SET, BATCH, _CHUNK)
+        images = (max(BATCH, _TRAINING_BYTES // math.prod(image)), *image)
+        lowered = parallel.lower_train(layout, network, optimizer, images, BATCH, _CHUNK)
     else:
-        lowered = parallel.lower_predict(layout, network, _IMAGE)
+        lowered = parallel.lower_predict(layout, network, image)
     compiled = lowered.compile()
     seconds = round(time.monotonic() - started, 1)
-    init = functools.partial(ensemble.init_state, network, optimizer)
+    input_ = jax.ShapeDtypeStruct(image, np.float32)
+    init = functools.partial(ensemble.init_state, network, optimizer, input_=input_)
     state = jax.eval_shape(init, np.zeros(1, np.uint32))
     of_member = sum(
         leaf.size * leaf.dtype.itemsize
