@@ -371,7 +371,8 @@ def _choose(here: Sequence[File], place: str) -> _Group:
 
 
 def _opinions() -> _Group:
-    return _Group("opinions", [files.single(Path(__file__).parent / "opinions.txt")], 0)
+    names = ("opinions.train", "opinions.test")
+    return _Group("opinions", [files.single(Path(__file__).parent / name) for name in names], 0)
 
 
 def _read_splits(
