@@ -16,7 +16,7 @@ from rich.table import Table
 
 from experiments.console import cli, terminal
 from experiments.console.display import WorkDisplay
-from experiments.workdir import evaluation, records, trained
+from experiments.workdir import datasets, evaluation, records, trained
 from experiments.workdir.trained import Trained
 from mnist_jax import data, parallel, shifts
 from mnist_jax.data import Dataset
@@ -144,10 +144,7 @@ def _drops(loaded: Trained) -> bool:
 def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Dataset:
     if name is None and data_dir is None:
         return trained.load_dataset(loaded)
-    same = name in (None, loaded.config.dataset)
-    validation = loaded.config.validation if same else None
-    name = name or loaded.config.dataset
-    return data.load(name, data_dir, validation=validation, class_names=loaded.class_names)
+    return datasets.load(loaded.config, loaded.trained_on, name, data_dir)
 
 
 def evaluate(
