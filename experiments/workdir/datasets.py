@@ -1,5 +1,9 @@
 """The data set that a config names: of images, or of sentences."""
 
+from typing import Any
+
+import numpy as np
+
 from experiments.workdir.config import Config
 from experiments.workdir.records import TrainedOn
 from mnist_jax import data
@@ -39,3 +43,15 @@ def load(
         class_names=class_names,
         vocabulary=None if about is None else about.vocabulary,
     )
+
+
+def load_test(trained: Any, path: str) -> np.ndarray:
+    """The test inputs of any other data, as `trained`, of `trained.load`, takes them.
+
+    Raises:
+        ValueError, DataError: as `data.load_test` and `data.sentences.load_test`.
+    """
+    if not trained.config.reads_sentences:
+        return data.load_test(path).inputs
+    about = trained.trained_on
+    return sentences.load_test(path, about.vocabulary, about.cased, trained.config.encoding)

@@ -45,6 +45,11 @@ def run(given: argparse.Namespace) -> int:
     made, failure = None, None
     try:
         loaded = trained.load(given.workdir)
+        if given.shift and loaded.config.reads_sentences:
+            raise ValueError(
+                f"--shift is for images, and {given.workdir} reads sentences.\n"
+                "--unfamiliar FILE tells sentences of something else from those tested."
+            )
         dataset = _load_dataset(loaded, given.dataset, given.data_dir)
         if not records.writable(given.workdir):
             raise ValueError(f"{given.workdir} cannot be written.")
@@ -176,7 +181,8 @@ def evaluate(
     kept: dict[str, Any] = {"unfamiliar": None, "shifts": {}, "mc_dropout": None}
     kept |= {name: before[name] for name in kept if before}
 
-    unfamiliar = None if unfamiliar_dir is None else data.load_test(unfamiliar_dir).inputs
+    unfamiliar = None if unfamiliar_dir is None else datasets.load_test(loaded, unfamiliar_dir)
+    what = "sentences" if loaded.config.reads_sentences else "images"
     always = [dataset.validation.inputs, dataset.test.inputs]
     always += [] if unfamiliar is None else [unfamiliar]
     shifted_times = sum(len(shifts.AMOUNTS[name]) - 1 for name in shift_names)
@@ -200,13 +206,13 @@ def evaluate(
     by_split = {}
     temperatures, unsure = None, None
     if len(dataset.validation.labels):
-        by_split["validation"] = predict("validation images", dataset.validation.inputs)
+        by_split["validation"] = predict(f"validation {what}", dataset.validation.inputs)
         temperatures = evaluation.fit_temperatures(
             by_split["validation"], dataset.validation.labels
         )
         unsure = evaluation.unsure(by_split["validation"], dataset.validation.labels)
     images, labels = dataset.test
-    logits = by_split["test"] = predict("test images", images)
+    logits = by_split["test"] = predict(f"test {what}", images)
     results = {
         "step": loaded.step,
         "weights": _weights(loaded),
@@ -217,6 +223,7 @@ def evaluate(
         },
         "validation_size": len(dataset.validation.labels),
         "test_size": len(labels),
+        "inputs": what,
         **evaluation.scores(logits, labels, temperatures),
         "diversity": evaluation.diversity(logits, labels),
         "sizes": evaluation.sizes(logits, labels),
@@ -230,11 +237,11 @@ def evaluate(
     ]
     yield Evaluation(dict(results), by_split)
     if mc_dropout:
-        passes = predict_dropping("test images", images)
+        passes = predict_dropping(f"test {what}", images)
         dropping_temperatures = None
         if len(dataset.validation.labels):
             dropping_temperatures = evaluation.fit_temperatures(
-                predict_dropping("validation images", dataset.validation.inputs),
+                predict_dropping(f"validation {what}", dataset.validation.inputs),
                 dataset.validation.labels,
             )
         rules = evaluation.scores(passes, labels, dropping_temperatures)["rules"]
@@ -242,9 +249,9 @@ def evaluate(
         yield Evaluation(dict(results), by_split)
     if unfamiliar is not None:
         found = {"source": unfamiliar_dir, "size": len(unfamiliar)}
-        found |= evaluation.detection(logits, predict("unfamiliar images", unfamiliar))
+        found |= evaluation.detection(logits, predict(f"unfamiliar {what}", unfamiliar))
         if mc_dropout:
-            strange = predict_dropping("unfamiliar images", unfamiliar)
+            strange = predict_dropping(f"unfamiliar {what}", unfamiliar)
             found["mc_dropout"] = evaluation.detection(passes, strange)["ensemble"]
         results["unfamiliar"] = found
         yield Evaluation(dict(results), by_split)
@@ -274,18 +281,19 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
     if results["mc_dropout"]:
         rows[f"{results['mc_dropout']['passes']} x dropout"] = results["mc_dropout"]
     name = results["dataset"]["name"]
-    title = f"{name}: {results['test_size']:,} test images"
+    what = results.get("inputs", "images")  # of an older evaluation they are images
+    title = f"{name}: {results['test_size']:,} test {what}"
     yield _predictions(f"{title}; accuracy also after refusing the least certain", rows)
     if results["validation_size"]:
         title = (
-            f"Before → after scaling by T, from {results['validation_size']:,} validation images"
+            f"Before → after scaling by T, from {results['validation_size']:,} validation {what}"
         )
         yield _calibration(title, rows)
     if len(names) > 1:
         yield _sizes(results)
-        yield _diversity(results["diversity"])
+        yield _diversity(results["diversity"], what)
     if results["unfamiliar"]:
-        yield _detection(names, results["unfamiliar"])
+        yield _detection(names, results["unfamiliar"], what)
     for shift, strengths in results["shifts"].items():
         yield _shift(f"{shift} ({shifts.UNITS[shift]})", strengths)
 
@@ -355,11 +363,11 @@ def _sizes(results: dict[str, Any]) -> Table:
     return table
 
 
-def _diversity(diversity: dict[str, Any]) -> Table:
+def _diversity(diversity: dict[str, Any], what: str) -> Table:
     table = _table("How the members differ", "", "")
     table.show_header = False
     uncertainty = diversity["uncertainty"]
-    table.add_row("two members disagree on, % of images", _percent(diversity["disagreement"]))
+    table.add_row(f"two members disagree on, % of {what}", _percent(diversity["disagreement"]))
     table.add_row("correlation of two members' errors", _number(diversity["error_correlation"]))
     table.add_row("total uncertainty, nats", _number(uncertainty["total"]))
     table.add_row("  aleatoric: the members' own", _number(uncertainty["aleatoric"]))
@@ -367,9 +375,9 @@ def _diversity(diversity: dict[str, Any]) -> Table:
     return table
 
 
-def _detection(names: list[str], unfamiliar: dict[str, Any]) -> Table:
+def _detection(names: list[str], unfamiliar: dict[str, Any], what: str) -> Table:
     share = _percent(unfamiliar["share"])
-    title = f"{unfamiliar['size']:,} unfamiliar images ({share} % of all): AUROC % / AUPR %"
+    title = f"{unfamiliar['size']:,} unfamiliar {what} ({share} % of all): AUROC % / AUPR %"
     table = _table(title, "told apart by", *(name.replace("_", " ") for name in _SCORES))
     rows = dict(zip(names, unfamiliar["members"], strict=True))
     if len(rows) > 1:
