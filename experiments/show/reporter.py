@@ -437,9 +437,9 @@ def _certainty(run: Run) -> Pictures:
             plots.to_png(plots.reliability(curves[_RULE], run.color)),
             f"Reliability diagram: accuracy by confidence; {ece}.",
             f"Test {run.what} are put in bins by the probability of the answer; of those answered "
-            "with 80 %, 80 % should be right, on the grey line. Points above it: too modest; below: "
-            f"too sure. Bars count the {run.what}; pale points are of fewer than {plots.FEW}, up to "
-            f"chance. {ece}.",
+            "with 80 %, 80 % should be right, on the grey line. Points above it: too modest; "
+            f"below: too sure. Bars count the {run.what}; pale points are of fewer than "
+            f"{plots.FEW}, up to chance. {ece}.",
         ),
         "risk_coverage": Picture(
             plots.to_png(plots.risk_coverage(curves, single, run.color)),
@@ -447,8 +447,8 @@ def _certainty(run: Run) -> Pictures:
             f"{_percent(risk[89])} % when the tenth it is least sure of is refused.",
             f"The errors among the {run.what} it still answers, when it may refuse those it is "
             "least sure of; a lower curve knows better when it is wrong. Where hardly any errors "
-            f"are left, the axis is cut off. Answering all: {_percent(risk[99])} % errors; the surest "
-            f"90 %: {_percent(risk[89])} %.",
+            f"are left, the axis is cut off. Answering all: {_percent(risk[99])} % errors; the "
+            f"surest 90 %: {_percent(risk[89])} %.",
         ),
     }
 

@@ -138,6 +138,12 @@ def _prepare(command: Command, clock: Clock) -> Run:
     if config.vectors is not None and before is None:
         with clock.waiting("data", "Reading the word vectors"):
             word_vectors = vectors.read(config.vectors, about.vocabulary)
+        wanted = config.options.get("width", word_vectors.width)
+        if wanted != word_vectors.width:
+            raise ValueError(
+                f"--vectors {config.vectors}: the vectors are {word_vectors.width} numbers wide, "
+                f"not {wanted}.\nLeave out width in --network-options."
+            )
         about = about._replace(vector_width=word_vectors.width)
         print(f"{word_vectors.known.sum():,} of {len(about.vocabulary) - 1:,} words have a vector.")
     if not about.vocabulary and dataset.train.inputs.shape[1:] != about.image_shape:
