@@ -10,8 +10,6 @@ there are any. And of each map only one place has a gradient: the matrix of grad
 but there, is made block by block for the same words.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -20,7 +18,7 @@ from mnist_jax import platforms
 
 _BLOCK = 128  # words multiplied at a time
 
-Kernels = Sequence[Array]
+Kernels = list[Array]
 
 
 @jax.custom_vjp
@@ -95,7 +93,7 @@ def _apart(matrix: Array, kernels: Kernels) -> Kernels:
         part = matrix[:, start : start + size * maps].reshape(width, size, maps)
         made.append(part.swapaxes(0, 1))
         start += size * maps
-    return type(kernels)(made)
+    return made
 
 
 def _spread(kernels: Kernels, places: Array, grad: Array, sentences: Array, times: Array) -> Array:

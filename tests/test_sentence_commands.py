@@ -9,10 +9,22 @@ import numpy as np
 import pytest
 
 from experiments import evaluate, inspect, predict, report, run
+from experiments.console import cli
+from mnist_jax import parallel
 from mnist_jax.data import sentences
 from mnist_jax.sentence_classifier import SentenceClassifier
 
 SMALL = ["--network-options", "width=8,maps=6", "--batch-size", "10", "--epochs", "2"]
+SMALL += ["--optimizer", "adam", "--learning-rate", "0.01"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def this_process():
+    """Commands leave it as the tests need it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "use_cpu_cores", lambda *_: None)
+        patch.setattr(cli, "use_compilation_cache", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +32,7 @@ def data(tmp_path_factory):
     """Sentences of which one word tells the class."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
-    others = "the a film food place was is and very with of".split()
+    others = ["the", "a", "film", "food", "place", "was", "is", "and", "very", "with", "of"]
     lines = []
     for _ in range(120):
         label = int(rng.integers(2))

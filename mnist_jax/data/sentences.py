@@ -457,37 +457,35 @@ def _table(file: File, text: str) -> _Rows | None:
         DataError: no header with a column of sentences, or a row of another length.
     """
     tabs = "\t" in text.partition("\n")[0]
-    quoting = csv.QUOTE_NONE if tabs and file.suffix == ".tsv" else csv.QUOTE_MINIMAL
-    delimiter = "\t" if tabs else ","
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, quoting=quoting, strict=True)
-    rows, header = [], None
+    as_it_is = tabs and file.suffix == ".tsv"
+    reader = csv.reader(
+        io.StringIO(text),
+        delimiter="\t" if tabs else ",",
+        quoting=csv.QUOTE_NONE if as_it_is else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
     try:
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if header is None:
-                header = [cell.strip().strip('"').lower() for cell in cells]
-                sentence, label = _column(header, _TEXTS), _column(header, _LABELS)
-                if sentence is None:
-                    raise DataError(
-                        f"{file.where}: no column is called {', '.join(_TEXTS[:4])}; the first "
-                        f"line has {splitting.listed([cell[:20] for cell in header])}.\n"
-                        "A table must have a header that names its columns."
-                    )
-                if label is None:
-                    return None
-                continue
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{file.where}, line {reader.line_num}: has {len(cells)} cells, and the header "
-                    f"{len(header)}."
-                )
-            if not cells[label].strip():
-                raise DataError(f"{file.where}, line {reader.line_num}: has no label.")
-            rows.append((cells[label].strip(), cells[sentence], reader.line_num))
+        rows = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as error:
         raise DataError(f"{file.where}, line {reader.line_num}: {error}.") from None
-    return _rows(file, rows)
+    header = [cell.strip().strip('"').lower() for cell in rows[0][1]] if rows else []
+    sentence, label = _column(header, _TEXTS), _column(header, _LABELS)
+    if sentence is None:
+        raise DataError(
+            f"{file.where}: no column is called {', '.join(_TEXTS[:4])}; the first line has "
+            f"{splitting.listed([cell[:20] for cell in header])}.\n"
+            "A table must have a header that names its columns."
+        )
+    if label is None:
+        return None
+    for line, cells in rows[1:]:
+        if len(cells) != len(header):
+            raise DataError(
+                f"{file.where}, line {line}: has {len(cells)} cells, and the header {len(header)}."
+            )
+        if not cells[label].strip():
+            raise DataError(f"{file.where}, line {line}: has no label.")
+    return _rows(file, [(cells[label].strip(), cells[sentence], line) for line, cells in rows[1:]])
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> int | None:

@@ -90,11 +90,11 @@ def _entries(file: File, wanted: Collection[str]) -> Iterator[tuple[str, np.ndar
             count, width = int(cells[0]), int(cells[1])
             _see_width(width, file.where)
             start = stream.read(_LONGEST_WORD + 4 * width)
-            stream = _Again(start, stream)
+            whole = _Again(start, stream)
             if _is_text(start, width):
-                yield from _in_text(stream, b"", 2, width, wanted, file.where)
+                yield from _in_text(whole, b"", 2, width, wanted, file.where)
             else:
-                yield from _in_binary(stream, count, width, wanted, file.where)
+                yield from _in_binary(whole, count, width, wanted, file.where)
         else:
             yield from _in_text(stream, first, 1, None, wanted, file.where)
 
