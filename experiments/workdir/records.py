@@ -145,7 +145,7 @@ def write_dataset(workdir: epath.Path, name: str, source: str, about: TrainedOn)
     The vocabulary of sentences is beside it, as `vocabulary.txt`: the word of each token a line, an
     empty one for padding.
     """
-    content = {"name": name, "source": source} | about._asdict()
+    content: dict[str, Any] = {"name": name, "source": source} | about._asdict()
     del content["vocabulary"]
     if about.vocabulary:
         _write(workdir / "vocabulary.txt", ("\n".join(about.vocabulary) + "\n").encode())
