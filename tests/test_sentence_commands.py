@@ -14,6 +14,8 @@ from mnist_jax import parallel
 from mnist_jax.data import sentences
 from mnist_jax.sentence_classifier import SentenceClassifier
 
+from . import samples
+
 SMALL = ["--network-options", "width=8,maps=6", "--batch-size", "10", "--epochs", "2"]
 SMALL += ["--optimizer", "adam", "--learning-rate", "0.01"]
 
@@ -131,6 +133,18 @@ def test_folds_of_sentences(data, tmp_path, capsys):
     capsys.readouterr()
     assert "is cross-validated" in fails(lambda: evaluate.main([f"{folder}"]), capsys)
     assert predict.main([f"{folder}", "a good film"]) == 0
+
+
+def test_folds_of_images(tmp_path, capsys):
+    folder, workdir = (
+        samples.write_idx(tmp_path / "d", "{split}-{kind}-idx{n}-ubyte"),
+        tmp_path / "w",
+    )
+    flags = ["--config", "simple", "--data-dir", f"{folder}", "--folds", "2", "--members", "2"]
+    assert run.main([*flags, "--epochs", "1", "--batch-size", "20", "--workdir", f"{workdir}"]) == 0
+    found = json.loads((workdir / "results.json").read_text())["cross_validation"]
+    assert len(found["single"]["each"]) == 4 and len(found["ensemble"]["each"]) == 2
+    assert "ensemble, all folds" in capsys.readouterr().out
 
 
 def fails(function, capsys):

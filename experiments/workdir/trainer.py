@@ -269,8 +269,7 @@ def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
                     files.close()  # until all is written
             finally:
                 _finish(run, clock, scores, logits, now, compile_seconds)
-            what = '"A SENTENCE"' if run.config.reads_sentences else "IMAGE..."
-            _print_next(run.workdir, bool(stop), what)
+            _print_next(run, unfinished=bool(stop))
             return INTERRUPTED if stop else 0
     except loop.NonFiniteLoss as error:
         _print_error(f"{error}", f"The last good state is in {folder}.")
@@ -693,13 +692,16 @@ def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset
         print(" ".join(sentences.words_of(dataset.test.inputs[digit], dataset.vocabulary)))
 
 
-def _print_next(workdir: epath.Path, unfinished: bool, what: str) -> None:
-    """Where everything is, and what can be done with it; `what` is to predict."""
-    folder = shlex.quote(str(workdir))
+def _print_next(run: Run, unfinished: bool) -> None:
+    """Where everything is, and what can be done with it."""
+    folder = shlex.quote(str(run.workdir))
+    what = '"A SENTENCE"' if run.config.reads_sentences else "IMAGE..."
     commands = [f"evaluate {folder}", f"report {folder}", f"predict {folder} {what}"]
+    if run.folds is not None:  # it has been evaluated, fold by fold
+        commands = commands[2:]
     if unfinished:
         commands.insert(0, f"run --resume {folder}")
-    print(f"All of it is in {workdir}. Next:")
+    print(f"All of it is in {run.workdir}. Next:")
     for command in commands:
         print(f"  python -m experiments.{command}")
 
