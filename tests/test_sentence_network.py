@@ -91,6 +91,7 @@ def test_maxima_and_their_gradients_are_those_of_xlas_convolution():
         ]
         return jnp.concatenate([y.max(axis=1) for y in convolved], axis=-1)
 
+    x, kernels = jax.tree.map(jnp.asarray, (x, kernels))
     values, places = maxima(x, kernels)
     assert_close(values, plain(x, kernels))
     assert places.dtype == jnp.int32 and places.max() <= 13
