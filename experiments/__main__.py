@@ -1,7 +1,9 @@
 """All commands under one name: `mnist-jax run --config deep` is `python -m experiments.run ...`."""
 
 import runpy
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -19,12 +21,11 @@ COMMANDS = {
     "benchmarks.tpu": "compile for TPUs, without one: operations, bytes, memory, time",
     "benchmarks.first_minute": "measure a run's start, phase by phase",
 }
-_USAGE = """usage: mnist-jax COMMAND ...
-
-{commands}
-
-mnist-jax COMMAND --help tells more of one, mnist-jax --version which version this is.
-mnist-jax COMMAND and python -m experiments.COMMAND are the same."""
+_WIDE = 1000  # characters a line, for who does not say how many he has room for
+_MORE = (
+    "mnist-jax COMMAND --help tells more of one, mnist-jax --version which version this is.",
+    "mnist-jax COMMAND and python -m experiments.COMMAND are the same.",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     terminal.protect()
     if name in ("-h", "--help"):
-        listed = "\n".join(f"  {name:23}  {text}" for name, text in COMMANDS.items())
-        print(_USAGE.format(commands=listed))
+        print(_usage(shutil.get_terminal_size(fallback=(_WIDE, 0)).columns))
     elif name == "--version":
         print(f"mnist_jax {version('mnist_jax')}")
     else:
@@ -54,6 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     return 0
+
+
+def _usage(width: int) -> str:
+    """How to call this and what there is, in lines of a width where words allow it."""
+    column = 27 if width >= 60 else 6
+    listed = [
+        textwrap.fill(text, width, initial_indent=f"  {name:23}  ", subsequent_indent=" " * column)
+        for name, text in COMMANDS.items()
+    ]
+    more = [textwrap.fill(line, width) for line in _MORE]
+    return "\n".join(["usage: mnist-jax COMMAND ...", "", *listed, "", *more])
 
 
 if __name__ == "__main__":

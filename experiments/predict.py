@@ -1,6 +1,5 @@
 """Classify pictures: `python -m experiments.predict WORKDIR IMAGE...`."""
 
-import argparse
 import json
 import sys
 from collections import Counter
@@ -58,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse(sys.argv[1:] if argv is None else argv)
     if given.images.count("-") > 1:
         cli.fail("- can be given once: standard input is one picture.", "Name files or folders.")
-    # These take a second to import, which a mistyped command should not have to wait for.
-    from experiments.workdir import records, trained
-    from mnist_jax import parallel
+    with cli.importing_jax("Interrupted.", prints_results=True):
+        from experiments.workdir import records, trained
+        from mnist_jax import parallel
 
     cli.use_compilation_cache()
     parallel.use_cpu_cores()
@@ -85,7 +84,6 @@ def _parser() -> cli.Parser:
         prog="python -m experiments.predict",
         description="Classify pictures with the network, or the ensemble, that a workdir holds.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "workdir", type=epath.Path, metavar="WORKDIR", help="made by experiments.run"

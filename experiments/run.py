@@ -1,16 +1,13 @@
 """Train and evaluate: `python -m experiments.run --config deep`."""
 
 import sys
-import time
 import warnings
 
-import mnist_jax
 from experiments.console import cli
 from experiments.console.cli import Command
-from experiments.console.clock import Clock
+from experiments.console.clock import Clock, process_started
 
 _INTERRUPTED = "Interrupted before training began; nothing was written."
-_STARTED = time.perf_counter()  # but for Python's own start and a few imports
 
 
 def main(argv: list[str] | None = None, started: float | None = None) -> int:
@@ -32,14 +29,11 @@ def main(argv: list[str] | None = None, started: float | None = None) -> int:
 
 
 def _run(command: Command, clock: Clock) -> int:
-    with (
-        clock.waiting("imports", f"mnist_jax {mnist_jax.__version__}: importing JAX"),
-        cli.leaving_at_once(_INTERRUPTED),
-    ):
-        from experiments.workdir import trainer  # seconds, in which nothing else would be said
+    with clock.during("imports"), cli.importing_jax(_INTERRUPTED):
+        from experiments.workdir import trainer
 
     return trainer.train(command, clock)
 
 
 if __name__ == "__main__":
-    cli.call(lambda: main(started=_STARTED))
+    cli.call(lambda: main(started=process_started()))

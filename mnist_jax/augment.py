@@ -15,13 +15,14 @@ from jax.scipy.ndimage import map_coordinates
 
 from mnist_jax import handwriting
 
-Name = Literal["none", "shift", "affine", "handwriting"]
+Name = Literal["none", "shift", "affine", "crop-flip", "handwriting"]
 # float32 images [n, height, width, channels], int32 labels [n], and a key, to both of them anew
 Augment = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 _PIXELS = 2
 _DEGREES = 10.0
 _SCALE = 0.1
+_PART = 8  # of a side that crop_flip pads with: 4 pixels of CIFAR's 32
 
 
 @functools.cache  # the same function for the same name: by it compiled training is found again
@@ -35,6 +36,7 @@ def create(name: str) -> Augment | None:
         "none": None,
         "shift": _of_images(shift),
         "affine": _of_images(affine),
+        "crop-flip": _of_images(crop_flip),
         "handwriting": handwriting.augment,
     }
     if name not in functions:
@@ -61,6 +63,28 @@ def shift(images: Array, key: Array, pixels: int = _PIXELS) -> Array:
         return jax.lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:])
 
     return jax.vmap(cut)(padded, starts)
+
+
+def crop_flip(images: Array, key: Array, pixels: int | None = None) -> Array:
+    """Pad each image with zeros, cut its size out of that at random, and mirror every second one.
+
+    Pixels keep their exact values. Source: He et al. 2016, "Deep residual learning for image
+    recognition", section 4.2, which pads CIFAR-10's 32 x 32 images with 4 pixels.
+
+    Args:
+        images: float32 `[n, height, width, channels]`.
+        key: a PRNG key.
+        pixels: how many to pad with, on each side; default an eighth of the shorter side.
+
+    Returns:
+        Of the same shape; each image is mirrored, left to right, with probability 1/2.
+    """
+    crop_key, flip_key = jax.random.split(key)
+    if pixels is None:
+        pixels = min(images.shape[1:3]) // _PART
+    cropped = shift(images, crop_key, pixels)
+    flipped = jax.random.bernoulli(flip_key, 0.5, (len(images), 1, 1, 1))
+    return jnp.where(flipped, cropped[:, :, ::-1], cropped)
 
 
 def affine(

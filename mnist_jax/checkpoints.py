@@ -121,7 +121,7 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
+                    state=ocp.args.StandardSave(_without_none(state)),
                     details=ocp.args.JsonSave(
                         {"details": details, "sha256": _digest(state, details)}
                     ),
@@ -202,16 +202,39 @@ class Checkpoints:
         found = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(like), details=ocp.args.JsonRestore()
+                state=ocp.args.StandardRestore(_without_none(like)),
+                details=ocp.args.JsonRestore(),
             ),
         )
-        state, details = jax.tree.map(np.asarray, found["state"]), found["details"]["details"]
+        state = jax.tree.map(np.asarray, _with_none(like, found["state"]))
+        details = found["details"]["details"]
         if _digest(state, details) != found["details"]["sha256"]:
             raise ValueError("its values are not those that were saved.")
         return Saved(step, state, details)
 
     def _cannot_write(self, error: Exception) -> CheckpointError:
         return CheckpointError(f"{self._folder}: a checkpoint could not be written: {error}")
+
+
+def _without_none(tree: Any) -> Any:
+    """Named tuples as dictionaries of what is not None.
+
+    So a field that came later, as `batch_stats`, is in the files of those only that use it.
+    """
+    if hasattr(tree, "_asdict"):
+        tree = {name: part for name, part in tree._asdict().items() if part is not None}
+    if isinstance(tree, dict):
+        return {name: _without_none(part) for name, part in tree.items()}
+    return tuple(map(_without_none, tree)) if isinstance(tree, tuple) else tree
+
+
+def _with_none(like: Any, tree: Any) -> Any:
+    """A tree like `like` from what `_without_none` has made of one."""
+    if hasattr(like, "_asdict"):
+        return type(like)(**_with_none(like._asdict(), tree))
+    if isinstance(like, dict):
+        return {n: None if v is None else _with_none(v, tree[n]) for n, v in like.items()}
+    return tuple(map(_with_none, like, tree)) if isinstance(like, tuple) else tree
 
 
 def _return_freed_memory() -> None:

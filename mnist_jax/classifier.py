@@ -72,6 +72,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
     Attributes:
         classes_: the labels there are, sorted, `[classes]`.
         params_: the trained parameters, NumPy, stacked `[members, ...]`.
+        batch_stats_: what batch normalisation goes by, stacked likewise, or None.
         losses_: float32 `[members, steps]`, one a step.
         n_iter_: epochs that training went through, or into.
         n_features_in_: 784; with a frame also `feature_names_in_`.
@@ -174,7 +175,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         layout = parallel.plan(members)
         network = _make_network(self._trained_with["network"], len(self.classes_))
         predict = parallel.make_predict(layout, network)
-        logits = predict(parallel.place(layout, self.params_), pixels)
+        variables = training.variables_of(self.params_, self.batch_stats_)
+        logits = predict(parallel.place(layout, variables), pixels)
         return logits[..., : len(self.classes_)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -207,7 +209,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         fitted = Fitted(
             self._trained_with,
             self.classes_,
-            self.params_,
+            training.variables_of(self.params_, self.batch_stats_),
             self.losses_,
             self.n_iter_,
             [] if scores is None else scores.tolist(),
@@ -234,7 +236,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def _take_over(self, fitted: Fitted) -> None:
         """Set all attributes but those of the columns."""
         self.classes_ = fitted.classes
-        self.params_ = fitted.params
+        self.params_ = fitted.variables["params"]
+        self.batch_stats_ = fitted.variables.get("batch_stats")
         self.losses_ = fitted.losses
         self.n_iter_ = fitted.epochs
         scores = fitted.scores
@@ -269,7 +272,7 @@ class _Data(NamedTuple):
 class _Result(NamedTuple):
     """What `_train` gives."""
 
-    params: Any  # NumPy, [members, ...]
+    variables: Any  # NumPy, [members, ...]
     losses: np.ndarray  # float32 [members, steps]
     epochs: int
     scores: list[float]  # of each epoch, where there are images for validation
@@ -284,7 +287,7 @@ def _train(options: Classifier, network: nn.Module, data: _Data, validation: _Da
     steps = epochs * training.steps_per_epoch(len(data.codes), batch_size)
     optimizer = _make_optimizer(options, steps)
     seeds = range(options.seed, options.seed + members)
-    state = parallel.init(layout, network, optimizer, seeds, data.images.shape[1:])
+    state = parallel.init(layout, network, optimizer, seeds, training.input_of(data.images))
     predict = parallel.make_predict(layout, network)
     weights = None if data.weights is None else data.weights / data.weights.mean()
     losses: list[np.ndarray] = []
@@ -304,26 +307,26 @@ def _train(options: Classifier, network: nn.Module, data: _Data, validation: _Da
             epochs=epochs,
             data_seed=options.seed,
             augment=augment.create(options.augment),
-            image_weights=weights,
+            input_weights=weights,
         ):
             losses.append(chunk.losses)
             text = f"epoch {chunk.epoch}/{epochs}, loss {chunk.losses.mean():.4f}"
             ended = chunk.steps_done == chunk.steps
             if ended and len(validation.codes):
-                params = training.evaluated_params(chunk.state)
-                logits = predict(params, validation.images)[..., :num_classes]
+                variables = training.evaluated(chunk.state)
+                logits = predict(variables, validation.images)[..., :num_classes]
                 scores.append(_score(logits, validation))
                 text += f", validation {scores[-1]:.4f}"
                 if best is None or scores[-1] > max(scores[:-1]):
-                    best = parallel.gather(layout, params)
+                    best = parallel.gather(layout, variables)
             line.show(text, ended)
             if interrupted or _no_better(scores, options.n_iter_no_change):
                 break
-        trained = parallel.gather(layout, training.evaluated_params(chunk.state))
+        trained = parallel.gather(layout, training.evaluated(chunk.state))
     if interrupted:
         _tell_interrupt(interrupted[0], text)
-    params = trained if best is None else best
-    return _Result(params, np.concatenate(losses, axis=1), chunk.epoch, scores)
+    variables = trained if best is None else best
+    return _Result(variables, np.concatenate(losses, axis=1), chunk.epoch, scores)
 
 
 def _make_optimizer(options: Classifier, steps: int) -> Any:
@@ -342,7 +345,7 @@ def _make_network(network: str | nn.Module, num_classes: int) -> nn.Module:
 
 
 def _check_network(network: nn.Module, num_classes: int) -> None:
-    """Raise ValueError unless a module gives a logit for each class, and has parameters only."""
+    """Raise ValueError unless a module can be trained and gives a logit for each class."""
     init = partial(network.init_with_output, train=False)
     images = jnp.zeros((1, 28, 28, 1))
     logits, variables = jax.eval_shape(init, jax.random.key(0), images)
@@ -351,8 +354,11 @@ def _check_network(network: nn.Module, num_classes: int) -> None:
         raise ValueError(
             f"network must give [n, {num_classes}] logits, one a class, not {shape} for one image."
         )
-    if variables.keys() != {"params"}:
-        raise ValueError(f"network must have params and nothing else, not {', '.join(variables)}.")
+    if not {"params"} <= variables.keys() <= {"params", "batch_stats"}:
+        raise ValueError(
+            f"network must have params, may have batch_stats, and nothing else; "
+            f"it has {', '.join(variables)}."
+        )
 
 
 def _check_options(options: Classifier) -> None:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax import ensemble, models, parallel, training
-from mnist_jax.training import Params, TrainState
+from mnist_jax.training import TrainState, Variables
 
 _CONFIG = "config.json"
 _DATASET = "dataset.json"
@@ -40,7 +40,7 @@ class Fitted(NamedTuple):
 
     arguments: dict[str, Any]  # of the constructor
     classes: np.ndarray
-    params: Params  # NumPy, [members, ...]
+    variables: Variables  # NumPy, [members, ...]
     losses: np.ndarray  # float32 [members, steps]
     epochs: int
     scores: list[float]  # of each epoch, or none
@@ -86,9 +86,9 @@ def write(folder: str | PathLike[str], fitted: Fitted) -> None:
     details = {"config": config, "fingerprint": _DATA, "progress": progress}
     parallel.claim_cpu_cores(members)  # before Orbax starts JAX
     optimizer = _make_optimizer(arguments)
-    made = TrainState(
-        jnp.full(members, steps), fitted.params, jax.vmap(optimizer.init)(fitted.params)
-    )
+    params, batch_stats = fitted.variables["params"], fitted.variables.get("batch_stats")
+    opt_state = training.with_batch_stats(jax.vmap(optimizer.init)(params), batch_stats)
+    made = TrainState(jnp.full(members, steps), params, opt_state, batch_stats)
     state = jax.tree.map(np.asarray, made)
     folder.mkdir(parents=True, exist_ok=True)
     with Checkpoints(folder / _CHECKPOINTS) as checkpoints:
@@ -128,8 +128,9 @@ def read(folder: str | PathLike[str]) -> Fitted:
         raise ValueError(f"{folder / _CHECKPOINTS} holds no checkpoint.")
     if options:
         arguments["network"] = network
-    params = saved.state[name].params
-    return Fitted(arguments, classes, params, losses, epochs, scores, columns)
+    state = saved.state[name]
+    variables = training.variables_of(state.params, state.batch_stats)
+    return Fitted(arguments, classes, variables, losses, epochs, scores, columns)
 
 
 @contextlib.contextmanager

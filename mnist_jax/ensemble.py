@@ -13,17 +13,17 @@ from jax.typing import ArrayLike
 
 from mnist_jax import platforms, training
 from mnist_jax.augment import Augment
-from mnist_jax.training import Share, TrainState
+from mnist_jax.training import Decode, Share, TrainState
 
 
 def init_state(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
     seeds: Array,
-    image_shape: tuple[int, ...] = (28, 28, 1),
+    input_: jax.ShapeDtypeStruct = training.IMAGE,
 ) -> TrainState:
     """The stacked state of one member a seed; `seeds` is an integer `[members]`."""
-    init = partial(training.init_state, network, optimizer, image_shape=image_shape)
+    init = partial(training.init_state, network, optimizer, input_=input_)
     return jax.vmap(init)(seeds)
 
 
@@ -35,6 +35,7 @@ def train_epoch(
     share: Share,
     sum_over_shards: Callable[[Any], Any] = lambda tree: tree,
     augment: Augment | None = None,
+    decode: Decode = training.to_float,
 ) -> tuple[TrainState, Array]:
     """`training.train_epoch` for all members.
 
@@ -49,7 +50,9 @@ def train_epoch(
         state: TrainState, seed: Array, batches: Array = share.batches
     ) -> tuple[TrainState, Array]:
         mine = share._replace(batches=batches)
-        return training.train_epoch(network, optimizer, state, seed, mine, sum_over_shards, augment)
+        return training.train_epoch(
+            network, optimizer, state, seed, mine, sum_over_shards, augment, decode
+        )
 
     def in_turn(state: TrainState, *others: Array) -> tuple[TrainState, Array]:
         def next_member(states: TrainState, i: Array) -> tuple[TrainState, Array]:

@@ -18,6 +18,7 @@ from jax.scipy.ndimage import map_coordinates
 
 NO_CLASS = -1
 
+_SIDE = 28
 _DEGREES = 12.0
 _SLANT = 0.45  # columns a row
 _SIZES = (0.85, 1.08)  # of the whole
@@ -43,7 +44,13 @@ def augment(images: Array, labels: Array, key: Array) -> tuple[Array, Array]:
 
     Returns:
         Images of the same kind, and labels, some of them `NO_CLASS`.
+
+    Raises:
+        ValueError: images of another size or in colour, which are no digits as MNIST's are.
     """
+    if images.shape[1:] != (_SIDE, _SIDE, 1):
+        size = " x ".join(map(str, images.shape[1:]))
+        raise ValueError(f"augment handwriting is for digits of 28 x 28 x 1, not {size} images.")
     keys = jax.random.split(key, 5)
     digits = add_strokes(images[..., 0], labels, keys[0])
     digits = change_strokes(digits, keys[1])

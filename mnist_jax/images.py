@@ -1,15 +1,17 @@
-"""Pictures of digits, of any size and kind, made into what MNIST's digits are.
+"""Pictures of digits, of any size and kind, made into what MNIST's digits are; and of things.
 
 MNIST's digits were scaled to fit a box of 20 x 20 pixels, keeping their aspect ratio, with
 anti-aliasing, and placed in 28 x 28 pixels by their centre of mass, bright on black: LeCun et al.
 1998, "Gradient-based learning applied to document recognition", section III.A. Where the digits are
 on a picture is found by `marks.py`.
+
+Pictures of things, which networks trained on other than characters take, are scaled and cropped.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from scipy import ndimage
 
 from mnist_jax import marks
@@ -98,6 +100,67 @@ def to_mnist(image: Image.Image | np.ndarray) -> np.ndarray:
         return max(right - left, bottom - top)
 
     return max(find_digits(image), key=size).image
+
+
+def to_photo(
+    image: Image.Image | np.ndarray, height: int, width: int, channels: int = 3
+) -> np.ndarray:
+    """A picture of things, scaled so that it just covers a size, and its middle cut out.
+
+    One of this size already keeps its values, but for what is transparent, which becomes white.
+
+    Args:
+        image: as for `find_digits`, but with values in their whole range: 16 bits are 0 to 65535.
+        height, width: of the result.
+        channels: 3, RGB, or 1, grey (ITU-R 601); grey pictures get three equal channels.
+
+    Returns:
+        uint8 `[height, width, channels]`.
+
+    Raises:
+        ValueError: a height or width below 1, other channels, an array of a wrong shape or range,
+            floats outside [0, 1].
+    """
+    if min(height, width) < 1 or channels not in (1, 3):
+        raise ValueError(
+            "height and width must be at least 1, channels 1 or 3, "
+            f"not {height} x {width} x {channels}."
+        )
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(_to_bytes(_values(image)))
+    plain = _in_mode(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
+    if plain.size != (width, height):
+        plain = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
+    return np.array(plain).reshape(height, width, channels)
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """A picture of any mode as one of 8 bits a channel, on white where it is transparent."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray(_to_bytes(_in_range(np.asarray(image), 65535)))
+    elif image.mode == "F":
+        image = Image.fromarray(_to_bytes(_in_range(np.asarray(image), 1)))
+    elif image.mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(image, *profiles, outputMode="RGB") or image
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+    return image.convert(mode)
+
+
+def _in_range(values: np.ndarray, largest: int) -> np.ndarray:
+    if not (values.min() >= 0 and values.max() <= largest):  # also refuses NaN
+        raise ValueError(
+            f"image must be in 0 to {largest}, not {values.min():g} to {values.max():g}."
+        )
+    return values / largest
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as uint8, without an axis of one channel."""
+    pixels = np.round(255 * values).astype(np.uint8)
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
 
 
 def _in_detail(picture: np.ndarray, mark: Mark, scale: np.ndarray) -> Digit:

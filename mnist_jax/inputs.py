@@ -8,16 +8,21 @@ from scipy import sparse
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
 
-_SHAPES = "[n, 28, 28, 1], [n, 28, 28] or [n, 784]"
+_MNIST = (28, 28, 1)
+_CHANNELS = (1, 3)
+_LEAST_SIDE = 4
 _DARK = 0.1  # images whose brightest pixel is darker are in another scale, or nearly so
 
 
-def as_images(images: Any) -> np.ndarray:
-    """uint8 or float32 `[n, 28, 28, 1]`.
+def as_images(images: Any, shape: tuple[int, int, int] | None = None) -> np.ndarray:
+    """uint8 or float32 `[n, height, width, channels]`.
 
     Args:
-        images: an array, a frame or nested sequences of one of three shapes; whole numbers 0 to
-            255, floats in [0, 1], or bools, which become 0 and 255.
+        images: an array, a frame or nested sequences: `[n, height, width, channels]` with 1 or 3
+            channels, `[n, height, width]`, or a row of all values an image, `[n, 784]`; whole
+            numbers 0 to 255, floats in [0, 1], or bools, which become 0 and 255.
+        shape: height, width and channels that they must have, also in rows, as those of a fitted
+            estimator; None: any, and in rows 28 x 28 x 1.
 
     Raises:
         ValueError: another shape, kind of values or range, none at all, NaN, and whole numbers of
@@ -30,11 +35,7 @@ def as_images(images: Any) -> np.ndarray:
         raise ValueError("images must be real numbers. Complex data not supported.")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"images must be whole numbers or floats, not {array.dtype}.")
-    if array.shape in ((28, 28, 1), (28, 28), (784,)):
-        raise ValueError(f"images must be {_SHAPES}, not {array.shape}: of one image, [image].")
-    if array.shape[1:] not in ((28, 28, 1), (28, 28), (784,)) or len(array) == 0:
-        raise ValueError(f"images must be {_SHAPES} with n > 0, not {array.shape}.")
-    array = array.reshape(-1, 28, 28, 1)
+    array = _in_shape(array, shape)
     if array.dtype.kind == "b":
         return array.astype(np.uint8) * 255
     low, high = array.min(), array.max()
@@ -53,6 +54,31 @@ def as_images(images: Any) -> np.ndarray:
             "divide pixels by 255, or give them as uint8."
         )
     return array.astype(np.float32)
+
+
+def _in_shape(array: np.ndarray, shape: tuple[int, int, int] | None) -> np.ndarray:
+    """`[n, height, width, channels]` of an array of one of three shapes."""
+    height, width, channels = shape or _MNIST
+    row = height * width * channels
+    forms = f"[n, {height}, {width}, {channels}]" if shape else "[n, height, width, channels]"
+    if channels == 1:
+        forms += f", [n, {height}, {width}]" if shape else ", [n, height, width]"
+    forms += f" or [n, {row}]"
+    one = {(height, width, channels), (row,)} | ({(height, width)} if channels == 1 else set())
+    if array.shape in one:
+        raise ValueError(f"images must be {forms}, not {array.shape}: of one image, [image].")
+    if array.ndim == 2 and array.shape[1] == row:
+        whole = array.reshape(-1, height, width, channels)
+    else:
+        whole = array[..., None] if array.ndim == 3 else array
+    fits = whole.ndim == 4 and len(whole) > 0
+    if shape is None:
+        fits = fits and whole.shape[3] in _CHANNELS and min(whole.shape[1:3]) >= _LEAST_SIDE
+    else:
+        fits = fits and whole.shape[1:] == shape
+    if not fits:
+        raise ValueError(f"images must be {forms} with n > 0, not {array.shape}.")
+    return whole
 
 
 def warn_if_dark(images: np.ndarray) -> None:

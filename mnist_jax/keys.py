@@ -19,6 +19,7 @@ from jax.extend.random import define_prng_impl
 
 _JAXS = "threefry2x32"
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_SHIFTS = sorted({n for row in _ROTATIONS for count in row for n in (count, 32 - count)})
 _PARITY = np.uint32(0x1BD11BDA)
 
 
@@ -35,14 +36,22 @@ def key(seed: Any) -> Array:
 
 def _threefry(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
     """Two words for each two words `high` and `low`; uint32, the key `[2]`."""
+
+    # Operations of `lax`, since those of `jnp` are traced as a call each.
+    def everywhere(word: Any) -> Array:
+        return lax.broadcast(word, high.shape)
+
     words = key[0], key[1], key[0] ^ key[1] ^ _PARITY
-    high, low = high + words[0], low + words[1]
+    counts = {count: everywhere(np.uint32(count)) for count in _SHIFTS}
+    high, low = lax.add(high, everywhere(words[0])), lax.add(low, everywhere(words[1]))
     for i in range(5):
         for rotation in _ROTATIONS[i % 2]:
-            high = high + low
-            low = high ^ ((low << np.uint32(rotation)) | (low >> np.uint32(32 - rotation)))
-        high = high + words[(i + 1) % 3]
-        low = low + words[(i + 2) % 3] + np.uint32(i + 1)
+            high = lax.add(high, low)
+            left = lax.shift_left(low, counts[rotation])
+            right = lax.shift_right_logical(low, counts[32 - rotation])
+            low = lax.bitwise_xor(high, lax.bitwise_or(left, right))
+        high = lax.add(high, everywhere(words[(i + 1) % 3]))
+        low = lax.add(low, everywhere(words[(i + 2) % 3] + np.uint32(i + 1)))
     return high, low
 
 

@@ -84,9 +84,7 @@ def _conv2d_backward(
         grad,
         cpu=partial(conv2d_gradients_in_blocks, strides=strides, padding=padding),
         tpu=partial(_xla_conv2d_gradients, strides=strides, padding=padding),
-        default=partial(
-            _conv2d_gradients, strides=strides, padding=padding, size=len(images)
-        ),
+        default=partial(_conv2d_gradients, strides=strides, padding=padding, size=len(images)),
     )
 
 

@@ -17,7 +17,7 @@ from jax import Array
 from mnist_jax import data, parallel
 from mnist_jax.augment import Augment
 from mnist_jax.parallel import Layout
-from mnist_jax.training import TrainState, epoch_batches, steps_per_epoch
+from mnist_jax.training import Decode, TrainState, epoch_batches, steps_per_epoch, to_float
 
 _CHUNK = 10  # steps a dispatch on a CPU: about a second of work
 _CHUNK_ACCELERATOR = 110
@@ -106,7 +106,7 @@ def train(
     optimizer: optax.GradientTransformation,
     state: TrainState,
     seeds: Sequence[int],
-    images: np.ndarray,
+    inputs: np.ndarray,
     labels: np.ndarray,
     *,
     batch_size: int,
@@ -114,7 +114,8 @@ def train(
     data_seed: int = 0,
     own_shuffles: bool = False,
     augment: Augment | None = None,
-    image_weights: np.ndarray | None = None,
+    input_weights: np.ndarray | None = None,
+    decode: Decode = to_float,
     done: tuple[int, int] = (0, 0),
     is_wanted: Callable[[int, int], bool] | None = None,
 ) -> Iterator[Chunk]:
@@ -124,14 +125,15 @@ def train(
         layout: from `parallel.plan`.
         state: from `parallel.init`; its buffers are used up.
         seeds: one a member.
-        images: uint8 or float32 in [0, 1], `[n, 28, 28, 1]`.
+        inputs: `[n, ...]`, such as images, uint8 or float32 in [0, 1].
         labels: int32 `[n]`.
-        batch_size: images a step, at most `n`.
+        batch_size: inputs a step, at most `n`.
         data_seed: shuffles; all members see the same batches.
         own_shuffles: instead each member sees batches of its own, which also its seed decides on.
-        augment: changes the images of each batch, from `augment.create`.
-        image_weights: of each image in the loss, float32 `[n]`; a batch's loss is the sum of its
-            images' weighted losses, divided by `batch_size`. Default 1.
+        augment: changes the decoded inputs of each batch, from `augment.create`.
+        input_weights: of each input in the loss, float32 `[n]`; a batch's loss is the sum of its
+            inputs' weighted losses, divided by `batch_size`. Default 1.
+        decode: makes inputs as they are stored, and given here, into those of the network.
         done: whole epochs, and steps of the next one, that `state` has behind it. A run that goes
             on from the end of one of its own chunks ends with the bits it would have had.
         is_wanted: whether the state is wanted after a chunk, by its epoch and the steps done in it;
@@ -139,25 +141,25 @@ def train(
             looked at, so that the devices do not wait for whoever does that.
 
     Raises:
-        TypeError, ValueError: images or labels that `data.check` refuses, a batch size below 1 or
-            above the number of images, epochs below 1, another number of seeds than members, or of
-            weights than images.
+        TypeError, ValueError: inputs or labels that `data.check` refuses, a batch size below 1 or
+            above the number of inputs, epochs below 1, another number of seeds than members, or of
+            weights than inputs.
         NonFiniteLoss: naming epoch, member and step. No chunk is yielded for it.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}.")
     if len(seeds) != layout.members:
         raise ValueError(f"seeds must be {layout.members}, one a member, not {len(seeds)}.")
-    data.check(images, labels, getattr(network, "num_classes", 2**31))
-    if image_weights is not None and np.shape(image_weights) != np.shape(labels):
+    data.check(inputs, labels, getattr(network, "num_classes", 2**31))
+    if input_weights is not None and np.shape(input_weights) != np.shape(labels):
         raise ValueError(
-            f"image_weights must be [{len(images)}], one an image, not {np.shape(image_weights)}."
+            f"input_weights must be [{len(inputs)}], one an input, not {np.shape(input_weights)}."
         )
-    on_devices = parallel.replicate(layout, images), parallel.replicate(layout, labels)
+    on_devices = parallel.replicate(layout, inputs), parallel.replicate(layout, labels)
     weights = None
-    if image_weights is not None:
-        weights = parallel.replicate(layout, np.asarray(image_weights, np.float32))
-    steps = steps_per_epoch(len(images), batch_size)
+    if input_weights is not None:
+        weights = parallel.replicate(layout, np.asarray(input_weights, np.float32))
+    steps = steps_per_epoch(len(inputs), batch_size)
     epochs_done, steps_done = done
     if epochs_done >= epochs:
         return iter(())
@@ -178,6 +180,7 @@ def train(
             own_shuffles,
             augment,
             weights,
+            decode,
         )
         for length in {*first, *(whole if epochs - epochs_done > 1 else [])}
     }
@@ -187,7 +190,7 @@ def train(
         [first, *[whole] * (epochs - epochs_done - 1)],
         done,
         lambda epoch: _batches(
-            data_seed, epoch, len(images), batch_size, seeds if own_shuffles else None
+            data_seed, epoch, len(inputs), batch_size, seeds if own_shuffles else None
         ),
     )
 

@@ -26,7 +26,7 @@ from jax.experimental import multihost_utils
 
 from mnist_jax import data, ensemble, platforms, training
 from mnist_jax.augment import Augment
-from mnist_jax.training import Share, TrainState
+from mnist_jax.training import Decode, Share, TrainState
 
 _Result = TypeVar("_Result")
 
@@ -55,13 +55,14 @@ class Predict(Protocol):
     """What `make_predict` gives."""
 
     def __call__(
-        self, params: Any, images: np.ndarray, dropout_seed: int | None = None
+        self, variables: Any, inputs: np.ndarray, dropout_seed: int | None = None
     ) -> np.ndarray:
         """Logits of every member.
 
         Args:
-            params: a state's, on the devices.
-            images: uint8 or float32 in [0, 1], `[n, 28, 28, 1]`, on the host.
+            variables: of `training.evaluated`, or a state's `params` alone, on the devices.
+            inputs: as the data set stores them, such as images, uint8 or float32 in [0, 1],
+                `[n, height, width, channels]`, on the host.
             dropout_seed: predict with dropout as in training, by masks from this seed (Gal and
                 Ghahramani 2016: each such pass is a sample of a posterior).
 
@@ -69,7 +70,7 @@ class Predict(Protocol):
             float32 `[members, n, classes]`, on the host.
 
         Raises:
-            TypeError, ValueError: images that `data.check` refuses.
+            TypeError, ValueError: inputs that `data.check` refuses.
         """
 
 
@@ -366,10 +367,13 @@ def init(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
     seeds: Sequence[int],
-    image_shape: tuple[int, ...] = (28, 28, 1),
+    input_: jax.ShapeDtypeStruct = training.IMAGE,
 ) -> TrainState:
-    """All members' states before their first step, one a seed, made on the devices."""
-    program = _program(_map_init, layout, network, optimizer, tuple(image_shape))
+    """All members' states before their first step, one a seed, made on the devices.
+
+    `input_` is what `training.input_of` says of the data.
+    """
+    program = _program(_map_init, layout, network, optimizer, input_)
     return program(_spread(layout, np.asarray(seeds, np.uint32)))
 
 
@@ -377,10 +381,10 @@ def _map_init(
     layout: Layout,
     network: nn.Module,
     optimizer: optax.GradientTransformation,
-    image_shape: tuple[int, ...],
+    input_: jax.ShapeDtypeStruct,
 ) -> Any:
     def on_device(seeds: Array) -> TrainState:
-        return ensemble.init_state(network, optimizer, seeds, image_shape)
+        return ensemble.init_state(network, optimizer, seeds, input_)
 
     return _pmap(layout, on_device)
 
@@ -418,33 +422,34 @@ def compile_train(
     optimizer: optax.GradientTransformation,
     seeds: Sequence[int],
     state: TrainState,
-    images: Array,
+    inputs: Array,
     labels: Array,
     batch_size: int,
     steps: int,
     own_batches: bool = False,
     augment: Augment | None = None,
-    image_weights: Array | None = None,
+    input_weights: Array | None = None,
+    decode: Decode = training.to_float,
 ) -> Callable[[TrainState, Array, Array, np.ndarray], tuple[TrainState, Array]]:
     """Compile the training of all members on all devices for some steps, or find it compiled.
 
     Args:
         seeds: one a member.
         state: from `init` or `place`; looked at for its shapes.
-        images, labels: from `replicate`; looked at for their shapes.
+        inputs, labels: from `replicate`; looked at for their shapes.
         own_batches: each member has its own.
         augment: from `augment.create`.
-        image_weights: of each image in the loss, float32 `[n]`, from `replicate`; default 1.
+        input_weights: of each input in the loss, float32 `[n]`, from `replicate`; default 1.
+        decode: makes stored inputs into those of the network.
 
     Returns:
-        A function of the state (its buffers are used up), images, labels, and int32 batches
+        A function of the state (its buffers are used up), inputs, labels, and int32 batches
         `[steps, batch_size]` or, with `own_batches`, `[members, steps, batch_size]`. It gives the
         new state and the losses, which `gather` brings back as `[members, steps]`.
     """
-    of_this_size = (images.shape, images.dtype, steps)  # each is a program of its own
-    mapped = _program(
-        _map_train, layout, network, optimizer, batch_size, own_batches, augment, of_this_size
-    )
+    of_this_size = (inputs.shape, inputs.dtype, steps)  # each is a program of its own
+    options = own_batches, augment, decode
+    mapped = _program(_map_train, layout, network, optimizer, batch_size, *options, of_this_size)
     spread_seeds = place(layout, np.asarray(seeds, np.uint32))
     shards = _on_devices(layout, _shards(layout))
 
@@ -455,15 +460,15 @@ def compile_train(
     batches = on_each_device(np.stack([empty] * layout.members) if own_batches else empty)
     compiled = mapped
     if jax.process_count() == 1:  # else pmap cannot compile ahead, and the first call does it
-        lowered = mapped.lower(state, spread_seeds, shards, images, labels, batches, image_weights)
+        lowered = mapped.lower(state, spread_seeds, shards, inputs, labels, batches, input_weights)
         compiled = lowered.compile()
 
     @as_written
     def train(
-        state: TrainState, images: Array, labels: Array, batches: np.ndarray
+        state: TrainState, inputs: Array, labels: Array, batches: np.ndarray
     ) -> tuple[TrainState, Array]:
         mine = on_each_device(batches)
-        return compiled(state, spread_seeds, shards, images, labels, mine, image_weights)
+        return compiled(state, spread_seeds, shards, inputs, labels, mine, input_weights)
 
     return train
 
@@ -475,10 +480,15 @@ def _map_train(
     batch_size: int,
     own_batches: bool,
     augment: Augment | None,
+    decode: Decode,
     of_this_size: Any,
 ) -> Any:
     width = -(-batch_size // layout.data)
     groups = np.arange(len(layout.devices)).reshape(layout.groups, layout.data).tolist()
+    if layout.data > 1 and hasattr(network, "axis_name"):  # it goes by the whole batch's statistics
+        network = network.clone(
+            axis_name=_AXIS, axis_index_groups=tuple(tuple(group) for group in groups)
+        )
 
     def sum_over_shards(tree: Any) -> Any:
         return lax.psum(tree, _AXIS, axis_index_groups=groups) if layout.data > 1 else tree
@@ -487,19 +497,19 @@ def _map_train(
         state: TrainState,
         seeds: Array,
         shard: Array,
-        images: Array,
+        inputs: Array,
         labels: Array,
         batches: Array,
-        image_weights: Array | None,
+        input_weights: Array | None,
     ) -> tuple[TrainState, Array]:
-        # A batch that does not divide evenly is filled up with images of weight 0.
+        # A batch that does not divide evenly is filled up with inputs of weight 0.
         missing = width * layout.data - batch_size
         filled = jnp.pad(batches, [(0, 0)] * (batches.ndim - 1) + [(0, missing)])
         mine = lax.dynamic_slice_in_dim(filled, shard * width, width, axis=-1)
         weights = (shard * width + jnp.arange(width) < batch_size) / batch_size
-        share = Share(images, labels, mine, weights, shard, image_weights)
+        share = Share(inputs, labels, mine, weights, shard, input_weights)
         return ensemble.train_epoch(
-            network, optimizer, state, seeds, share, sum_over_shards, augment
+            network, optimizer, state, seeds, share, sum_over_shards, augment, decode
         )
 
     batch_axis = 0 if own_batches else None
@@ -507,56 +517,59 @@ def _map_train(
 
 
 def predict_batch(layout: Layout) -> int:
-    """How many images a member predicts at once."""
+    """How many inputs a member predicts at once."""
     return _PREDICT_BATCH.get(layout.devices[0].platform, _PREDICT_BATCH_ACCELERATOR)
 
 
-def make_predict(layout: Layout, network: nn.Module) -> Predict:
-    """Prediction by all members on all devices, compiled once for each of two numbers of images."""
+def make_predict(layout: Layout, network: nn.Module, decode: Decode = training.to_float) -> Predict:
+    """Prediction by all members on all devices, compiled once for each of two numbers of inputs.
+
+    `decode` makes stored inputs into those of the network.
+    """
     batch = predict_batch(layout)
-    mapped = _program(_map_predict, layout, network, batch)
+    mapped = _program(_map_predict, layout, network, batch, decode)
 
     def predict_chunk(
-        params: Any, images: np.ndarray, dropout_seed: int | None, place: int
+        variables: Any, inputs: np.ndarray, dropout_seed: int | None, place: int
     ) -> np.ndarray:
-        by_shard = images.reshape(layout.data, -1, *images.shape[1:])[_shards(layout)]
+        by_shard = inputs.reshape(layout.data, -1, *inputs.shape[1:])[_shards(layout)]
         seeds = np.array([dropout_seed or 0, place], np.uint32)
         use_dropout = dropout_seed is not None
-        logits = _from_all(layout, mapped(params, by_shard, _here(layout), seeds, use_dropout))
+        logits = _from_all(layout, mapped(variables, by_shard, _here(layout), seeds, use_dropout))
         logits = logits.reshape(layout.groups, layout.data, *logits.shape[1:])
-        by_member = logits.swapaxes(1, 2).reshape(layout.groups * layout.slots, len(images), -1)
+        by_member = logits.swapaxes(1, 2).reshape(layout.groups * layout.slots, len(inputs), -1)
         return by_member[: layout.members]
 
     @as_written
-    def predict(params: Any, images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
-        data.check(images)
-        # Two lengths, so that few images are quick and many need few calls.
+    def predict(variables: Any, inputs: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
+        data.check(inputs)
+        # Two lengths, so that few inputs are quick and many need few calls.
         least = batch * layout.data
-        chunk = least if len(images) < least * _PREDICT_BLOCKS else least * _PREDICT_BLOCKS
-        filled = np.pad(images, ((0, -len(images) % chunk), (0, 0), (0, 0), (0, 0)))
+        chunk = least if len(inputs) < least * _PREDICT_BLOCKS else least * _PREDICT_BLOCKS
+        filled = np.pad(inputs, ((0, -len(inputs) % chunk), *((0, 0),) * (inputs.ndim - 1)))
         places = range(0, len(filled), chunk)
-        logits = [predict_chunk(params, filled[i : i + chunk], dropout_seed, i) for i in places]
-        return np.concatenate(logits, axis=1)[:, : len(images)]
+        logits = [predict_chunk(variables, filled[i : i + chunk], dropout_seed, i) for i in places]
+        return np.concatenate(logits, axis=1)[:, : len(inputs)]
 
     return predict
 
 
-def _map_predict(layout: Layout, network: nn.Module, batch: int) -> Any:
+def _map_predict(layout: Layout, network: nn.Module, batch: int, decode: Decode) -> Any:
     def on_device(
-        params: Any, images: Array, device: Array, seeds: Array, use_dropout: bool
+        variables: Any, inputs: Array, device: Array, seeds: Array, use_dropout: bool
     ) -> Array:
-        def one_member(params: Any, images: Array, key: Array) -> Array:
+        def one_member(variables: Any, inputs: Array, key: Array) -> Array:
             rngs = {"dropout": key} if use_dropout else None
-            images = training.to_float(images)
-            return training.apply(network, params, images, train=use_dropout, rngs=rngs)
+            decoded = decode(inputs)
+            return training.apply(network, variables, decoded, train=use_dropout, rngs=rngs)
 
         def all_members(block: tuple[Array, Array]) -> Array:
-            images, keys = block
+            inputs, keys = block
             return ensemble.map_members(
-                lambda params, key: one_member(params, images, key), params, keys
+                lambda variables, key: one_member(variables, inputs, key), variables, keys
             )
 
-        blocks = images.reshape(-1, batch, *images.shape[1:])
+        blocks = inputs.reshape(-1, batch, *inputs.shape[1:])
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seeds[0]), seeds[1]), device)
         keys = jax.random.split(key, (len(blocks), layout.slots))
         logits = lax.map(all_members, (blocks, keys))  # [blocks, slots, batch, classes]
@@ -576,13 +589,15 @@ def lower_train(
     """What `compile_train` compiles, by shapes alone: the layout's devices need not be here.
 
     Args:
-        images: the shape of the training set, `[n, 28, 28, 1]`; its pixels are uint8.
+        images: the shape of the training set, `[n, height, width, channels]`, of uint8 pixels.
     """
     state, seeds = _shapes(layout, network, optimizer, images[1:])
     arrays = [((), np.int32), (images, np.uint8), (images[:1], np.int32)]
     on_devices = [_on_each(layout, *array) for array in arrays]
     batches = jax.ShapeDtypeStruct((steps, batch_size), np.int32)
-    mapped = _map_train(layout, network, optimizer, batch_size, False, None, None)
+    mapped = _map_train(
+        layout, network, optimizer, batch_size, False, None, training.to_float, None
+    )
     return mapped.lower(state, seeds, *on_devices, batches, None)
 
 
@@ -595,7 +610,8 @@ def lower_predict(
     images = _on_each(layout, (batch * blocks, *image), np.uint8)
     places = _on_each(layout, (), np.int32)
     seeds = jax.ShapeDtypeStruct((2,), np.uint32)
-    return _map_predict(layout, network, batch).lower(state.params, images, places, seeds, False)
+    mapped = _map_predict(layout, network, batch, training.to_float)
+    return mapped.lower(training.evaluated(state), images, places, seeds, False)
 
 
 def _shapes(
@@ -605,7 +621,8 @@ def _shapes(
     image: tuple[int, ...],
 ) -> tuple[TrainState, jax.ShapeDtypeStruct]:
     """Of all devices' states and seeds, `[devices, slots, ...]`."""
-    init = functools.partial(ensemble.init_state, network, optimizer, image_shape=image)
+    input_ = jax.ShapeDtypeStruct(image, jnp.float32)
+    init = functools.partial(ensemble.init_state, network, optimizer, input_=input_)
     state = jax.eval_shape(init, np.zeros(layout.slots, np.uint32))
     return (
         jax.tree.map(lambda leaf: _on_each(layout, leaf.shape, leaf.dtype), state),

@@ -19,8 +19,12 @@ from mnist_jax.augment import Augment
 from mnist_jax.handwriting import NO_CLASS
 
 Params = Any
-OptimizerName = Literal["adam", "sgd"]
-ScheduleName = Literal["constant", "cosine", "onecycle"]
+BatchStats = Any
+Variables = Any  # {"params": ...} and, of a network that has them, {"batch_stats": ...}
+# Inputs as the data set stores them, [n, ...], to those that the network takes.
+Decode = Callable[[Array], Array]
+OptimizerName = Literal["adam", "sgd", "momentum"]
+ScheduleName = Literal["constant", "cosine", "onecycle", "steps"]
 
 
 class TrainState(NamedTuple):
@@ -29,24 +33,26 @@ class TrainState(NamedTuple):
     step: Array  # int32 [], optimizer steps done
     params: Params
     opt_state: optax.OptState
+    batch_stats: BatchStats = None  # what batch normalisation goes by; most networks have none
 
 
-class ParamsAverage(NamedTuple):
-    """The optimizer state of `average_params`."""
+class Average(NamedTuple):
+    """The optimizer state of `average_weights`."""
 
     step: Array  # int32 []
     average: Params
+    batch_stats: BatchStats = None
 
 
 class Share(NamedTuple):
     """What one device sees of an epoch, or of a part of one."""
 
-    images: Array  # uint8 or float32 [n, 28, 28, 1], the whole training set
+    inputs: Array  # [n, ...], the whole training set as it is stored
     labels: Array  # int32 [n]
-    batches: Array  # int32 [steps, batch], which images each step takes here
-    weights: Array  # float32 [batch], of the images of each batch in its loss
+    batches: Array  # int32 [steps, batch], which inputs each step takes here
+    weights: Array  # float32 [batch], of the inputs of each batch in its loss
     shard: Array | int = 0  # which of the devices that share each batch this is
-    image_weights: Array | None = None  # float32 [n], of each image in the loss; None: 1
+    input_weights: Array | None = None  # float32 [n], of each input in the loss; None: 1
 
 
 @functools.lru_cache(maxsize=256)
@@ -61,20 +67,22 @@ def make_optimizer(
     cycles: int = 1,
     ema: float | None = None,
 ) -> optax.GradientTransformation:
-    """Adam (eps 1e-8) or SGD with Nesterov momentum, with a schedule and decoupled weight decay.
+    """Adam (eps 1e-8) or SGD with momentum, with a schedule and weight decay.
 
     Args:
         learning_rate: the constant, or the largest value of the schedule.
         total_steps: optimizer steps in the whole run, for the schedule.
-        optimizer: `"adam"` (Kingma and Ba 2015) or `"sgd"`.
-        schedule: `"constant"`, `"cosine"` (to 0) or `"onecycle"` (Smith and Topin 2018).
+        optimizer: `"adam"` (Kingma and Ba 2015), `"sgd"`, with Nesterov's momentum, or
+            `"momentum"`, SGD with the plain one (Krizhevsky et al. 2012, section 5).
+        schedule: `"constant"`, `"cosine"` (to 0), `"onecycle"` (Smith and Topin 2018), or
+            `"steps"`, a tenth after half and again after three quarters (He et al. 2016, 4.2).
         weight_decay: times the learning rate, taken off the weights each step (Loshchilov and
-            Hutter 2019).
-        beta1: Adam's decay of the mean gradient; SGD's momentum.
+            Hutter 2019); with `"momentum"` times the weights, added to their gradient.
+        beta1: Adam's decay of the mean gradient; the momentum of the others.
         beta2: Adam's decay of the mean squared gradient.
         cycles: how many times the schedule is gone through, each `total_steps / cycles` long.
         ema: also keep a moving average of the weights with this decay a step, which
-            `evaluated_params` gives; training does not depend on it.
+            `evaluated` gives; training does not depend on it.
 
     Returns:
         The same object for the same arguments: by it compiled training is found again.
@@ -89,17 +97,18 @@ def make_optimizer(
         if not 0 <= decay < 1:
             raise ValueError(f"{name} must be in [0, 1), not {decay}.")
     rate = make_schedule(learning_rate, total_steps, schedule, cycles)
-    directions: dict[str, Callable[[], optax.GradientTransformation]] = {
-        "adam": lambda: optax.scale_by_adam(beta1, beta2, eps=1e-8),
-        "sgd": lambda: optax.trace(beta1, nesterov=True),
+    decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
+    directions: dict[str, Callable[[], list[optax.GradientTransformation]]] = {
+        "adam": lambda: [optax.scale_by_adam(beta1, beta2, eps=1e-8), decay],
+        "sgd": lambda: [optax.trace(beta1, nesterov=True), decay],
+        "momentum": lambda: [decay, optax.trace(beta1)],
     }
     if optimizer not in directions:
         raise ValueError(f"optimizer must be one of {', '.join(directions)}, not {optimizer!r}.")
     return optax.chain(
-        directions[optimizer](),
-        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
+        *directions[optimizer](),
         optax.scale_by_learning_rate(rate),
-        *([] if ema is None else [average_params(ema)]),
+        *([] if ema is None else [average_weights(ema)]),
     )
 
 
@@ -116,6 +125,9 @@ def make_schedule(
         "constant": lambda: optax.constant_schedule(learning_rate),
         "cosine": lambda: optax.cosine_decay_schedule(learning_rate, length),
         "onecycle": lambda: optax.cosine_onecycle_schedule(length, learning_rate),
+        "steps": lambda: optax.piecewise_constant_schedule(
+            learning_rate, {length // 2: 0.1, 3 * length // 4: 0.1}
+        ),
     }
     if schedule not in schedules:
         raise ValueError(f"schedule must be one of {', '.join(schedules)}, not {schedule!r}.")
@@ -123,57 +135,103 @@ def make_schedule(
     return once if cycles == 1 else (lambda step: once(step % length))
 
 
-def average_params(decay: float) -> optax.GradientTransformation:
+def average_weights(decay: float) -> optax.GradientTransformationExtraArgs:
     """The last link of an optimizer's chain, which averages the weights and changes nothing.
 
     After step t the average is that of the weights after the steps 1, ..., t, the one after step i
-    weighted by `decay ** (t - i)`. Source: Kingma and Ba 2015, section 7.2.
+    weighted by `decay ** (t - i)`. Source: Kingma and Ba 2015, section 7.2. `update` takes the
+    network's `batch_stats` after the step, which are averaged in the same way.
     """
 
-    def init(params: Params) -> ParamsAverage:
-        return ParamsAverage(jnp.zeros((), jnp.int32), params)
+    def init(params: Params) -> Average:
+        return Average(jnp.zeros((), jnp.int32), params)
 
     def update(
-        updates: Params, state: ParamsAverage, params: Params
-    ) -> tuple[Params, ParamsAverage]:
+        updates: Params,
+        state: Average,
+        params: Params,
+        *,
+        batch_stats: BatchStats,
+        **others: Any,
+    ) -> tuple[Params, Average]:
         step = state.step + 1
         weight = (1 - decay) / (1 - decay**step)
-        new = optax.apply_updates(params, updates)
-        return updates, ParamsAverage(step, optax.incremental_update(new, state.average, weight))
+        new = optax.apply_updates(params, updates), batch_stats
+        old = state.average, state.batch_stats
+        return updates, Average(step, *optax.incremental_update(new, old, weight))
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
-def evaluated_params(state: TrainState) -> Params:
+def evaluated(state: TrainState) -> Variables:
     """What predictions are made with: the average of the weights if there is one, or the weights.
 
     `state` may be of one member or stacked.
     """
-    averages = [part.average for part in state.opt_state if isinstance(part, ParamsAverage)]
-    return averages[0] if averages else state.params
+    averages = [part for part in state.opt_state if isinstance(part, Average)]
+    if averages:
+        return variables_of(averages[0].average, averages[0].batch_stats)
+    return variables_of(state.params, state.batch_stats)
+
+
+def variables_of(params: Params, batch_stats: BatchStats) -> Variables:
+    """Both as Flax takes them."""
+    return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
 
 
 def to_float(images: Array) -> Array:
-    """uint8 pixels to float32 in [0, 1]; floats pass as they are."""
+    """uint8 pixels to float32 in [0, 1]; anything else passes as it is."""
     return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
+IMAGE = jax.ShapeDtypeStruct((28, 28, 1), jnp.float32)
+
+
+def input_of(inputs: Any, decode: Decode = to_float) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of what the network takes of one input; `inputs` are stored, `[n, ...]`."""
+    stored = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
+    decoded = jax.eval_shape(decode, stored)
+    return jax.ShapeDtypeStruct(decoded.shape[1:], decoded.dtype)
 
 
 def init_state(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
     seed: Array,
-    image_shape: tuple[int, ...] = (28, 28, 1),
+    input_: jax.ShapeDtypeStruct = IMAGE,
 ) -> TrainState:
-    """One member's state before its first step; `seed` is an integer scalar."""
+    """One member's state before its first step.
+
+    Args:
+        seed: an integer scalar.
+        input_: from `input_of`.
+    """
     init_key, _ = jax.random.split(keys.key(seed))
-    params = network.init(init_key, jnp.zeros((1, *image_shape), jnp.float32))["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    variables = network.init(init_key, jnp.zeros((1, *input_.shape), input_.dtype))
+    params, batch_stats = variables["params"], variables.get("batch_stats")
+    opt_state = with_batch_stats(optimizer.init(params), batch_stats)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, batch_stats)
 
 
-def apply(network: nn.Module, params: Params, images: Array, **options: Any) -> Array:
-    """The logits of one member, float32 `[n, classes]`; options as those of `network.apply`."""
-    logits = network.apply({"params": params}, images, **options)
-    assert isinstance(logits, Array)  # a network without mutable collections gives nothing else
+def with_batch_stats(opt_state: optax.OptState, batch_stats: BatchStats) -> optax.OptState:
+    """A new `opt_state` where `average_weights` has a place for what its `init` does not know."""
+    if not batch_stats:
+        return opt_state
+    return tuple(
+        part._replace(batch_stats=batch_stats) if isinstance(part, Average) else part
+        for part in opt_state
+    )
+
+
+def apply(network: nn.Module, variables: Variables, inputs: Array, **options: Any) -> Array:
+    """The logits of one member, float32 `[n, classes]`; options as those of `network.apply`.
+
+    `variables` are those of `evaluated`, or a state's `params` alone.
+    """
+    if "params" not in variables:
+        variables = {"params": variables}
+    logits = network.apply(variables, inputs, **options)
+    assert isinstance(logits, Array)  # without mutable collections nothing else is given
     return logits
 
 
@@ -186,28 +244,52 @@ def dropout_key(seed: Array, step: Array, shard: Array | int) -> Array:
 def weighted_loss(
     network: nn.Module,
     params: Params,
-    images: Array,
+    batch_stats: BatchStats,
+    inputs: Array,
     labels: Array,
     weights: Array,
     key: Array,
     may_lack_class: bool = False,
-) -> Array:
-    """Softmax cross-entropy in training mode, summed with weights; float32 `[]`.
+) -> tuple[Array, BatchStats]:
+    """Softmax cross-entropy in training mode, summed with weights.
+
+    A network that gives logits of auxiliary heads too, as `GoogLeNet`, has their cross-entropy
+    added, times its `auxiliary_weight`.
 
     Args:
-        images: float32 `[batch, 28, 28, 1]`.
+        inputs: `[batch, ...]` as the network takes them.
         labels: int32 `[batch]`.
-        weights: float32 `[batch]`; `1 / batch` gives the mean.
+        weights: float32 `[batch]`; `1 / batch` gives the mean. Inputs of weight 0 take no part in
+            the batch's statistics.
         key: for dropout.
         may_lack_class: labels may be `NO_CLASS`, whose cross-entropy is that with equal
             probabilities of all classes (Hendrycks et al. 2019).
+
+    Returns:
+        float32 `[]`, and the new `batch_stats`.
     """
-    logits = apply(network, params, images, train=True, rngs={"dropout": key})
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    if may_lack_class:
-        from_uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
-        losses = jnp.where(labels == NO_CLASS, from_uniform, losses)
-    return jnp.sum(losses * weights)
+    # Only a network that goes by the batch's statistics needs to know what takes part in them.
+    options: Any = {"weights": (weights > 0).astype(jnp.float32)} if batch_stats else {}
+    logits, changed = network.apply(
+        variables_of(params, batch_stats),
+        inputs,
+        train=True,
+        rngs={"dropout": key},
+        mutable=["batch_stats", "auxiliary"],
+        **options,
+    )
+
+    def loss(logits: Array) -> Array:
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        if may_lack_class:
+            from_uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+            losses = jnp.where(labels == NO_CLASS, from_uniform, losses)
+        return jnp.sum(losses * weights)
+
+    total = loss(logits)
+    for auxiliary in changed.get("auxiliary", {}).get("logits", ()):
+        total += network.auxiliary_weight * loss(auxiliary)
+    return total, changed.get("batch_stats", batch_stats)
 
 
 def train_step(
@@ -215,32 +297,43 @@ def train_step(
     optimizer: optax.GradientTransformation,
     state: TrainState,
     seed: Array,
-    images: Array,
+    inputs: Array,
     labels: Array,
     weights: Array,
     shard: Array | int = 0,
     sum_over_shards: Callable[[Any], Any] = lambda tree: tree,
     augment: Augment | None = None,
+    decode: Decode = to_float,
 ) -> tuple[TrainState, Array]:
-    """One optimizer step of one member; arguments as in `weighted_loss`, images as uint8 or float.
+    """One optimizer step of one member; arguments as in `weighted_loss`, inputs as they are stored.
 
     `shard` says which of the devices that share the batch this is, and `sum_over_shards` adds up
-    the loss and gradients of all of them. `augment` changes the images, in each member by its own
-    key.
+    the loss and gradients of all of them. `augment` changes the decoded inputs, in each member by
+    its own key.
 
     Returns:
         The new state and the batch's loss, float32 `[]`, before the step.
     """
     key = dropout_key(seed, state.step, shard)
-    images = to_float(images)
+    inputs = decode(inputs)
     if augment is not None:
-        images, labels = augment(images, labels, jax.random.fold_in(key, 1))
-    loss, grads = jax.value_and_grad(weighted_loss, argnums=1)(
-        network, state.params, images, labels, weights, key, may_lack_class=augment is not None
+        inputs, labels = augment(inputs, labels, jax.random.fold_in(key, 1))
+    (loss, batch_stats), grads = jax.value_and_grad(weighted_loss, argnums=1, has_aux=True)(
+        network,
+        state.params,
+        state.batch_stats,
+        inputs,
+        labels,
+        weights,
+        key,
+        may_lack_class=augment is not None,
     )
     loss, grads = sum_over_shards((loss, grads))
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), loss
+    updates, opt_state = optax.with_extra_args_support(optimizer).update(
+        grads, state.opt_state, state.params, batch_stats=batch_stats
+    )
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, opt_state, batch_stats), loss
 
 
 def train_epoch(
@@ -251,6 +344,7 @@ def train_epoch(
     share: Share,
     sum_over_shards: Callable[[Any], Any] = lambda tree: tree,
     augment: Augment | None = None,
+    decode: Decode = to_float,
 ) -> tuple[TrainState, Array]:
     """A scan of `train_step` over the batches of an epoch, or of a part of one.
 
@@ -259,27 +353,28 @@ def train_epoch(
     """
 
     def step(state: TrainState, batch: Array) -> tuple[TrainState, Array]:
-        images, labels, weights = share.images[batch], share.labels[batch], share.weights
-        if share.image_weights is not None:
-            weights = weights * share.image_weights[batch]
+        inputs, labels, weights = share.inputs[batch], share.labels[batch], share.weights
+        if share.input_weights is not None:
+            weights = weights * share.input_weights[batch]
         return train_step(
             network,
             optimizer,
             state,
             seed,
-            images,
+            inputs,
             labels,
             weights,
             share.shard,
             sum_over_shards,
             augment,
+            decode,
         )
 
     return lax.scan(step, state, share.batches)
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """How many whole batches `n` images make.
+    """How many whole batches `n` inputs make.
 
     Raises:
         ValueError: `batch_size` below 1 or above `n`.
@@ -295,7 +390,7 @@ def epoch_batches(
     """An epoch's shuffled batches, int32 `[n // batch_size, batch_size]`.
 
     They depend on `data_seed`, `epoch` and, for a shuffle of a member's own, its `seed` alone, so a
-    resumed run sees what it would have seen. Images beyond the last whole batch are left out, in
+    resumed run sees what it would have seen. Inputs beyond the last whole batch are left out, in
     each epoch others.
     """
     key = jax.random.fold_in(jax.random.key(data_seed), epoch)

@@ -164,14 +164,16 @@ class MaxPooling(nn.Module):
     @nn.compact
     def __call__(self, images: Array) -> Array:
         _check_window(images, self.window, self.padding)
-        down, across = (self._pads(side) for side in images.shape[1:3])
+        down, across = (self.pads(side) for side in images.shape[1:3])
         shape = _Pool(self.window, self.stride, down, across)
         if self.is_initializing() or self.window > _WIDEST or not kernels.take_channels(images):
             return _pool_by_xla(images, shape)
         by_kernel, by_xla = partial(_pool, shape=shape), partial(_pool_by_xla, shape=shape)
         return platforms.choose(images, cpu=by_kernel, default=by_xla)
 
-    def _pads(self, side: int) -> tuple[int, int]:
+    @nn.nowrap
+    def pads(self, side: int) -> tuple[int, int]:
+        """How many pixels are added before and behind a side of so many."""
         left_over = (side + 2 * self.padding - self.window) % self.stride
         hanging = self.stride - left_over if self.round_up and left_over else 0
         return self.padding, self.padding + hanging
@@ -232,6 +234,14 @@ class MeanPooling(nn.Module):
     def __call__(self, images: Array) -> Array:
         _check_window(images, self.window, 0)
         return nn.avg_pool(images, (self.window,) * 2, (self.stride,) * 2)
+
+
+class MeanOverPlaces(nn.Module):
+    """The mean of each channel, `[n, height, width, channels]` to `[n, channels]`."""
+
+    @nn.compact
+    def __call__(self, images: Array) -> Array:
+        return jnp.mean(images, axis=(1, 2))
 
 
 def _check_window(images: Array, window: int, padding: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 # Compiling takes most of the tests' time. Processes that the tests start inherit it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it; commands in a pipe heed it
 if importlib.util.find_spec("jax_plugins"):  # for a GPU
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes share it
     # A run that is resumed ends with the same bits, which on a GPU needs sums in a fixed order.
@@ -19,12 +20,12 @@ if importlib.util.find_spec("jax_plugins"):  # for a GPU
 
 import jax
 
-# What took some time to compile is kept until the tests end, for all of their processes: those of
+# What is compiled is kept until the tests end, for all of their processes: those of
 # pytest-xdist too, which find the folder in the environment.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     compiled = tempfile.TemporaryDirectory(prefix="mnist_jax-compiled-", ignore_cleanup_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 from mnist_jax import parallel
 

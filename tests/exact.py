@@ -102,7 +102,7 @@ def difference(ours, exact) -> float:
 def digits(n: int) -> tuple[np.ndarray, np.ndarray]:
     """The first of mnist5k: float32 `[n, 28, 28, 1]` in [0, 1] and int32 `[n]`."""
     train = data.load("mnist5k", validation=0).train
-    return np.float32(train.images[:n]) / np.float32(255), train.labels[:n]
+    return np.float32(train.inputs[:n]) / np.float32(255), train.labels[:n]
 
 
 KINDS = (

@@ -86,5 +86,5 @@ def pairs(*splits: data.Split, names: tuple[str, ...]) -> set[tuple[bytes, str]]
     return {
         (image.tobytes(), names[label])
         for split in splits
-        for image, label in zip(split.images, split.labels, strict=True)
+        for image, label in zip(split.inputs, split.labels, strict=True)
     }

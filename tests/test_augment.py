@@ -55,8 +55,52 @@ def test_affine_is_scipys(images, degrees, scale, pixels):
         np.testing.assert_allclose(moved[i, ..., 0], wanted, atol=1e-4)
 
 
+def colourful(n, height=32, width=32, seed=0):
+    return np.random.default_rng(seed).random((n, height, width, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pixels"), [((32, 32), None), ((32, 32), 2), ((28, 28), None), ((24, 40), None)]
+)
+def test_crop_flip_is_numpys_window_of_the_padded_image(shape, pixels):
+    images = colourful(300, *shape)
+    changed = np.asarray(augment.crop_flip(images, jax.random.key(0), pixels))
+    reach = min(shape) // 8 if pixels is None else pixels
+    assert reach == {(32, 32): 4, (28, 28): 3, (24, 40): 3}[shape] or pixels
+    pads = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(images, pads), shape, axis=(1, 2))
+    windows = np.moveaxis(windows, 3, -1)  # [n, down, across, height, width, channels]
+    found = []
+    for image, result in zip(windows, changed, strict=True):
+        for mirrored, wanted in enumerate((result, result[:, ::-1])):
+            same = (image == wanted).all(axis=(2, 3, 4))
+            found += [(mirrored, *place) for place in np.argwhere(same).tolist()]
+    assert len(found) == len(images)  # each is exactly one of them
+    flips, downs, acrosses = np.array(found).T
+    assert 0.4 < flips.mean() < 0.6
+    for places in (downs, acrosses):  # all of them occur, as often in both halves
+        assert set(places) == set(range(2 * reach + 1))
+        assert abs(places.mean() - reach) < 0.2 * reach
+    assert abs(np.corrcoef([flips, downs, acrosses]) - np.eye(3)).max() < 0.2
+
+
+@pytest.mark.parametrize("name", ["shift", "affine"])
+def test_in_colours_each_channel_changes_alike(name):
+    images, key = colourful(20, 24, 40), jax.random.key(3)
+    together = np.asarray(getattr(augment, name)(images, key))
+    apart = [getattr(augment, name)(images[..., i : i + 1], key) for i in range(3)]
+    np.testing.assert_allclose(together, np.concatenate(apart, axis=-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 3), (32, 32, 1)])
+def test_handwriting_is_for_digits_alone(shape):
+    change = augment.create("handwriting")
+    with pytest.raises(ValueError, match=r"is for digits of 28 x 28 x 1, not .* images"):
+        change(np.zeros((2, *shape), np.float32), np.zeros(2, np.int32), jax.random.key(0))
+
+
 def test_another_key_is_another_change(images):
-    for function in (augment.shift, augment.affine):
+    for function in (augment.shift, augment.affine, augment.crop_flip):
         one, same, other = (np.asarray(function(images, jax.random.key(i))) for i in (0, 0, 1))
         np.testing.assert_array_equal(one, same)
         assert (one != other).any(axis=(1, 2, 3)).mean() > 0.8
@@ -65,7 +109,7 @@ def test_another_key_is_another_change(images):
 
 def test_names():
     assert augment.create("none") is None
-    with pytest.raises(ValueError, match="must be one of none, shift, affine, handwriting, not 'f"):
+    with pytest.raises(ValueError, match="one of none, shift, affine, crop-flip, handwriting, not"):
         augment.create("flip")
 
 

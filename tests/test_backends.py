@@ -59,7 +59,7 @@ def train_arguments(network, optimizer, steps=2, batch=10, own_batches=False, we
 
 
 NETWORKS = [
-    *(pytest.param(models.create(name), id=name) for name in models.NAMES),
+    *(pytest.param(models.create(name), id=name) for name in models.LABS),
     pytest.param(models.create("layers", dtype=jnp.bfloat16), id="layers-bfloat16"),
     pytest.param(Tiny(dropout_rate=0.3), id="tiny"),  # of shapes that no kernel is for
 ]
@@ -212,8 +212,8 @@ def test_kernels_for_a_cpu_are_found_elsewhere():
 
 def loss(network, params, images, labels):
     key, weights = jax.random.key(0), jnp.ones(len(labels))
-    grad = jax.value_and_grad(training.weighted_loss, argnums=1)
-    return grad(network, params, images, labels, weights, key)
+    grad = jax.value_and_grad(training.weighted_loss, argnums=1, has_aux=True)
+    return grad(network, params, None, images, labels, weights, key)
 
 
 @needs_kernels

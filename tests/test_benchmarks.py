@@ -69,14 +69,14 @@ def reference_loss(network, weights, images, labels):
 def test_our_loss_is_the_references(name):
     train, network = data.load("mnist5k").train, NETWORKS[name]
     weights = workloads.make_weights(network)
-    images, labels = train.images[:100], train.labels[:100]
+    images, labels = train.inputs[:100], train.labels[:100]
     (loss,) = MnistJax().losses(network, weights, images, labels)
     assert loss == pytest.approx(reference_loss(network, weights, images, labels), rel=1e-5)
 
 
 def test_a_peer_sees_our_losses_step_by_step():
     train, network = data.load("mnist5k").train, NETWORKS["simple"]
-    problem = network, workloads.make_weights(network), train.images[:300], train.labels[:300]
+    problem = network, workloads.make_weights(network), train.inputs[:300], train.labels[:300]
     ours, theirs = MnistJax().losses(*problem), FlaxLinen().losses(*problem)
     assert not measure.disagreements({"ours": ours, "flax": theirs})
     assert len(set(ours)) == 3
@@ -201,8 +201,9 @@ def test_missing_packages(monkeypatch):
     assert sides.missing_packages("stranger") == ["no_such_package"]
 
 
-def test_a_run(tmp_path, capsys):
+def test_a_run(tmp_path, capsys, monkeypatch):
     """Two real processes, a round of two turns each."""
+    monkeypatch.setattr(run, "QUICK_STEPS", 2)
     file = tmp_path / "results.json"
     flags = ["--quick", "--workloads", "simple", "--peers", "flax", "--rounds", "1"]
     assert run.main([*flags, "--output", str(file)]) == 0

@@ -307,8 +307,8 @@ def test_optimizer_schedule_ema_and_augment_are_those_of_training():
         **{"batch_size": 20, "epochs": 2, "data_seed": 4, "augment": augment.create("shift")},
     )
     np.testing.assert_array_equal(made.losses_[:, -10:], last.losses)
-    averaged = parallel.gather(layout, training.evaluated_params(last.state))
-    assert_close(made.params_, averaged, 0, 0)
+    averaged = parallel.gather(layout, training.evaluated(last.state))
+    assert_close(made.params_, averaged["params"], 0, 0)
 
 
 def test_fewer_images_than_a_batch_are_one():
@@ -322,7 +322,7 @@ def test_fewer_images_than_a_batch_are_one():
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (IMAGES[:, :20], "images must be .*not .200, 20, 28, 1."),
+        (IMAGES[:, :3], "images must be .*not .200, 3, 28, 1."),
         (IMAGES[:0], r"n > 0, not \(0, 28, 28, 1\)"),
         (IMAGES[0], r"not \(28, 28, 1\): of one image, \[image\]"),
         (IMAGES[0].reshape(784), r"not \(784,\): of one image"),
@@ -496,7 +496,7 @@ def test_a_saved_one_is_evaluated(digits, tmp_path):
     test = data.load("mnist5k").test
     results = json.loads((folder / "evaluation.json").read_text())
     accuracy = results["rules"]["mean_probability"]["before"]["accuracy"]
-    assert accuracy == digits.score(test.images, test.labels.astype(str))
+    assert accuracy == digits.score(test.inputs, test.labels.astype(str))
 
 
 def test_a_network_with_options_comes_back(tmp_path):

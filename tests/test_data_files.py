@@ -59,7 +59,7 @@ def test_the_four_files_under_their_usual_names(tmp_path, name):
         assert is_right(dataset) and dataset.name == "mnist" and dataset.characters
         assert dataset.class_names == tuple("0123456789")
     np.testing.assert_array_equal(
-        data.load_test(tmp_path / "data").images[..., 0], arrays()["test", "images"]
+        data.load_test(tmp_path / "data").inputs[..., 0], arrays()["test", "images"]
     )
 
 
@@ -173,7 +173,7 @@ def test_zip_archives(tmp_path):
     wanted = arrays()
     write_pictures(tmp_path / "png" / "train", wanted["train", "images"], wanted["train", "labels"])
     dataset = data.load("auto", zip_folder(tmp_path / "png", tmp_path / "png.zip"))
-    every = np.concatenate([dataset.train.images, dataset.validation.images, dataset.test.images])
+    every = np.concatenate([dataset.train.inputs, dataset.validation.inputs, dataset.test.inputs])
     assert same_images(every, wanted["train", "images"][..., None])
     # As Kaggle hands out the files of a competition, one by one.
     (tmp_path / "kaggle").mkdir()
@@ -193,8 +193,8 @@ def test_zip_archives(tmp_path):
         ("data-00000-of-00001.arrow", "a table of another kind"),
         ("mnist.pkl.gz", "a pickle, and those can run code"),
         ("training.pt", "a pickle, and those can run code"),
-        ("mnist.tar.gz", "a tar archive; unpack it"),
-        ("mnist.tgz", "a tar archive; unpack it"),
+        ("mnist.txz", "unpack it"),
+        ("mnist.tar.bz2", "unpack it"),
         ("mnist.7z", "unpack it"),
         ("train-images-idx3-ubyte.xz", "unpack it"),
         ("mnist_784.arff", "save it as .csv"),

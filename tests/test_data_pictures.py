@@ -40,7 +40,7 @@ def test_a_folder_a_split(tmp_path, train, test):
     dataset = data.load("auto", tmp_path)
     assert all_pairs(dataset) == of(*wanted("train")) | of(*wanted("test"))
     held_out = dataset.validation if "val" in test else dataset.test
-    assert same_images(held_out.images, wanted("test")[0])
+    assert same_images(held_out.inputs, wanted("test")[0])
     assert dataset.class_names == tuple("0123456789") and dataset.name == "mnist"
     if "val" not in test:
         assert np.bincount(dataset.validation.labels).tolist() == [1] * 10
@@ -55,7 +55,7 @@ def test_without_splits_they_are_made_of_all_classes_alike(tmp_path):
     assert np.bincount(dataset.test.labels).tolist() == [2] * 10
     again = data.load("auto", tmp_path / "few")
     assert data.fingerprint(again) == data.fingerprint(dataset)
-    assert same_images(data.load_test(tmp_path / "few").images, wanted()[0])
+    assert same_images(data.load_test(tmp_path / "few").inputs, wanted()[0])
 
 
 def test_classes_named_by_words(tmp_path):
@@ -118,17 +118,6 @@ def test_pictures_of_other_sizes_are_made_like_mnist(tmp_path):
         mean = np.mean(several, axis=0).ravel()
         own = np.mean(images[labels == int(digit)], axis=0).ravel()
         assert np.corrcoef(mean, own)[0, 1] > 0.8
-
-
-def test_photographs_in_colour_are_refused(tmp_path):
-    rng = np.random.default_rng(0)
-    for label in ("cat", "dog"):
-        (tmp_path / label).mkdir()
-        for i in range(6):
-            coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
-            coarse.resize((32, 32)).save(tmp_path / label / f"{i}.png")
-    with pytest.raises(DataError, match=r"cat.*photographs in colour; these networks take one"):
-        data.load("auto", tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n", None])

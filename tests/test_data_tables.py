@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mnist_jax import data
 from mnist_jax.data import DataError
-from tests.samples import arrays, write_csv
+from tests.samples import arrays, idx, write_csv
 from tests.test_data_files import is_right
 
 
@@ -62,12 +62,46 @@ def test_images_of_other_shapes_and_types(tmp_path, change):
     assert is_right(data.load("mnist", tmp_path))
 
 
+@pytest.mark.parametrize("shape", [(64, 64), (64, 64, 1), (28, 28, 3), (9, 12, 3), (128, 96, 3)])
+@pytest.mark.parametrize("change", ["none", "channels first", "floats", "fortran"])
+@pytest.mark.parametrize("kind", ["npz", "npy", "IDX"])
+def test_images_of_any_size_and_colour(tmp_path, shape, change, kind):
+    rng, arrays_here = np.random.default_rng(0), {}
+    for split, n in (("train", 30), ("test", 12)):
+        arrays_here[split, "images"] = rng.integers(0, 256, (n, *shape), np.uint8)
+        arrays_here[split, "labels"] = np.arange(n) % 3 + 7
+    for (split, what), array in arrays_here.items():
+        if what == "images" and change == "channels first" and array.ndim == 4:
+            array = array.transpose(0, 3, 1, 2)
+        elif what == "images" and change == "floats":
+            array = (array / 255).astype(np.float32)
+        elif what == "images" and change == "fortran":
+            array = np.asfortranarray(array)
+        path = tmp_path / f"{split}_{what}"
+        if kind == "IDX":
+            number = 13 if array.dtype == np.float32 else 8
+            (tmp_path / f"{split}-{what}-idx{array.ndim}-ubyte").write_bytes(idx(array, number))
+        else:
+            (np.save if kind == "npy" else np.savez)(path, array)
+    dataset = data.load("auto", tmp_path, validation=0)
+    wanted = (*shape, 1) if len(shape) == 2 else shape
+    for split in ("train", "test"):
+        images, labels = getattr(dataset, split)
+        assert images.dtype == np.uint8 and images.flags.c_contiguous
+        np.testing.assert_array_equal(images, arrays_here[split, "images"].reshape(-1, *wanted))
+        assert [dataset.class_names[i] for i in labels] == [
+            str(label) for label in arrays_here[split, "labels"]
+        ]
+    assert not dataset.characters  # networks of characters take 28 x 28
+    np.testing.assert_array_equal(data.load_test(tmp_path).inputs, dataset.test.inputs)
+
+
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.float32])
 def test_black_and_white_images_are_0_and_255(tmp_path, dtype):
     images = {n: (x > 127).astype(dtype) for n, x in keras().items() if n.startswith("x")}
     np.savez(tmp_path / "mnist.npz", **keras(**images))
     test = data.load("mnist", tmp_path).test
-    np.testing.assert_array_equal(test.images[..., 0], np.where(images["x_test"] > 0, 255, 0))
+    np.testing.assert_array_equal(test.inputs[..., 0], np.where(images["x_test"] > 0, 255, 0))
 
 
 @pytest.mark.parametrize(
@@ -90,10 +124,13 @@ def test_labels_of_other_shapes_and_types(tmp_path, change):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x_train": np.zeros((200, 28, 28, 3), np.uint8)}, "x_train: .*28 x 28 x 3.*one channel"),
-        ({"x_train": np.zeros((200, 64, 64), np.uint8)}, "200 x 64 x 64.*same data set in 28 x 28"),
+        ({"x_train": np.zeros((200, 28, 28, 3), np.uint8)}, "test images are 28 x 28 x 1, .*x 3"),
+        ({"x_train": np.zeros((200, 28, 28, 4), np.uint8)}, "x_train: .*28 x 28 x 4.*last channel"),
+        ({"x_train": np.zeros((200, 3072), np.uint8)}, "200 x 3072 .*reshape its rows to height"),
+        ({"x_train": np.zeros((32, 32, 3, 200), np.uint8)}, "holds 32 x 32 x 3 x 200.*last axis"),
+        ({"x_train": np.zeros((200, 3, 3), np.uint8)}, "holds 200 x 3 x 3 values"),
         ({"x_train": np.zeros((200, 28, 28, 28), np.uint8)}, "holds 200 x 28 x 28 x 28 values"),
-        ({"x_train": np.zeros((28, 28, 200), np.uint8)}, "holds 28 x 28 x 200 values"),
+        ({"x_train": np.zeros((28, 28, 200), np.uint8)}, "y_train: 200 labels for 28 images"),
         ({"x_train": np.zeros((0, 28, 28), np.uint8)}, "holds 0 x 28 x 28"),
         ({"x_train": np.uint8(3)}, "holds single values"),
         ({"x_train": np.full((200, 28, 28), 256)}, "values from 256 to 256, not 0 to 255"),

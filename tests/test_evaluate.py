@@ -11,7 +11,7 @@ import pytest
 
 from experiments import evaluate
 from experiments.console import cli
-from experiments.workdir import records, stacks, trained
+from experiments.workdir import evaluator, records, stacks, trained
 from experiments.workdir.config import Config
 from mnist_jax import data, parallel, shifts
 from mnist_jax.checkpoints import Checkpoints
@@ -76,11 +76,11 @@ def test_everything(two_members, clothes, capsys):
     assert f" {100 * accuracy:.2f} " in output and "\x1b" not in output
     assert str(two_members / "evaluation.json") in output
     loaded = trained.load(two_members)
-    saved = evaluate.read(loaded)
+    saved = evaluator.read(loaded)
     assert saved.results == results and saved.logits["validation"].shape == (2, 40, 10)
-    images = trained.load_dataset(loaded).test.images
+    images = trained.load_dataset(loaded).test.inputs
     np.testing.assert_array_equal(saved.logits["test"], loaded.predict(images))
-    assert evaluate.read(dataclasses.replace(loaded, step=1)) is None  # trained on since then
+    assert evaluator.read(dataclasses.replace(loaded, step=1)) is None  # trained on since then
 
 
 def test_one_member_without_validation_images(tmp_path, digits, clothes, capsys):
@@ -111,7 +111,7 @@ def test_what_was_found_before_stays_while_it_is_true(tmp_path, digits, clothes,
     results = found(workdir)
     assert results["shifts"] == {"blur": blur} and results["unfamiliar"]["size"] == 30
     monkeypatch.setattr(
-        evaluate, "_load_dataset", lambda *_: data.load("mnist", digits, validation=30)
+        evaluator, "_load_dataset", lambda *_: data.load("mnist", digits, validation=30)
     )
     assert evaluate.main([str(workdir)]) == 0  # other images
     results = found(workdir)
@@ -124,7 +124,7 @@ def test_what_was_found_of_other_weights_goes(tmp_path, digits):
     assert evaluate.main([str(workdir), "--shift", "blur"]) == 0
     shutil.rmtree(workdir / "checkpoints")
     workdir_of(tmp_path, config, seed=1)  # at the same step
-    assert evaluate.read(trained.load(workdir)) is None
+    assert evaluator.read(trained.load(workdir)) is None
     assert evaluate.main([str(workdir)]) == 0
     assert found(workdir)["shifts"] == {}
 
@@ -143,7 +143,7 @@ def test_an_interrupt_keeps_the_parts_that_are_done(tmp_path, digits, capsys, mo
     assert evaluate.main([str(workdir), "--shift", "all"]) == cli.INTERRUPTED
     assert "what was found is in evaluation.json" in capsys.readouterr().err
     assert list(found(workdir)["shifts"]) == ["rotation"]
-    assert evaluate.read(trained.load(workdir)).logits["test"].shape == (1, 60, 10)
+    assert evaluator.read(trained.load(workdir)).logits["test"].shape == (1, 60, 10)
 
 
 def test_a_full_disk_does_not_hide_the_tables(tmp_path, digits, capsys, monkeypatch):

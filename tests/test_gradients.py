@@ -122,7 +122,7 @@ def in_float32(name, implementation):
     return jax.jit(jax.grad(functools.partial(loss, models.create(name)), (0, 1)))
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.LABS)
 @pytest.mark.parametrize("kind", ["digits", slow("blank"), slow("uniform")])
 @pytest.mark.parametrize("params_of", [initial, biased, slow(trained)])
 def test_gradients_are_those_of_float64(implementation, name, kind, params_of):

@@ -156,14 +156,15 @@ def test_the_loss_of_no_class_is_least_at_equal_probabilities():
     params = jax.jit(network.init)(key, images)["params"]
     weights = np.linspace(0.1, 0.6, 6, dtype=np.float32)
     weighted_loss = partial(training.weighted_loss, network)
-    loss = jax.jit(weighted_loss, static_argnums=5)(params, images, labels, weights, key, True)
+    arguments = images, labels, weights, key, True
+    loss, _ = jax.jit(weighted_loss, static_argnums=6)(params, None, *arguments)
     logits = np.asarray(network.apply({"params": params}, images), np.float64)
     log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     wanted = [-p.mean() if c == NO_CLASS else -p[c] for p, c in zip(log_probs, labels, strict=True)]
     np.testing.assert_allclose(loss, (weights * wanted).sum(), rtol=1e-5)
     equal = jax.tree.map(np.zeros_like, params)
-    grad = jax.jit(jax.grad(weighted_loss), static_argnums=5)(
-        equal, images, np.full(6, NO_CLASS, np.int32), weights, key, True
+    grad, _ = jax.jit(jax.grad(weighted_loss, has_aux=True), static_argnums=6)(
+        equal, None, images, np.full(6, NO_CLASS, np.int32), weights, key, True
     )
     assert optax.tree.norm(grad) < 1e-6
 

@@ -6,7 +6,7 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 from mnist_jax import data
-from mnist_jax.images import find_digits, to_mnist
+from mnist_jax.images import find_digits, to_mnist, to_photo
 from tests import scenes
 
 
@@ -207,3 +207,92 @@ def test_an_even_gradient_is_blank(down, darkest):
     light = darkest + (1 - darkest) * (down * rows + (1 - down) * columns)
     with pytest.raises(ValueError, match="blank"):
         find_digits((255 * light).astype(np.uint8))
+
+
+# Pictures of things.
+
+
+def scene(height, width, channels=3):
+    coarse = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(image if channels == 3 else image.convert("L"))
+
+
+def test_a_photo_of_the_size_keeps_its_values():
+    colours, grey = scene(20, 30), scene(20, 30, 1)
+    for given in (colours, Image.fromarray(colours), np.float32(colours / 255)):
+        np.testing.assert_array_equal(to_photo(given, 20, 30), colours)
+    for given in (grey, Image.fromarray(grey), grey[..., None], grey.astype(np.uint16) * 257):
+        np.testing.assert_array_equal(to_photo(given, 20, 30, 1)[..., 0], grey)
+        np.testing.assert_array_equal(to_photo(given, 20, 30), np.stack([grey] * 3, axis=-1))
+    luma = colours @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(to_photo(colours, 20, 30, 1)[..., 0], luma, atol=1)
+
+
+@pytest.mark.parametrize("size", [(60, 120), (120, 60), (90, 90), (15, 40), (7, 5), (1, 300)])
+@pytest.mark.parametrize("target", [(30, 30), (20, 40), (64, 32)])
+def test_a_photo_is_scaled_and_its_middle_cut_out(size, target):
+    """Of a picture whose red and green are its rows and columns, those of the middle are left."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    values = [255 * (grid + 0.5) / n for grid, n in zip((rows, columns), size, strict=True)]
+    picture = np.stack([*values, np.zeros(size)], axis=-1).astype(np.uint8)
+    photo = to_photo(picture, *target)
+    assert photo.shape == (*target, 3) and photo.dtype == np.uint8
+    scale = max(t / s for t, s in zip(target, size, strict=True))
+    for axis, (length, kept) in enumerate(zip(size, target, strict=True)):
+        part = kept / (scale * length)  # of the picture's height or width
+        places = 0.5 + part * ((np.arange(kept) + 0.5) / kept - 0.5)
+        line = photo[..., axis].mean(axis=1 - axis)
+        inner = slice(kept // 4, -(kept // 4))
+        step = 255 / length  # between two pixels of the picture
+        np.testing.assert_allclose(line[inner], (255 * places)[inner], atol=max(2, step))
+
+
+def test_a_photo_turned_as_its_exif_says():
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    picture = Image.fromarray(scene(20, 30))
+    stored = picture.transpose(Image.Transpose.ROTATE_270)
+    stored.getexif().update(exif)
+    np.testing.assert_array_equal(to_photo(stored, 20, 30), np.asarray(picture))
+
+
+def test_photos_of_other_modes():
+    picture = Image.fromarray(scene(20, 30))
+    colours = np.asarray(picture)
+    clear = picture.copy()
+    clear.putalpha(0)
+    assert (to_photo(clear, 20, 30) == 255).all()  # white below what is transparent
+    half = np.dstack([colours, np.full((20, 30), 128, np.uint8)])
+    np.testing.assert_allclose(to_photo(half, 20, 30), (colours + 254.0) / 2, atol=2)
+    for mode in ("CMYK", "YCbCr", "HSV", "RGBA", "RGBX"):
+        np.testing.assert_allclose(to_photo(picture.convert(mode), 20, 30), colours, atol=9)
+    palette = picture.quantize(256)
+    wanted = np.asarray(palette.convert("RGB"))
+    np.testing.assert_array_equal(to_photo(palette, 20, 30), wanted)
+    black_and_white = picture.convert("1")
+    assert set(np.unique(to_photo(black_and_white, 20, 30))) == {0, 255}
+    grey = scene(20, 30, 1)
+    for deep in (grey.astype(np.uint16) * 257, grey.astype(np.int32) * 257):
+        np.testing.assert_array_equal(to_photo(Image.fromarray(deep), 20, 30, 1)[..., 0], grey)
+    floats = Image.fromarray(np.float32(grey / 255))
+    np.testing.assert_array_equal(to_photo(floats, 20, 30, 1)[..., 0], grey)
+    # L of 50 and neither red nor yellow (Pillow takes a and b with their signs): middle grey.
+    lab = Image.frombytes("LAB", (4, 4), bytes([128, 0, 0]) * 16)
+    assert np.abs(to_photo(lab, 4, 4).astype(int) - 119).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("image", "size", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), (0, 4, 3), "height and width must be at least 1"),
+        (np.zeros((4, 4), np.uint8), (4, 4, 2), "channels 1 or 3, not 4 x 4 x 2"),
+        (np.zeros((4, 4, 5), np.uint8), (4, 4, 3), "with 1 to 4 channels"),
+        (np.full((4, 4), 1.5), (4, 4, 3), "in 0 to 1, not 1.5"),
+        (Image.fromarray(np.full((4, 4), 70_000, np.int32)), (4, 4, 3), "in 0 to 65535"),
+        (Image.fromarray(np.full((4, 4), np.nan, np.float32)), (4, 4, 3), "in 0 to 1, not nan"),
+    ],
+)
+def test_wrong_photos(image, size, message):
+    with pytest.raises(ValueError, match=message):
+        to_photo(image, *size)

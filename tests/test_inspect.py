@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import inspect
+from experiments.show import inspector
 from experiments.workdir.config import Config
 from mnist_jax import models
 
@@ -26,7 +27,7 @@ def report(capsys, *argv):
     ],
 )
 def test_formula(side, pads, window, stride, text):
-    assert inspect.formula(side, pads, window, stride) == text
+    assert inspector.formula(side, pads, window, stride) == text
 
 
 def test_the_lecture_s_deep_network(capsys):
@@ -41,7 +42,7 @@ def test_the_lecture_s_deep_network(capsys):
     assert deep["multiply_adds"] == sum(convs + denses)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.LABS)
 def test_every_network_shows_all_its_parameters(name, capsys):
     variables = jax.eval_shape(
         models.create(name).init, jax.random.key(0), jnp.zeros((1, 28, 28, 1))

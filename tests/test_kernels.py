@@ -446,5 +446,5 @@ def test_nothing_is_begun_without_a_use_or_a_compiler(switch, monkeypatch, tmp_p
 
 def test_initial_values_do_not_wait_for_the_kernels(monkeypatch):
     monkeypatch.setattr(kernels, "load", lambda: pytest.fail("waited for"))
-    for name in models.NAMES:
+    for name in models.LABS:
         jax.eval_shape(models.create(name).init, jax.random.key(0), jnp.zeros((100, 28, 28, 1)))

@@ -36,7 +36,7 @@ def init(name, **options):
     return network, variables["params"]
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.LABS)
 def test_parameter_counts(name):
     _, params = init(name)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == COUNTS[name]
@@ -87,7 +87,7 @@ def reference(name, params, images):
     return x
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.LABS)
 def test_logits_and_all_gradients(name):
     network, params = init(name)
     # Random pixels and larger weights: no ties in pooling, and no gradient near zero.
@@ -153,7 +153,7 @@ def test_dropout_is_on_in_training_only(name, rate):
     assert not np.allclose(one, apply()) and not np.allclose(one, two)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.LABS)
 def test_num_classes(name):
     network = models.create(name, num_classes=3)
     logits, _ = network.init_with_output(jax.random.key(0), jnp.zeros((2, 28, 28, 1)))
@@ -177,7 +177,7 @@ def test_wrong_arguments(arguments, options, message):
         models.create(*arguments, **options)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.LABS)
 def test_bfloat16_is_close_to_float32(name):
     network, params = init(name)
     low = models.create(name, dtype=jnp.bfloat16)

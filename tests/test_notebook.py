@@ -6,13 +6,16 @@ import nbclient
 import nbformat
 import pytest
 
+from tests.test_data import write_digits
+
 NOTEBOOK = Path(__file__).parent.parent / "experiments" / "notebooks" / "colab.ipynb"
 
 
-def test_it_runs():
+def test_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_JAX_DATA", str(write_digits(tmp_path, 300, 100)))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (parameters,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    parameters.source = 'DATASET, EPOCHS, MEMBERS = "mnist5k", 1, 2'
+    parameters.source = 'DATASET, EPOCHS, MEMBERS = "mnist", 1, 2'
     nbclient.NotebookClient(notebook, timeout=1200, kernel_name="python3").execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2

@@ -48,7 +48,7 @@ def test_the_classes_of_the_data_are_those_of_the_run(workdir, letters):
     loaded = trained.load(workdir)
     assert loaded.class_names == tuple(LETTERS) and loaded.characters
     test = trained.load_dataset(loaded).test
-    assert loaded.predict(test.images[:3]).shape == (1, 3, 12)
+    assert loaded.predict(test.inputs[:3]).shape == (1, 3, 12)
 
 
 def test_evaluation_and_going_on(workdir, letters, capsys):

@@ -11,7 +11,7 @@ from mnist_jax import data, models
 
 @pytest.mark.parametrize("name", ["simple", "fast"])
 def test_feature_maps_and_filters(name):
-    image = data.load("mnist5k").test.images[3]
+    image = data.load("mnist5k").test.inputs[3]
     network = models.create(name)
     like = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     rng = np.random.default_rng(0)

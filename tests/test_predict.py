@@ -155,7 +155,7 @@ def test_networks_of_other_things_take_28_by_28_alone(workdir, pictures, tmp_pat
     config = dataclasses.replace(records.read_config(workdir), dataset="fashion_mnist")
     (tmp_path / "checkpoints").symlink_to(workdir / "checkpoints")
     records.write_json(tmp_path / "config.json", dataclasses.asdict(config))
-    Image.fromarray(data.load("mnist5k").test.images[0, ..., 0]).save(tmp_path / "small.png")
+    Image.fromarray(data.load("mnist5k").test.inputs[0, ..., 0]).save(tmp_path / "small.png")
     code, (row,), err = rows(capsys, tmp_path, pictures / "3.png", tmp_path / "small.png")
     assert code == 1 and "must be 28 x 28" in err
     assert row["class"] in config.class_names

@@ -15,8 +15,8 @@ from PIL import Image
 
 from experiments import evaluate, report
 from experiments.console import cli
-from experiments.show import page, plots
-from experiments.workdir import records, trained
+from experiments.show import page, plots, reporter
+from experiments.workdir import evaluator, records, trained
 from experiments.workdir.config import Config
 from mnist_jax import data, parallel
 from tests.test_data import FILES, idx, write_digits
@@ -178,12 +178,12 @@ def test_the_wrong_digits(two_members, shown):
     mean = (odds / odds.sum(axis=2, keepdims=True)).mean(axis=0)
     answers, votes = mean.argmax(axis=1), logits.argmax(axis=2)
     wrong = [i for i in np.argsort(-mean.max(axis=1), kind="stable") if answers[i] != labels[i]]
-    assert len(wrong) > report.MOST_WRONG  # the weights are random
+    assert len(wrong) > reporter.MOST_WRONG  # the weights are random
     (alt,) = [image["alt"] for image in shown.images if "gets wrong" in image["alt"]]
     title, _, rest = alt.removesuffix(".").partition(": ")
     assert title.startswith(f"The {len(wrong)} test images that the ensemble gets wrong")
     told = rest.split("; ")
-    assert len(told) == report.MOST_WRONG
+    assert len(told) == reporter.MOST_WRONG
     for text, i in zip(told, wrong, strict=False):
         said = f"said {answers[i]} ({100 * mean[i].max():.1f} %)"
         assert text == f"no. {i} is {labels[i]}, {said}, {votes[0, i]} {votes[1, i]}"
@@ -268,19 +268,19 @@ def test_runs_on_different_data_are_apart(tmp_path, two_members, digits, monkeyp
 
 def test_an_evaluation_of_other_images_is_not_taken(tmp_path, two_members, digits, capsys):
     backwards = data.load_test(digits)
-    (tmp_path / FILES[2]).write_bytes(idx(backwards.images[::-1, ..., 0]))
+    (tmp_path / FILES[2]).write_bytes(idx(backwards.inputs[::-1, ..., 0]))
     (tmp_path / FILES[3]).write_bytes(idx(backwards.labels[::-1]))
     for name in FILES[:2]:
         (tmp_path / name).write_bytes((digits / name).read_bytes())
     loaded = trained.load(two_members)
     here = dataclasses.replace(loaded.config, data_dir=str(tmp_path))
     dataset = trained.load_dataset(dataclasses.replace(loaded, config=here))
-    run = report.read("two", loaded, dataset)
+    run = reporter.read("two", loaded, dataset)
     assert "of other images" in capsys.readouterr().out
     accuracy = (run.evaluation.logits["test"].argmax(axis=2) == dataset.test.labels).mean(axis=1)
     said = [member["before"]["accuracy"] for member in run.evaluation.results["members"]]
     np.testing.assert_allclose(said, accuracy, atol=1e-6)
-    assert evaluate.read(loaded).results["test_size"] == 60  # and the one that is there stays
+    assert evaluator.read(loaded).results["test_size"] == 60  # and the one that is there stays
 
 
 def test_members_that_are_nan(tmp_path, digits, capsys, monkeypatch):
@@ -310,6 +310,10 @@ def test_members_that_are_nan(tmp_path, digits, capsys, monkeypatch):
         (["WORKDIR", "WORKDIR/../DATA"], "is no workdir of experiments.run", "--help"),
         (["WORKDIR", "WORKDIR/."], "is given twice", "once"),
         (["WORKDIR", "--output", "WORKDIR"], "is a folder", "HTML file"),
+        (["WORKDIR", "--output", "WORKDIR/new/"], "new/ is a folder", "new/index.html"),
+        (["WORKDIR", "--output", "WORKDIR/page"], "does not end in .html", "/page.html?"),
+        (["WORKDIR", "--output", "WORKDIR/page.pdf"], "does not end in .html", "/page.pdf.html?"),
+        (["WORKDIR", "--output", ""], "is a folder", "HTML file"),
         (["WORKDIR", "--output", "WORKDIR/config.json/page.html"], "cannot be made", "--help"),
         (["WORKDIR", "--out", "x"], "--out is no flag", "--output"),
     ],
@@ -318,10 +322,11 @@ def test_a_mistake_is_two_lines_and_code_2(two_members, argv, message, hint, cap
     def read(*_):
         raise AssertionError("the work was begun")
 
-    monkeypatch.setattr(report, "read", read)
+    monkeypatch.setattr(reporter, "read", read)
     argv = [word.replace("WORKDIR", str(two_members)) for word in argv]
     with pytest.raises(SystemExit) as exit_:
         report.main(argv)
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and len(error.splitlines()) == 2, error
     assert message in error.splitlines()[0] and hint in error.splitlines()[1]
+    assert not (two_members / "new").exists()

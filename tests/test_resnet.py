@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_jax.models.resnet import DEPTHS, RESNETS, ResNet
+from mnist_jax import models
+from mnist_jax.models.resnet import DEPTHS, ResNet
 from tests import published
 
 PHOTOGRAPHS = {
@@ -28,7 +29,7 @@ SMALL = {  # with shortcut A and B
 
 @pytest.mark.parametrize("depth", PHOTOGRAPHS)
 def test_parameters_for_photographs(depth):
-    network = RESNETS[f"resnet{depth}"](num_classes=1000)
+    network = models.create(f"resnet{depth}", 1000)
     shapes = published.shapes(network, 224, 224, 3)
     assert published.count(shapes["params"]) == PHOTOGRAPHS[depth]
 
@@ -36,7 +37,7 @@ def test_parameters_for_photographs(depth):
 @pytest.mark.parametrize("depth", SMALL)
 def test_parameters_for_small_pictures(depth):
     a, b = SMALL[depth]
-    network = RESNETS[f"resnet{depth}"]()
+    network = models.create(f"resnet{depth}")
     assert published.count(published.shapes(network, 32, 32, 3)["params"]) == a
     assert published.count(published.shapes(network.clone(shortcut="B"), 32, 32, 3)["params"]) == b
 
@@ -144,5 +145,5 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_every_depth_has_a_name():
-    assert set(RESNETS) == {f"resnet{depth}" for depth in DEPTHS}
+    assert {f"resnet{depth}" for depth in DEPTHS} <= set(models.NAMES)
     assert set(DEPTHS) == {*PHOTOGRAPHS, *SMALL}

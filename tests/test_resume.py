@@ -38,8 +38,8 @@ def this_process(monkeypatch):
 def whole(digits, tmp_path_factory):  # noqa: F811
     """A run to the end: its workdir, flags, and seconds after its config is there."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    flags = ["--members", MEMBERS, "--data-dir", digits, "--validation", 100, "--batch-size", 10]
-    # 50 steps an epoch, saved every 10; as many devices as the tests have in their own process
+    flags = ["--members", MEMBERS, "--data-dir", digits, "--validation", 100, "--batch-size", 25]
+    # 20 steps an epoch, saved every 10; as many devices as the tests have in their own process
     flags += ["--epochs", 2, "--save-seconds", 0, "--devices", jax.local_device_count()]
     process = subprocess.Popen(command(*flags, "--workdir", workdir))
     wait_for(workdir / "config.json", process)
@@ -140,7 +140,8 @@ def test_a_second_signal_exits_at_once(whole, tmp_path):
     _, flags, _ = whole
     workdir = tmp_path / "run"
     process = subprocess.Popen(
-        command(*flags, "--epochs", 10000, "--workdir", workdir), stdout=subprocess.DEVNULL
+        command(*flags, "--members", "simple:1", "--epochs", 10000, "--workdir", workdir),
+        stdout=subprocess.DEVNULL,
     )
     wait_for(workdir / "metrics.jsonl", process)
     process.send_signal(signal.SIGTERM)

@@ -9,7 +9,7 @@ from mnist_jax import data, shifts
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.load("mnist5k").test.images[:200]
+    return data.load("mnist5k").test.inputs[:200]
 
 
 @pytest.mark.parametrize("name", shifts.NAMES)
@@ -29,6 +29,56 @@ def test_each_strength(name, digits):
     drawn = name in ("noise", "translation", "occlusion")
     other_seed = shifts.apply(name, digits, 5, seed=4)
     assert (other_seed == shifted).all() != drawn
+
+
+def pattern(*shape):
+    """Noise, smooth enough to be blurred and moved."""
+    noise = np.random.default_rng(0).integers(0, 256, (shape[0], 4, 4, shape[-1]))
+    zoom = (1, shape[1] / 4, shape[2] / 4, 1)
+    return ndimage.zoom(noise.astype(float), zoom, order=1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "shape", [(9, 32, 32, 3), (5, 64, 64, 1), (4, 30, 50, 3), (300, 20, 24, 3)]
+)
+@pytest.mark.parametrize("name", shifts.NAMES)
+def test_colours_and_other_sizes(name, shape):
+    images = pattern(*shape)
+    before, changes = images.copy(), []
+    for strength in range(6):
+        shifted = shifts.apply(name, images, strength, seed=3)
+        assert shifted.dtype == np.uint8 and shifted.shape == shape
+        changes.append(np.abs(shifted - images.astype(float)).mean())
+    np.testing.assert_array_equal(images, before)
+    assert changes[0] == 0 and changes[5] > changes[1] > 0
+    if name in ("rotation", "blur", "contrast"):  # what is not drawn, each channel alone
+        alone = [shifts.apply(name, images[..., [i]], 3) for i in range(shape[-1])]
+        np.testing.assert_array_equal(shifts.apply(name, images, 3), np.concatenate(alone, axis=-1))
+
+
+@pytest.mark.parametrize("name", ["blur", "translation", "occlusion"])
+def test_pixels_grow_with_the_images(name, digits):
+    """An image of twice the size changes as much as the image, twice as large."""
+    twice = digits.repeat(2, axis=1).repeat(2, axis=2)
+    shifted = shifts.apply(name, twice, 3)
+    small = shifted.reshape(len(digits), 28, 2, 28, 2, 1).mean(axis=(2, 4))
+    wanted = shifts.apply(name, digits, 3).astype(float)
+    error = np.abs(small - wanted).mean(axis=(1, 2, 3))
+    if name == "occlusion":  # its place is drawn to half a pixel
+        black = (shifts.apply(name, twice | 1, 3) == 0).sum(axis=(1, 2, 3))
+        assert (black == (2 * shifts.AMOUNTS[name][3]) ** 2).all()
+    else:
+        assert error.max() < 3
+
+
+def test_images_are_changed_one_by_one_however_many(digits):
+    many = np.concatenate([digits] * 3)
+    for name in ("rotation", "blur", "contrast"):
+        shifted = shifts.apply(name, many, 2)
+        np.testing.assert_array_equal(shifted[:200], shifts.apply(name, digits, 2))
+        np.testing.assert_array_equal(shifted[400:], shifted[:200])
+    noise = shifts.apply("noise", np.full((600, 28, 28, 1), 128, np.uint8), 1)
+    assert len({image.tobytes() for image in noise}) == 600
 
 
 @pytest.mark.parametrize("name", shifts.NAMES)

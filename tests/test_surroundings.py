@@ -255,7 +255,7 @@ def test_a_terminal_that_closes(monkeypatch):
 
 
 def test_descriptions_without_docstrings(monkeypatch):
-    module = sys.modules[f"{config.get('deep')[0].__module__}s.deep"]
+    module = import_module("experiments.configs.deep")
     monkeypatch.setattr(module, "__doc__", None)  # as PYTHONOPTIMIZE=2 leaves it
     assert config.get("deep")[1].startswith("Three convolutions")
 
@@ -285,6 +285,51 @@ def test_a_word_that_is_no_flag(word, hint, capsys):
 
 COMMANDS = ["run", "evaluate", "predict", "inspect", "report"]
 COMMANDS += [f"benchmarks.{name}" for name in ("run", "scaling", "gpu", "first_minute")]
+
+
+# What of the commands' own imports JAX, in the middle of which Ctrl-C is pressed.
+WHILE_JAX_IS_IMPORTED = {
+    "run": (["--workdir", "new"], "nothing was written."),
+    "evaluate": (["gone"], "nothing was written."),
+    "report": (["gone"], "nothing was written."),
+    "predict": (["gone", "7.png"], "Interrupted."),
+    "inspect": ([], "Interrupted."),
+}
+
+
+@pytest.mark.parametrize("name", WHILE_JAX_IS_IMPORTED)
+def test_ctrl_c_while_jax_is_imported(name, tmp_path):
+    argv, message = WHILE_JAX_IS_IMPORTED[name]
+    (tmp_path / "jax.py").write_text(
+        "import os, signal\n"
+        "try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt: pass  # as in a callback of C++\n"
+        "1 / 0"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from experiments import {name}\n"
+        f"from experiments.console import cli; cli.call(lambda: {name}.main({argv}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == cli.INTERRUPTED and len(done.stderr.splitlines()) == 2, done.stderr
+    assert done.stderr.rstrip().endswith(message)
+    said = "" if message == "Interrupted." else f"mnist_jax {version('mnist_jax')}: importing JAX"
+    assert done.stdout.rstrip(" .") == said
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["jax.py"]
+
+
+@pytest.mark.parametrize("name", WHILE_JAX_IS_IMPORTED)
+def test_a_mistyped_command_does_not_wait_for_jax(name):
+    code = (
+        f"import sys; from experiments import {name}\n"
+        f"try: {name}.main(['x', 'y', '--versio'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('jax', 'flax', 'optax', 'orbax') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n" and len(done.stderr.splitlines()) == 2
 
 
 @pytest.mark.parametrize("name", COMMANDS)

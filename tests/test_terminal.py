@@ -1,16 +1,20 @@
 """Tables and bars in terminals of any width: no number is cut off."""
 
 import io
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments import evaluate, inspect, predict
+from experiments import inspect, predict
 from experiments.console import display, terminal
 from experiments.console.terminal import bar_line
+from experiments.workdir import evaluator
 
 WIDTHS = (40, 60, 80)
 SHOW = terminal.show
@@ -61,7 +65,7 @@ def evaluation_of(members):
         rule: {name: spread(0.97531) for name in ("accuracy", "nll", "brier", "ece")}
         for rule in rules
     }
-    areas = {name: {"auroc": 0.91234, "aupr": 0.81234} for name in evaluate._SCORES}
+    areas = {name: {"auroc": 0.91234, "aupr": 0.81234} for name in evaluator._SCORES}
     diversity = {
         "disagreement": 0.01234,
         "error_correlation": 0.4321,
@@ -87,7 +91,7 @@ def evaluation_of(members):
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("members", [1, 7])
 def test_evaluates_tables(members, width):
-    tables = list(evaluate.tables(evaluation_of(members)))
+    tables = list(evaluator.tables(evaluation_of(members)))
     assert len(tables) == (4 if members == 1 else 6)
     for table in tables:
         lines = shown(table, width).splitlines()
@@ -143,6 +147,52 @@ def test_a_pipe_gets_the_whole_table():
     out = Console(file=io.StringIO(), width=20)
     terminal.show(table, out)
     assert max(map(len, out.file.getvalue().splitlines())) > 8 * 21
+
+
+@pytest.mark.parametrize("columns", ["40", "1000", "0", "x", ""])
+def test_a_pipe_whose_reader_tells_the_width(columns, monkeypatch):
+    table = Table(*"abcdefgh")
+    table.add_row(*(str(10**20 + i) for i in range(8)))
+    monkeypatch.setenv("COLUMNS", columns)
+    out = Console(file=io.StringIO(), soft_wrap=True)
+    terminal.show(table, out)
+    lines = out.file.getvalue().splitlines()
+    assert (max(map(len, lines)) <= 40) == (columns == "40")
+    for i in range(8):
+        assert any(str(10**20 + i) in line for line in lines)
+
+
+def longest_line_of_help(name, columns):
+    done = subprocess.run(
+        [sys.executable, "-m", name, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": str(columns)},
+    )
+    # A line that is indented is an example to be copied; a single long word cannot be broken.
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("  python ")]
+    return max(len(line) for line in lines if len(line.split()) > 1), done.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mnist_jax"] + [f"experiments.{name}" for name in ("run", "evaluate", "predict", "inspect")],
+)
+def test_help_in_a_pipe_whose_reader_tells_the_width(name):
+    narrow, text = longest_line_of_help(name, 40)
+    assert narrow <= 40, text
+    wide, other = longest_line_of_help(name, 100)
+    assert 80 < wide <= 100 and other.split()[-5:] == text.split()[-5:]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_fleeting_line_is_for_terminals_and_goes_away(is_terminal, monkeypatch):
+    error = Terminal() if is_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", error)
+    with terminal.fleeting("wait ..."):
+        assert error.getvalue() == ("wait ..." if is_terminal else "")
+    assert error.getvalue() == (f"wait ...\r{' ' * 8}\r" if is_terminal else "")
 
 
 TEXTS = ["epoch 12/15", "loss 0.1234", "1:02:03 left", "123,456 images/s"]

@@ -10,6 +10,7 @@ from mnist_jax import training
 from mnist_jax.training import Share
 from tests.tiny import Tiny, assert_close, problem
 
+init_state = jax.jit(training.init_state, static_argnums=(0, 1))
 train_step = jax.jit(training.train_step, static_argnums=(0, 1))
 
 
@@ -20,7 +21,7 @@ def mean_weights(n):
 def test_three_steps_equal_adam_by_hand():
     """Kingma and Ba 2015, algorithm 1, in float64 NumPy."""
     network, optimizer = Tiny(), training.make_optimizer(0.001, 10)
-    state = training.init_state(network, optimizer, jnp.uint32(0))
+    state = init_state(network, optimizer, jnp.uint32(0))
     images, labels = problem(16)
 
     def loss(params):
@@ -29,12 +30,13 @@ def test_three_steps_equal_adam_by_hand():
         )
         return -log_probs[jnp.arange(16), labels].mean()
 
+    gradients = jax.jit(jax.value_and_grad(loss))
     leaves, treedef = jax.tree.flatten(state.params)
     params = [np.asarray(leaf, np.float64) for leaf in leaves]
     m, v = [0 * p for p in params], [0 * p for p in params]
     for t in range(1, 4):
         as_float32 = treedef.unflatten([jnp.asarray(p, jnp.float32) for p in params])
-        wanted_loss, grads = jax.value_and_grad(loss)(as_float32)
+        wanted_loss, grads = gradients(as_float32)
         for i, g in enumerate(np.asarray(g, np.float64) for g in jax.tree.leaves(grads)):
             m[i] = 0.9 * m[i] + 0.1 * g
             v[i] = 0.999 * v[i] + 0.001 * g**2
@@ -50,7 +52,7 @@ def test_three_steps_equal_adam_by_hand():
 
 def test_an_overfitted_batch_has_no_loss_left():
     network, optimizer = Tiny(), training.make_optimizer(0.01, 500)
-    state = training.init_state(network, optimizer, jnp.uint32(0))
+    state = init_state(network, optimizer, jnp.uint32(0))
     images, labels = problem(16)
     batches = jnp.tile(jnp.arange(16), (500, 1))
     _, losses = jax.jit(training.train_epoch, static_argnums=(0, 1))(
@@ -61,7 +63,7 @@ def test_an_overfitted_batch_has_no_loss_left():
 
 def test_a_step_on_weighted_images_is_a_step_on_the_images_with_weight():
     network, optimizer = Tiny(), training.make_optimizer(0.01, 10)
-    state = training.init_state(network, optimizer, jnp.uint32(0))
+    state = init_state(network, optimizer, jnp.uint32(0))
     images, labels = problem(8)
     step = [network, optimizer, state, jnp.uint32(0)]
     weights = jnp.array([0.2] * 5 + [0.0] * 3)
@@ -129,7 +131,7 @@ def test_averaged_weights_by_hand():
     states, weights = {}, []
     for ema in (None, 0.8):
         optimizer = training.make_optimizer(0.1, 10, "sgd", ema=ema)
-        state = training.init_state(network, optimizer, jnp.uint32(0))
+        state = init_state(network, optimizer, jnp.uint32(0))
         start = state.params
         for _ in range(3):
             state, _ = train_step(
@@ -138,12 +140,12 @@ def test_averaged_weights_by_hand():
             weights.append(state.params)
         states[ema] = state
     assert_close(states[None].params, states[0.8].params, 0, 0)
-    assert training.evaluated_params(states[None]) is states[None].params
+    assert training.evaluated(states[None])["params"] is states[None].params
     factors = 0.2 * np.array([0.8**2, 0.8, 1]) / (1 - 0.8**3)
     wanted = jax.tree.map(lambda *steps: np.tensordot(factors, steps, axes=1), *weights[3:])
-    assert_close(training.evaluated_params(states[0.8]), wanted, rtol=1e-5, atol=1e-6)
-    begun = training.init_state(network, optimizer, jnp.uint32(0))
-    assert_close(training.evaluated_params(begun), start, 0, 0)
+    assert_close(training.evaluated(states[0.8])["params"], wanted, rtol=1e-5, atol=1e-6)
+    begun = init_state(network, optimizer, jnp.uint32(0))
+    assert_close(training.evaluated(begun)["params"], start, 0, 0)
 
 
 def test_a_cycle_begins_as_the_first_did():

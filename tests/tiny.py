@@ -41,13 +41,25 @@ def some_devices(count):
     return here[:count]
 
 
-def train(seeds, devices=1, data=None, dropout_rate=0.0, batch_size=10, epochs=2, n=64, **options):
-    """Train Tiny; the final state and all losses, on the host, `[members, ...]`.
+def train(
+    seeds,
+    devices=1,
+    data=None,
+    dropout_rate=0.0,
+    batch_size=10,
+    epochs=2,
+    n=64,
+    network=None,
+    ema=None,
+    **options,
+):
+    """Train Tiny, or another network; the final state and losses, on the host, `[members, ...]`.
 
     By SGD, since Adam's first steps make a large difference of the rounding of a tiny gradient.
     """
     layout = parallel.plan(len(seeds), some_devices(devices), data)
-    network, optimizer = Tiny(dropout_rate=dropout_rate), training.make_optimizer(0.05, 100, "sgd")
+    network = network or Tiny(dropout_rate=dropout_rate)
+    optimizer = training.make_optimizer(0.05, 100, "sgd", ema=ema)
     state = parallel.init(layout, network, optimizer, seeds)
     images, labels = problem(n)
     chunks = list(

@@ -100,8 +100,9 @@ def make_compute(
     ) -> Outputs:
         pixels = training.to_float(images)
         logits = training.apply(network, params, pixels, train=False)
-        loss, gradients = jax.value_and_grad(training.weighted_loss, argnums=1)(
-            network, params, pixels, labels, weights, _dropout_key(seed)
+        differentiated = jax.value_and_grad(training.weighted_loss, argnums=1, has_aux=True)
+        (loss, _), gradients = differentiated(
+            network, params, None, pixels, labels, weights, _dropout_key(seed)
         )
         return Outputs(logits, loss, gradients)
 

@@ -16,7 +16,7 @@ from experiments.workdir import config as configs
 
 _CONFIGS = ("deep", "ensemble")
 _STARTS = ("cold", "warm")
-_AFTER = ("validation", "evaluation")  # phases that come after the first steps
+_AFTER = ("validation", "evaluation", "closing")  # phases that come after the first steps
 
 
 class Start(NamedTuple):

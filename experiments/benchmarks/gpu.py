@@ -66,7 +66,7 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes(
-    networks=models.NAMES,
+    networks=models.LABS,
     members=(1, 2, 4, 8, 16, 32, 64),
     steps=220,
     pytorch_steps=1100,
@@ -277,7 +277,7 @@ def fast_runs(device: jax.Device, mnist: Dataset, sizes: Sizes) -> list[dict[str
         order = training.epoch_batches(seed, 1, len(labels), config.batch_size)
         state, _ = jax.block_until_ready(train(state, *arrays, np.asarray(order)))
         seconds = time.perf_counter() - started
-        logits = predict(state.params, mnist.test.images)
+        logits = predict(state.params, mnist.test.inputs)
         accuracy = float(metrics.accuracy(logits, mnist.test.labels)[0])
         return {"seed": seed, "seconds": round(seconds, 4), "accuracy": accuracy}
 

@@ -165,9 +165,9 @@ def _write_data(file: Path, dataset: Dataset) -> None:
     repeated = np.arange(TEST_IMAGES) % len(dataset.test.labels)
     np.savez(
         file,
-        train_images=dataset.train.images[:n],
+        train_images=dataset.train.inputs[:n],
         train_labels=dataset.train.labels[:n],
-        test_images=dataset.test.images[repeated],
+        test_images=dataset.test.inputs[repeated],
         test_labels=dataset.test.labels[repeated],
     )
 

@@ -81,7 +81,7 @@ def parse(argv: Sequence[str]) -> Namespace:
         prog="python -m experiments.benchmarks.tpu",
         description="Compile training and prediction for TPUs, without one: half a minute each.",
     )
-    lists = {"networks": models.NAMES, "tasks": TASKS, "topologies": TOPOLOGIES}
+    lists = {"networks": models.LABS, "tasks": TASKS, "topologies": TOPOLOGIES}
     for flag, names in lists.items():
         choices = f"of {', '.join(names)} (default: all)"
         parser.add_argument(f"--{flag}", metavar="A,B", default=",".join(names), help=choices)
@@ -178,7 +178,7 @@ def compile_case(network_name: str, task: Task, topology: str, members: int) -> 
     state = jax.eval_shape(init, np.zeros(1, np.uint32))
     of_member = sum(
         leaf.size * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(state if task == "train" else state.params)
+        for leaf in jax.tree.leaves(state if task == "train" else training.evaluated(state))
     )
     chip = CHIPS[topology.partition(":")[0]]
     case = {"network": network_name, "task": task, "topology": topology, "members": members}

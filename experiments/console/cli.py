@@ -5,17 +5,20 @@ import dataclasses
 import os
 import signal
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from itertools import groupby
 from typing import Any, NamedTuple, NoReturn, TextIO
 
 from etils import epath
 
 import mnist_jax
 from experiments.console import terminal
+from experiments.console.clock import waiting
 from experiments.workdir import config as configs
 from experiments.workdir import records
 from experiments.workdir.config import Config
@@ -23,6 +26,7 @@ from mnist_jax.cache import use_compilation_cache as use_compilation_cache
 
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT
+_LONGEST_METAVAR = 16
 HELP = "See python -m experiments.run --help."
 _SETTINGS = {  # what the commands are written for, whatever the environment says
     "jax_debug_infs": False,
@@ -48,11 +52,22 @@ class Command(NamedTuple):
     process_id: int | None
 
 
+class _Help(argparse.HelpFormatter):
+    """Fills paragraphs, line breaks within them or not, and leaves indented lines as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled = []
+        for as_it_is, lines in groupby(text.splitlines(), lambda line: not line or line[0] == " "):
+            whole = list(lines)
+            filled += whole if as_it_is else textwrap.wrap(" ".join(whole), width)
+        return "\n".join(indent + line for line in filled)
+
+
 class Parser(argparse.ArgumentParser):
     """Flags in full only, and mistakes in two lines."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **options)
         version = f"mnist_jax {mnist_jax.__version__}"
         text = "show which version this is and stop"
         self.add_argument("--version", action="version", version=version, help=text)
@@ -186,7 +201,27 @@ def call(main: Callable[[], int], prints_results: bool = False) -> NoReturn:
 
 
 @contextmanager
-def leaving_at_once(message: str) -> Iterator[None]:
+def importing_jax(interrupted: str, prints_results: bool = False) -> Iterator[None]:
+    """Say at once what the next second or more goes to, in which Ctrl-C ends the process.
+
+    Commands are in two files: one that reads the command line and imports no JAX, and one with
+    the work, which it imports within this context.
+
+    Args:
+        interrupted: what Ctrl-C says.
+        prints_results: standard output is for these alone, so that the line is on standard error,
+            is taken away again, and is only for a terminal.
+    """
+    what = f"mnist_jax {mnist_jax.__version__}: importing JAX"
+    with (
+        terminal.fleeting(f"{what} ...") if prints_results else waiting(what),
+        _leaving_at_once(interrupted),
+    ):
+        yield
+
+
+@contextmanager
+def _leaving_at_once(message: str) -> Iterator[None]:
     """Ctrl-C ends the process, with a line: JAX's imports may swallow a KeyboardInterrupt."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield  # it is ignored, as behind nohup, or a caller's
@@ -316,7 +351,7 @@ def _parser() -> tuple[Parser, dict[str, Any]]:
     parser.add_argument(
         "--force", action="store_true", help="with --resume: go on with changed fields or data"
     )
-    several = parser.add_argument_group("several processes, each started with the same flags")
+    several = parser.add_argument_group("several processes", "each started with the same flags")
     several.add_argument(
         "--coordinator",
         metavar="HOST:PORT",
@@ -327,11 +362,14 @@ def _parser() -> tuple[Parser, dict[str, Any]]:
     group = parser.add_argument_group("fields of the config")
     types_of_flags = typing.get_type_hints(Config)
     for option in dataclasses.fields(Config):
+        metavar = _metavar(types_of_flags[option.name])
         text = f"{option.metadata['help']} (default: {option.default})"
+        if metavar == "NAME":
+            text = f"{', '.join(_choices(types_of_flags[option.name]))}: {text}"
         group.add_argument(
             f"--{option.name.replace('_', '-')}",
             dest=option.name,
-            metavar=_metavar(types_of_flags[option.name]),
+            metavar=metavar,
             help=text.replace("%", "%%"),
         )
     return parser, types_of_flags
@@ -342,10 +380,17 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
     return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
 
 
+def _choices(kind: Any) -> tuple[str, ...]:
+    """The names that a flag takes, where it takes names."""
+    first = _alternatives(kind)[0]
+    return typing.get_args(first) if typing.get_origin(first) is typing.Literal else ()
+
+
 def _metavar(kind: Any) -> str:
     first = _alternatives(kind)[0]
-    if typing.get_origin(first) is typing.Literal:
-        return "{" + ",".join(typing.get_args(first)) + "}"
+    if choices := _choices(kind):
+        named = "{" + ",".join(choices) + "}"
+        return named if len(named) <= _LONGEST_METAVAR else "NAME"
     return {int: "N", float: "X", str: "TEXT"}[first]
 
 
@@ -355,8 +400,7 @@ def _value(name: str, text: str, kind: Any) -> Any:
     first, *others = _alternatives(kind)
     if types.NoneType in others and text.lower() == "none":
         return None
-    if typing.get_origin(first) is typing.Literal:
-        choices = typing.get_args(first)
+    if choices := _choices(kind):
         if text not in choices:
             fail(f"{flag} {text} does not exist.", nearest(text, choices))
         return text

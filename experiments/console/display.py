@@ -31,6 +31,10 @@ class _Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the bar away, until there is something to tell again."""
         self._bar.stop()
 
     def print(self, line: str) -> None:

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -89,20 +90,39 @@ def failure(stream: TextIO) -> OSError | None:
     return stream.failure if isinstance(stream, Stream) else None
 
 
-def show(table: Table, out: Console | None = None) -> None:
-    """Print a table: as it is, or in lines of `name value` where the terminal is too narrow for it.
+@contextmanager
+def fleeting(line: str) -> Iterator[None]:
+    """A line on standard error, where that is a terminal, until the context ends."""
+    shown = sys.stderr.isatty()
+    if shown:
+        print(line, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print(f"\r{' ' * len(line)}\r", end="", file=sys.stderr, flush=True)
 
-    Numbers cut short would be wrong ones. What is not a terminal has room for anything.
+
+def show(table: Table, out: Console | None = None) -> None:
+    """Print a table: as it is, or in lines of `name value` where there is no room for it.
+
+    Numbers cut short would be wrong ones. What is not a terminal has room for anything, unless
+    COLUMNS says how much.
 
     Args:
         out: default one on standard output.
     """
     out = out or Console(highlight=False, soft_wrap=True)
-    if not out.file.isatty() or _natural_width(table) <= (out.width or _WIDTH):
+    if _natural_width(table) <= _room(out):
         Console(file=out.file, highlight=False, width=_WIDTH, no_color=out.no_color).print(table)
         return
     for line in _lines(table):
         out.print(line, soft_wrap=True)
+
+
+def _room(out: Console) -> int:
+    known = out.file.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return (out.width if known else 0) or _WIDTH
 
 
 def _natural_width(table: Table) -> int:

@@ -11,14 +11,17 @@ from jax import Array
 
 from mnist_jax import training
 from mnist_jax.layers import Conv, MaxPool
+from mnist_jax.windows import Convolution, MaxPooling
+
+_WATCHED = Conv | MaxPool | Convolution | MaxPooling
 
 
-def feature_maps(network: nn.Module, params: Any, image: np.ndarray) -> dict[str, np.ndarray]:
+def feature_maps(network: nn.Module, variables: Any, image: np.ndarray) -> dict[str, np.ndarray]:
     """The output of each `Conv` and `MaxPool` of `layers`, in the order they are called in.
 
     Args:
-        params: of one member, without an axis of members.
-        image: uint8 or float32 in [0, 1], `[height, width, 1]`.
+        variables: of one member, without an axis of members.
+        image: uint8 or float32 in [0, 1], `[height, width, channels]`.
 
     Returns:
         The layer's name to float32 `[height, width, channels]`: before the relu where the network
@@ -27,14 +30,14 @@ def feature_maps(network: nn.Module, params: Any, image: np.ndarray) -> dict[str
     names: list[str] = []
 
     @jax.jit
-    def run(params: Any, image: Array) -> list[Array]:
+    def run(variables: Any, image: Array) -> list[Array]:
         outputs: list[Array] = []
 
         def watch(
             call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
         ) -> Any:
             out = call(*args, **kwargs)
-            if context.method_name == "__call__" and isinstance(context.module, Conv | MaxPool):
+            if context.method_name == "__call__" and isinstance(context.module, _WATCHED):
                 names.append("/".join(context.module.path))
                 outputs.append(out[0].astype(jnp.float32))
             return out
@@ -42,10 +45,10 @@ def feature_maps(network: nn.Module, params: Any, image: np.ndarray) -> dict[str
         with nn.intercept_methods(watch):
             # Layers that nobody watches may be called as one.
             images = training.to_float(image)[None]
-            network.apply({"params": params}, images, mutable=["intermediates"])
+            network.apply(variables, images, mutable=["intermediates"])
         return outputs
 
-    return dict(zip(names, map(np.asarray, run(params, image)), strict=True))
+    return dict(zip(names, map(np.asarray, run(variables, image)), strict=True))
 
 
 def first_filters(params: Any, layers: Iterable[str]) -> np.ndarray:

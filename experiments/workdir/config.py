@@ -10,7 +10,25 @@ from typing import Any, Literal, NamedTuple, get_args
 from experiments import configs
 from mnist_jax import data
 
-Network = Literal["simple", "deep", "layers", "fast"]
+Network = Literal[
+    "simple",
+    "deep",
+    "layers",
+    "fast",
+    "lenet5",
+    "alexnet",
+    "googlenet",
+    "resnet18",
+    "resnet20",
+    "resnet32",
+    "resnet34",
+    "resnet44",
+    "resnet50",
+    "resnet56",
+    "resnet101",
+    "resnet110",
+    "resnet152",
+]
 Dataset = Literal[
     "auto",
     "mnist",
@@ -24,6 +42,10 @@ Dataset = Literal[
     "emnist/digits",
     "emnist/mnist",
     "mnist5k",
+    "cifar10",
+    "cifar100",
+    "imagenette/160px-v2",
+    "imagenette/320px-v2",
 ]
 
 OnResume = Literal["forced", "free", "never"]  # how a field may change when a run goes on
@@ -57,11 +79,24 @@ class Config:
     shuffles: Literal["shared", "own"] = _option(
         "shared", "all members see the same batches, or each its own"
     )
-    augment: Literal["none", "shift", "affine", "handwriting"] = _option(
+    augment: Literal["none", "shift", "affine", "crop-flip", "handwriting"] = _option(
         "none",
         "shift: move each training image by up to 2 pixels; affine: also turn it by up to 10 "
-        "degrees and scale it by up to 10 %; handwriting: make digits those of other hands and "
-        "pens, and some of them no digits",
+        "degrees and scale it by up to 10 %; crop-flip: move it by up to an eighth of its side and "
+        "mirror every second one; handwriting: make digits those of other hands and pens, and "
+        "some of them no digits",
+    )
+    image_size: int | None = _option(
+        None, "scale images to so many pixels a side, on the device; None: as they are", "never"
+    )
+    normalize: Literal["none", "mean", "standard"] = _option(
+        "none",
+        "mean: subtract each channel's mean over the training images; standard: also divide by its "
+        "deviation",
+        "never",
+    )
+    network_options: str | None = _option(
+        None, "fields of the network's own, as shortcut=B or dense=True,dtype=bfloat16", "never"
     )
     dropout: float | None = _option(None, "probability of zero in dropout; None: the network's own")
     conv_stddev: float | None = _option(
@@ -69,16 +104,19 @@ class Config:
     )
     epochs: int = _option(15, "passes over the training images", "free")
     batch_size: int = _option(100, "images a step")
-    optimizer: Literal["adam", "sgd"] = _option(
-        "adam", "adam (eps 1e-8) or sgd (Nesterov)", "never"
+    optimizer: Literal["adam", "sgd", "momentum"] = _option(
+        "adam",
+        "adam (eps 1e-8), sgd (Nesterov), or momentum (plain, weight decay through it)",
+        "never",
     )
     learning_rate: float = _option(0.001, "the optimizer's, or the largest of the schedule")
-    schedule: Literal["constant", "cosine", "onecycle"] = _option(
-        "constant", "of the learning rate over the run"
+    schedule: Literal["constant", "cosine", "onecycle", "steps"] = _option(
+        "constant",
+        "of the learning rate over the run; steps: a tenth of it after half and three quarters",
     )
-    beta1: float = _option(0.9, "adam's decay of the mean gradient; sgd's momentum")
+    beta1: float = _option(0.9, "adam's decay of the mean gradient; sgd's and momentum's momentum")
     beta2: float = _option(0.999, "adam's decay of the mean squared gradient")
-    weight_decay: float = _option(0.0, "decoupled; times the learning rate")
+    weight_decay: float = _option(0.0, "decoupled; times the learning rate; of momentum: L2")
     ema: float | None = _option(
         None,
         "evaluate a moving average of the weights, of this decay a step, such as 0.999",
@@ -121,7 +159,7 @@ class Config:
     def __post_init__(self) -> None:
         least = {"save_seconds": 0, "seed": 0, "data_seed": 0, "epochs": 1, "batch_size": 1}
         least |= {"weight_decay": 0, "validation": 0, "devices": 1, "data_parallel": 1}
-        least |= {"snapshots": 1}
+        least |= {"snapshots": 1, "image_size": 1}
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and not value >= bound:
@@ -143,6 +181,7 @@ class Config:
                 raise ValueError(f"members must be at least 1, not {self.members}.")
             if name not in get_args(Network):
                 raise ValueError(f"members has {name!r}; there are {', '.join(get_args(Network))}.")
+        _read_options(self.network_options)
         if self.seeds[-1] >= 2**32 or self.data_seed >= 2**32:
             raise ValueError("seed + members and data_seed must be below 2 ** 32.")
 
@@ -179,11 +218,31 @@ class Config:
         return data.CLASS_NAMES["mnist" if self.dataset == "auto" else self.dataset]
 
     @property
-    def network_options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """The options of `models.create` that are set."""
         options: dict[str, Any] = {"dropout_rate": self.dropout, "conv_stddev": self.conv_stddev}
         options["dtype"] = "bfloat16" if self.precision == "bfloat16" else None
+        options["image_size"] = self.image_size
+        options |= _read_options(self.network_options)
         return {name: value for name, value in options.items() if value is not None}
+
+
+def _read_options(text: str | None) -> dict[str, Any]:
+    """Numbers and True, False or None as such, anything else as words.
+
+    Raises:
+        ValueError: it is not of the form NAME=VALUE,NAME=VALUE.
+    """
+    options = {}
+    for part in text.split(",") if text else []:
+        name, equals, value = part.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"network_options must be like shortcut=B,dense=True, not {text!r}.")
+        try:
+            options[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[name] = value
+    return options
 
 
 def names() -> list[str]:

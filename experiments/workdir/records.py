@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 
 from experiments.workdir.config import Config
+from mnist_jax import data
 from mnist_jax.data import Dataset
 
 if TYPE_CHECKING:  # it imports JAX, which a mistyped command should not have to wait for
@@ -77,6 +78,11 @@ def _not_writable(workdir: epath.Path, error: OSError) -> ValueError:
     return ValueError(f"--workdir {workdir} cannot be written: {error.strerror}.")
 
 
+def identity(path: epath.Path) -> str:
+    """The same name for a folder however it is given."""
+    return str(path) if "://" in str(path) else os.path.realpath(path)
+
+
 def writable(folder: epath.Path) -> bool:
     """Whether a folder can be written, where that can be told beforehand: not of a bucket."""
     return not os.path.isdir(folder) or os.access(folder, os.W_OK)
@@ -111,13 +117,25 @@ class TrainedOn(NamedTuple):
 
     class_names: tuple[str, ...]
     characters: bool  # as in `mnist_jax.data.Dataset`
+    image_shape: tuple[int, ...] = (28, 28, 1)
+    mean: tuple[float, ...] | None = None  # by channel, for networks that subtract it
+    stddev: tuple[float, ...] | None = None  # by channel, for networks that divide by it
 
 
-def write_dataset(workdir: epath.Path, dataset: Dataset) -> None:
-    """Write the data set's name, source and classes into a workdir, as `dataset.json`."""
+def trained_on(config: Config, dataset: Dataset) -> TrainedOn:
+    """What a new run's networks depend on."""
+    about = TrainedOn(dataset.class_names, dataset.characters, dataset.train.inputs.shape[1:])
+    if config.normalize == "none":
+        return about
+    mean, stddev = data.statistics(dataset.train)
+    ones = (1.0,) * len(mean)
+    return about._replace(mean=mean, stddev=stddev if config.normalize == "standard" else ones)
+
+
+def write_dataset(workdir: epath.Path, dataset: Dataset, about: TrainedOn) -> None:
+    """Write the data set's name, source and what networks depend on, as `dataset.json`."""
     content: dict[str, Any] = {"name": dataset.name, "source": dataset.source}
-    content |= {"class_names": dataset.class_names, "characters": dataset.characters}
-    write_json(workdir / "dataset.json", content)
+    write_json(workdir / "dataset.json", content | about._asdict())
 
 
 def read_dataset(workdir: epath.Path, config: Config) -> TrainedOn:
@@ -132,7 +150,9 @@ def read_dataset(workdir: epath.Path, config: Config) -> TrainedOn:
         return TrainedOn(config.class_names, config.dataset in ("auto", "mnist", "mnist5k"))
     try:
         content = json.loads(path.read_text())
-        return TrainedOn(tuple(content["class_names"]), content["characters"])
+        known = {name: content[name] for name in TrainedOn._fields if name in content}
+        values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
+        return TrainedOn(**values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}.") from None
 

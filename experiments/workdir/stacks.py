@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from experiments.workdir.config import Config
+from experiments.workdir.records import TrainedOn
 from mnist_jax import ensemble, models, parallel, training
 from mnist_jax.parallel import Layout, Predict
 from mnist_jax.training import TrainState
@@ -23,23 +24,22 @@ class Stack(NamedTuple):
     predict: Predict
 
 
-def create(
-    config: Config, device_count: int | None, num_classes: int | None = None
-) -> dict[str, Stack]:
+def create(config: Config, device_count: int | None, data: TrainedOn) -> dict[str, Stack]:
     """Each network's stack, by the network's name.
 
     Args:
         device_count: how many devices of each process to use; None for all.
-        num_classes: of the data; None for as many as its name tells.
+        data: what the networks are, or were, trained on.
 
     Raises:
         ValueError: an option that a network does not have, or devices that do not suit.
     """
     devices = parallel.first_devices(device_count)
     parallel.use_precision(config.precision)
-    kinds, num_classes = {}, num_classes or len(config.class_names)
+    options = config.options | ({"mean": data.mean, "stddev": data.stddev} if data.mean else {})
+    kinds = {}
     for name, seeds in config.kinds:
-        network = models.create(name, num_classes, **config.network_options)
+        network = models.create(name, len(data.class_names), **options)
         layout = parallel.plan(len(seeds), devices, config.data_parallel)
         predict = parallel.make_predict(layout, network)
         kinds[name] = Stack(seeds, network, layout, predict)
@@ -68,13 +68,29 @@ def make_schedule(config: Config, total_steps: int) -> optax.Schedule:
     )
 
 
+def check(stacks: dict[str, Stack], data: TrainedOn) -> None:
+    """See that the networks take the data's images; those they were published for they do.
+
+    Raises:
+        ValueError: they cannot, as too small ones.
+    """
+    images = jax.ShapeDtypeStruct((1, *data.image_shape), np.float32)
+    for name, stack in stacks.items():
+        if data.image_shape != models.PUBLISHED[name].image_shape:
+            try:
+                jax.eval_shape(stack.network.init, jax.random.key(0), images)
+            except ValueError as error:
+                raise ValueError(f"{error}\n--image-size scales images to another size.") from None
+
+
 def shapes(
-    stacks: dict[str, Stack], optimizer: optax.GradientTransformation
+    stacks: dict[str, Stack], optimizer: optax.GradientTransformation, data: TrainedOn
 ) -> dict[str, TrainState]:
     """The structure, shapes and dtypes of the states that a checkpoint holds."""
+    input_ = jax.ShapeDtypeStruct(data.image_shape, np.float32)
     return {
         name: jax.eval_shape(
-            partial(ensemble.init_state, stack.network, optimizer),
+            partial(ensemble.init_state, stack.network, optimizer, input_=input_),
             np.asarray(stack.seeds, np.uint32),
         )
         for name, stack in stacks.items()

@@ -7,16 +7,14 @@ from typing import Any, Protocol
 import flax.linen as nn
 import jax
 import numpy as np
-import optax
 from etils import epath
 
 from experiments.workdir import records, stacks
 from experiments.workdir.config import Config
-from experiments.workdir.stacks import Stack
 from mnist_jax import data, parallel
 from mnist_jax.checkpoints import Checkpoints, Saved
 from mnist_jax.data import Dataset
-from mnist_jax.training import Params, evaluated_params
+from mnist_jax.training import TrainState, Variables, evaluated
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Member:
     network_name: str
     network: nn.Module
     seed: int
-    params: Any  # NumPy, without an axis of members
+    variables: Variables  # NumPy, without an axis of members
     epoch: int | None = None  # of a snapshot
 
     @property
@@ -60,6 +58,7 @@ class Trained:
     predict: Predict
     class_names: tuple[str, ...]
     characters: bool  # what pictures must be made into, as in `mnist_jax.data.Dataset`
+    image_shape: tuple[int, ...]  # height, width, channels
 
 
 def load(workdir: epath.PathLike) -> Trained:
@@ -71,8 +70,8 @@ def load(workdir: epath.PathLike) -> Trained:
     """
     workdir = epath.Path(workdir)
     config = records.read_config(workdir)
-    class_names, characters = records.read_dataset(workdir, config)
-    kinds = stacks.create(config, None, len(class_names))
+    trained_on = records.read_dataset(workdir, config)
+    kinds = stacks.create(config, None, trained_on)
     optimizer = stacks.make_optimizer(
         config, total_steps=config.epochs
     )  # for its state's structure
@@ -81,32 +80,36 @@ def load(workdir: epath.PathLike) -> Trained:
     if not folder.is_dir():
         raise ValueError(f"{folder} does not exist; nothing was saved yet.")
     with Checkpoints(folder, read_only=True) as checkpoints:
-        saved = checkpoints.restore(stacks.shapes(kinds, optimizer))
+        shapes = stacks.shapes(kinds, optimizer, trained_on)
+        saved = checkpoints.restore(shapes)
         if saved is None:
             raise ValueError(f"{folder} holds no checkpoint; nothing was saved yet.")
-        snapshots = _snapshots(checkpoints, config, saved, kinds, optimizer)
+        snapshots = _snapshots(checkpoints, config, saved, shapes)
     members = [
         Member(
-            name, stack.network, seed, jax.tree.map(lambda leaf, i=i: leaf[i], params[name]), epoch
+            name, stack.network, seed, jax.tree.map(lambda leaf, i=i: leaf[i], stacked[name]), epoch
         )
-        for epoch, params in snapshots.items()
+        for epoch, stacked in snapshots.items()
         for name, stack in kinds.items()
         for i, seed in enumerate(stack.seeds)
     ]
     placed = [
-        (stack, parallel.place(stack.layout, params[name]))
-        for params in snapshots.values()
+        (stack, parallel.place(stack.layout, stacked[name]))
+        for stacked in snapshots.values()
         for name, stack in kinds.items()
     ]
 
     def predict(images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
         return np.concatenate(
-            [stack.predict(params, images, dropout_seed) for stack, params in placed]
+            [stack.predict(variables, images, dropout_seed) for stack, variables in placed]
         )
 
     fingerprint = saved.details.get("fingerprint")
     return Trained(
-        *(workdir, config, saved.step, fingerprint, members, predict), class_names, characters
+        *(workdir, config, saved.step, fingerprint, members, predict),
+        trained_on.class_names,
+        trained_on.characters,
+        trained_on.image_shape,
     )
 
 
@@ -114,21 +117,19 @@ def _snapshots(
     checkpoints: Checkpoints,
     config: Config,
     newest: Saved,
-    kinds: dict[str, Stack],
-    optimizer: optax.GradientTransformation,
-) -> dict[int | None, dict[str, Params]]:
-    """Each snapshot's epoch and `{network: params}`; without any, None and the newest ones."""
+    shapes: dict[str, TrainState],
+) -> dict[int | None, dict[str, Variables]]:
+    """Each snapshot's epoch and `{network: variables}`; without any, None and the newest ones."""
     if config.snapshots == 1:
-        return {None: {name: evaluated_params(state) for name, state in newest.state.items()}}
+        return {None: {name: evaluated(state) for name, state in newest.state.items()}}
     history = newest.details["progress"]["history"]
     steps_per_epoch = history[0]["steps"] if history else 0
     steps = [s for s in stacks.snapshot_steps(config, steps_per_epoch) if 0 < s <= newest.step]
     by_epoch: dict[int | None, Any] = {
-        step // steps_per_epoch: checkpoints.restore_step(step, stacks.shapes(kinds, optimizer))
-        for step in steps
+        step // steps_per_epoch: checkpoints.restore_step(step, shapes) for step in steps
     }
     return {
-        epoch: {name: evaluated_params(state) for name, state in saved.state.items()}
+        epoch: {name: evaluated(state) for name, state in saved.state.items()}
         for epoch, saved in (by_epoch or {None: newest}).items()
     }
 

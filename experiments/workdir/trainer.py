@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from functools import cache, partial
 from importlib import import_module
@@ -25,6 +26,7 @@ from experiments.console.display import TrainingDisplay, draw
 from experiments.workdir import evaluation, progress, records, stacks
 from experiments.workdir.config import Config
 from experiments.workdir.progress import Progress
+from experiments.workdir.records import TrainedOn
 from experiments.workdir.stacks import Stack
 from mnist_jax import augment, data, ensemble, kernels, loop, metrics, parallel, training
 from mnist_jax.data import Dataset
@@ -46,6 +48,7 @@ class Run(NamedTuple):
     fingerprint: str  # the data set's
     steps_per_epoch: int
     workdir: epath.Path
+    trained_on: TrainedOn
 
 
 def train(command: Command, clock: Clock) -> int:
@@ -92,17 +95,18 @@ def _connect(command: Command) -> None:
 def _prepare(command: Command, clock: Clock) -> Run:
     """Check everything that can be wrong; the workdir is made last."""
     config = command.config
-    kinds = stacks.create(config, config.devices)  # what is wrong there is said before data are got
+    # What is wrong with the options is said before data are got.
+    stacks.create(config, config.devices, TrainedOn(config.class_names, characters=True))
     if _uses_kernels(config):
         kernels.start_building()
     # A run goes on with the classes that its networks have.
-    trained_on = records.read_dataset(command.workdir, config) if command.resume else None
+    before = records.read_dataset(command.workdir, config) if command.resume else None
     reading = _beside(
         lambda: data.load(
             config.dataset,
             config.data_dir,
             validation=config.validation,
-            class_names=trained_on and trained_on.class_names,
+            class_names=before and before.class_names,
         )
     )
     with clock.during("imports"):
@@ -114,8 +118,18 @@ def _prepare(command: Command, clock: Clock) -> Run:
         raise ValueError(
             f"--augment handwriting is for the digits 0 to 9, which {dataset.name} is not."
         )
-    kinds = stacks.create(config, config.devices, len(dataset.class_names))
-    steps = training.steps_per_epoch(len(dataset.train.labels), config.batch_size)
+    about = before or records.trained_on(config, dataset)
+    if dataset.train.inputs.shape[1:] != about.image_shape:
+        raise ValueError(
+            f"{dataset.name} has images of {dataset.train.inputs.shape[1:]}; the run began with "
+            f"images of {about.image_shape}."
+        )
+    kinds = stacks.create(config, config.devices, about)
+    stacks.check(kinds, about)
+    images = len(dataset.train.labels)
+    steps = training.steps_per_epoch(images, config.batch_size)
+    # What shuffles is compiled by the time it is needed.
+    _beside(partial(training.epoch_batches, config.data_seed, 1, images, config.batch_size))
     optimizer = stacks.make_optimizer(config, config.epochs * steps)
     workdir = command.workdir
     if workdir is None:
@@ -126,12 +140,12 @@ def _prepare(command: Command, clock: Clock) -> Run:
         try:
             records.open_workdir(workdir, config, command.resume)
             if not command.resume:
-                records.write_dataset(workdir, dataset)
+                records.write_dataset(workdir, dataset, about)
         except ValueError as error:
             problem = error
     if parallel.agree(problem is not None):
         raise problem or ValueError("Process 0 cannot use the workdir, and says why.")
-    return Run(config, kinds, optimizer, dataset, fingerprint, steps, workdir)
+    return Run(config, kinds, optimizer, dataset, fingerprint, steps, workdir, about)
 
 
 def _import_writers() -> None:
@@ -192,11 +206,11 @@ def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
     folder = run.workdir / "checkpoints"
     snapshots = stacks.snapshot_steps(run.config, run.steps_per_epoch)
     try:
-        with (
-            loop.interrupts(_leave_at_once, _signals()) as signals,
-            Checkpoints(folder, keep=snapshots) as checkpoints,
-            summary_writer(str(run.workdir / "tensorboard"), parallel.is_lead()) as board,
-        ):
+        with loop.interrupts(_leave_at_once, _signals()) as signals, ExitStack() as files:
+            checkpoints = files.enter_context(Checkpoints(folder, keep=snapshots))
+            board = files.enter_context(
+                summary_writer(str(run.workdir / "tensorboard"), parallel.is_lead())
+            )
             print(_first_line(run), flush=True)
             states, before = _begin(run, clock, checkpoints, force)
             states, now, compile_seconds, stop = _train(
@@ -210,7 +224,12 @@ def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
             if snapshots:
                 with clock.during("checkpoints"):
                     checkpoints.wait()  # they are read for the evaluation
-            _evaluate(run, clock, states, now, compile_seconds)
+            scores, logits = _evaluate(run, clock, states)
+            try:
+                with clock.during("closing"):
+                    files.close()  # until all is written
+            finally:
+                _finish(run, clock, scores, logits, now, compile_seconds)
             _print_next(run.workdir, unfinished=bool(stop))
             return INTERRUPTED if stop else 0
     except loop.NonFiniteLoss as error:
@@ -241,12 +260,20 @@ def _begin(
     run: Run, clock: Clock, checkpoints: Any, force: bool
 ) -> tuple[dict[str, TrainState], Progress]:
     """The states on the devices, and the progress, to go on from: saved ones or new ones."""
+    saved = None
     with clock.during("checkpoints"):
-        saved = checkpoints.restore(stacks.shapes(run.kinds, run.optimizer))
+        if checkpoints.steps():
+            saved = checkpoints.restore(stacks.shapes(run.kinds, run.optimizer, run.trained_on))
     if saved is None:
         with clock.waiting("initial_values", "Making the initial values"):
             states = {
-                name: parallel.init(stack.layout, stack.network, run.optimizer, stack.seeds)
+                name: parallel.init(
+                    stack.layout,
+                    stack.network,
+                    run.optimizer,
+                    stack.seeds,
+                    training.input_of(run.dataset.train.inputs),
+                )
                 for name, stack in run.kinds.items()
             }
             jax.block_until_ready(states)
@@ -308,7 +335,7 @@ def _train(
     Returns:
         The states, the progress, seconds of compilation, and the signal or 0.
     """
-    compile_seconds, stop, saved_at = 0.0, 0, time.monotonic()
+    compile_seconds, stop, saved_at, is_first = 0.0, 0, time.monotonic(), True
     learning_rate = stacks.make_schedule(run.config, run.config.epochs * run.steps_per_epoch)
     images_per_step = run.config.batch_size * len(run.config.seeds)
     steps_done = now.epochs * run.steps_per_epoch + now.steps
@@ -336,8 +363,8 @@ def _train(
                 continue
             states = chunk.state
             if chunk.steps_done == chunk.steps:
-                with clock.during("validation"):
-                    scores = _validate(run, states)
+                scores = _validate(run, clock, states, display, is_first)
+                is_first = False
                 rate = evaluation.plain(float(learning_rate(progress.steps_done(now) - 1)))
                 now = progress.end_epoch(now, scores, rate)
                 _write_metrics(run, now)
@@ -421,24 +448,44 @@ def _predict(run: Run, states: dict[str, TrainState], images: np.ndarray) -> np.
     """All members' logits, float32 `[members, n, classes]`."""
     return np.concatenate(
         [
-            stack.predict(training.evaluated_params(states[name]), images)
+            stack.predict(training.evaluated(states[name]), images)
             for name, stack in run.kinds.items()
         ]
     )
 
 
-def _validate(run: Run, states: dict[str, TrainState]) -> dict[str, Any]:
+def _validate(
+    run: Run,
+    clock: Clock,
+    states: dict[str, TrainState],
+    display: TrainingDisplay,
+    is_first: bool,
+) -> dict[str, Any]:
+    """The scores on the validation images; empty where there are none.
+
+    Args:
+        is_first: of this process, so that most of the time goes to compiling the prediction.
+    """
     images, labels = run.dataset.validation
     if not len(labels):
         return {}
-    members = _describe_members(run.config)
-    return _scores("validation", members, _predict(run, states, images), labels)
+    what = "Validating, which is compiled the first time"
+    if is_first:
+        display.clear()
+    with clock.waiting("compiling", what) if is_first else clock.during("validation"):
+        logits = _predict(run, states, images)
+    with clock.during("validation"):
+        return _scores("validation", _describe_members(run.config), logits, labels)
 
 
 def _evaluate(
-    run: Run, clock: Clock, states: dict[str, TrainState], now: Progress, compile_seconds: float
-) -> None:
-    """Write and print the results on the test images: with snapshots, theirs."""
+    run: Run, clock: Clock, states: dict[str, TrainState]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Predict the test images, with snapshots by them.
+
+    Returns:
+        What `results.json` says of the predictions, and all members' logits.
+    """
     images, labels = run.dataset.test
     members = _describe_members(run.config)
     with clock.waiting("evaluation", f"Predicting {len(labels):,} test images"):
@@ -455,9 +502,21 @@ def _evaluate(
         if len(run.dataset.validation.labels):
             validation, validation_labels = run.dataset.validation
             unsure = evaluation.unsure(predict(validation), validation_labels)
-        scores = _scores("test", members, logits, labels)
-    seconds = clock.seconds()
+        return _scores("test", members, logits, labels) | {"unsure": unsure}, logits
+
+
+def _finish(
+    run: Run,
+    clock: Clock,
+    scores: dict[str, Any],
+    logits: np.ndarray,
+    now: Progress,
+    compile_seconds: float,
+) -> None:
+    """Write and print the results; scores and logits are from `_evaluate`."""
     layouts = {name: stack.layout for name, stack in run.kinds.items()}
+    environment = records.environment(layouts, kernels.available())
+    seconds = clock.seconds()
     results = (
         records.describe(run.config, run.dataset)
         | scores
@@ -468,8 +527,7 @@ def _evaluate(
             "images_per_second": round(now.images / now.train_seconds, 1),
             "seconds": {phase: round(spent, 3) for phase, spent in seconds.items()},
         }
-        | {"unsure": unsure}
-        | records.environment(layouts, kernels.available())
+        | environment
     )
     if parallel.is_lead():
         records.write_json(run.workdir / "results.json", results)
@@ -541,7 +599,8 @@ def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset
     digit = int(random.integers(len(dataset.test.labels)))
     print(f"Label: {dataset.class_names[dataset.test.labels[digit]]}")
     print(f"Prediction: {dataset.class_names[logits[:, digit].sum(axis=0).argmax()]}")
-    print(draw(dataset.test.images[digit]))
+    if dataset.characters:
+        print(draw(dataset.test.inputs[digit]))
     print(
         f"Trained in {results['train_seconds']:.1f} s "
         f"({results['images_per_second']:,.0f} images/s), "

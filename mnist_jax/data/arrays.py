@@ -15,7 +15,8 @@ from mnist_jax.data import files, idx
 from mnist_jax.data.files import File, Found, Part, Role
 from mnist_jax.data.names import DataError, Split
 
-SIDE = 28
+SIDE = 28  # of MNIST's images
+_LEAST_SIDE = 4  # of what is taken for images
 _NAMES = {
     ("train", "images"): idx.TRAIN[0],
     ("train", "labels"): idx.TRAIN[1],
@@ -63,8 +64,8 @@ def read_split(images_path: str | PathLike[str], labels_path: str | PathLike[str
     """Read images and their labels, whole numbers, from a pair of IDX files.
 
     Raises:
-        DataError: as `read_idx`, or images that are not 28 x 28, none at all, another number of
-            labels, or labels that are none.
+        DataError: as `read_idx`, or what are no images, none at all, another number of labels, or
+            labels that are none.
     """
     images = as_images(idx.read_idx(images_path), str(images_path))
     labels = as_labels(idx.read_idx(labels_path), str(labels_path), len(images))
@@ -124,21 +125,23 @@ def _read_pair(by_role: dict[tuple[str, str], _Array], split: str) -> Part:
 
 
 def as_images(array: np.ndarray, where: str) -> np.ndarray:
-    """Images as these networks take them, uint8 `[n, 28, 28, 1]`.
+    """Images as networks take them, uint8 `[n, height, width, channels]`.
 
     Args:
-        array: `[n, 28, 28]`, `[n, 784]`, or with an axis of one channel, of 0 to 255 or 0 to 1.
+        array: `[n, height, width]`, the same with an axis of 1 or 3 channels at its end or before
+            the height, or `[n, 784]`; of 0 to 255 or 0 to 1.
 
     Raises:
         DataError: another shape, none at all, or other values.
     """
-    shape = array.shape
-    one_channel = shape[1:] in ((SIDE, SIDE, 1), (1, SIDE, SIDE), (SIDE, SIDE), (SIDE * SIDE,))
-    if not one_channel or len(array) == 0:
-        raise DataError(f"{where}: holds {_by(array)} values, not [n, 28, 28] images{_why(shape)}.")
-    values = array.reshape(-1, SIDE, SIDE, 1)
+    values = _channels_last(array)
+    if values is None or len(array) == 0:
+        raise DataError(
+            f"{where}: holds {_by(array)} values, not [n, height, width] images, or "
+            f"[n, height, width, 3] in colour{_why(array.shape)}."
+        )
     if values.dtype == np.uint8 and values.max() != 1:
-        return values
+        return np.ascontiguousarray(values)
     if values.dtype.kind not in "biuf":
         raise DataError(f"{where}: holds {array.dtype} values, not numbers.")
     least, most = values.min(), values.max()
@@ -146,15 +149,29 @@ def as_images(array: np.ndarray, where: str) -> np.ndarray:
         raise DataError(f"{where}: holds values from {least:g} to {most:g}, not 0 to 255 or to 1.")
     if most <= 1:
         values = values * np.float32(255)
-    return np.round(values).astype(np.uint8)
+    return np.ascontiguousarray(np.round(values).astype(np.uint8))
+
+
+def _channels_last(array: np.ndarray) -> np.ndarray | None:
+    """`[n, height, width, channels]`; None where the shape is none of images."""
+    if array.shape[1:] == (SIDE * SIDE,):
+        return array.reshape(-1, SIDE, SIDE, 1)
+    if array.ndim == 3:
+        array = array[..., None]
+    elif array.ndim == 4 and array.shape[3] not in (1, 3) and array.shape[1] in (1, 3):
+        array = array.transpose(0, 2, 3, 1)
+    is_image = array.ndim == 4 and array.shape[3] in (1, 3)
+    return array if is_image and min(array.shape[1:3]) >= _LEAST_SIDE else None
 
 
 def _why(shape: tuple[int, ...]) -> str:
     """Of a shape that some data sets have, why it is not read."""
-    if len(shape) == 4 and shape[-1] in (3, 4):
-        return "; these networks take one channel, no colours"
-    if len(shape) in (3, 4) and len(set(shape[1:3])) == 1 and shape[1] > SIDE:
-        return "; there may be the same data set in 28 x 28 pixels"
+    if len(shape) == 4 and shape[-1] in (2, 4):
+        return "; leave out the last channel, which tells what is transparent"
+    if len(shape) == 4 and shape[2] in (1, 3):
+        return "; move the last axis, the images, to the front"
+    if len(shape) == 2 and shape[1] > SIDE:
+        return "; reshape its rows to height and width (and channels)"
     return ""
 
 

@@ -14,6 +14,11 @@ from mnist_jax.data.files import File
 from mnist_jax.data.names import DataError, DataUnavailable
 
 _PROBE_SECONDS = 3.0
+# Where TFDS registers several archives for a data set, the one that is meant.
+_ARCHIVES = {
+    "imagenette/160px-v2": "imagenette2-160.tgz",
+    "imagenette/320px-v2": "imagenette2-320.tgz",
+}
 
 
 def folder(download_dir: str | PathLike[str] | None) -> Path:
@@ -33,22 +38,26 @@ def find(name: str, download_dir: Path) -> list[File]:
             "qmnist is not among the data sets of TFDS, which downloads the others.\n"
             "Give the folder of its files, of github.com/facebookresearch/qmnist, as data_dir."
         )
+    group = name.partition("/")[0]
     archives = [
         files.single(path, filename)
-        for filename, path in _archives(name.partition("/")[0], download_dir).items()
+        for filename, path in _archives(group, _ARCHIVES.get(name), download_dir).items()
     ]
-    packed = [archive for archive in archives if archive.suffix == ".zip"]
-    return [file for archive in packed for file in files.in_zip(archive)] or archives
+    packed = [archive for archive in archives if files.is_archive(archive)]
+    return [file for archive in packed for file in files.in_archive(archive)] or archives
 
 
-def _archives(name: str, download_dir: Path) -> dict[str, Path]:
+def _archives(name: str, only: str | None, download_dir: Path) -> dict[str, Path]:
     # What TFDS verified is noted down, since importing TFDS takes longer than all else here.
-    verified = download_dir / name / "mnist_jax_verified.json"
+    note = "mnist_jax_verified" if only is None else f"mnist_jax_verified-{only}"
+    verified = download_dir / name / f"{note}.json"
     if verified.exists():
         paths = {file: Path(path) for file, path in json.loads(verified.read_text()).items()}
         if all(path.is_file() for path in paths.values()):
             return paths
-    paths = fetch(name, _url_infos(name), download_dir)
+    url_infos = _url_infos(name)
+    wanted = {url: info for url, info in url_infos.items() if only in (None, info.filename)}
+    paths = fetch(name, wanted, download_dir)
     verified.parent.mkdir(parents=True, exist_ok=True)
     verified.write_text(json.dumps({file: str(path) for file, path in paths.items()}))
     return paths
@@ -130,8 +139,9 @@ def _probe(name: str, url: str) -> None:
 
 
 def _unavailable(name: str, url: str, error: Exception) -> DataUnavailable:
-    server = url.split("/")[2]
+    server, archive = url.split("/")[2], url.split("/")[-1]
     return DataUnavailable(
         f"{name} is not on this machine, and {server} cannot be reached ({type(error).__name__}).\n"
-        "Give a folder of IDX files as data_dir, or for mnist in MNIST_JAX_DATA, or take mnist5k."
+        f"Give {archive} or the folder of its files as data_dir (or for mnist in MNIST_JAX_DATA), "
+        "or take mnist5k."
     )

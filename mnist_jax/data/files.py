@@ -4,27 +4,38 @@ import gzip
 import io
 import os
 import re
+import shutil
+import tarfile
+import tempfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, cast
 
 import numpy as np
 
+from mnist_jax import cache
 from mnist_jax.data.names import CLASS_NAMES, DataError
 
 READ_HERE = (
-    "Read are IDX files (train-images-idx3-ubyte, ...), NumPy's .npz and .npy, .csv, and pictures "
-    "in a folder a class; also inside a .zip."
+    "Read are IDX files (train-images-idx3-ubyte, ...), CIFAR's binary files, NumPy's .npz and "
+    ".npy, .csv, and pictures in a folder a class; also inside a .zip or .tar.gz."
 )
+PICTURES = {
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".webp", ".avif", ".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".tga", ".pcx", ".ico"),
+}
 _DEPTH = 5  # folders below the one given
 _GZIP = b"\x1f\x8b"
 _BUFFER = 1 << 20  # bytes
 _LAYERS = 4  # of gzip, one inside the other, at most
+_TAR = (".tar", ".tgz")  # `.tar.gz` is `.tar` with a `.gz`
 _JUNK = ("__macosx", "thumbs.db", "desktop.ini", "@eadir")
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -38,6 +49,10 @@ _KINDS = {
 # Words that say nothing about which data set it is.
 _FILLERS = {*("ubyte", "byte", "int", "raw", "processed", "gzip", "set", "dataset", "arr", "0")}
 _FILLERS |= {*("png", "pngs", "jpg", "jpeg", "as", "csv", "npz", "idx", "in", "format")}
+_RUN_TOGETHER = {
+    **{f"cifar{n}{more}": f"cifar{n}" for n in (10, 100) for more in ("", "images", "binary")},
+    **{f"imagenette2{side}": f"imagenette/{side}px-v2" for side in (160, 320)},
+}
 # What people have that nothing here reads, and what to do instead.
 _UNREAD = {
     ".mat": "a MATLAB file; EMNIST is also there as gzip.zip, which is read",
@@ -49,8 +64,10 @@ _UNREAD = {
     **dict.fromkeys((".tfrecord", ".tfrecords"), "a TFRecord file; --dataset takes TFDS's names"),
     **dict.fromkeys((".arff", ".xlsx", ".xls", ".ods"), "a table of another kind; save it as .csv"),
     **dict.fromkeys((".json", ".jsonl", ".libsvm", ".svm"), "text of another kind than .csv"),
-    **dict.fromkeys((".tar", ".tgz", ".tbz2", ".txz"), "a tar archive; unpack it"),
-    **dict.fromkeys((".7z", ".rar", ".xz", ".bz2", ".zst"), "packed in a way not read; unpack it"),
+    **dict.fromkeys(
+        (".7z", ".rar", ".xz", ".bz2", ".zst", ".tbz2", ".txz"),
+        "packed in a way not read; unpack it",
+    ),
     **dict.fromkeys(
         (".pkl", ".pickle", ".pt", ".pth", ".joblib"),
         "a pickle, and those can run code when read; save its arrays as .npz",
@@ -67,8 +84,9 @@ class File:
     path: PurePosixPath  # from the folder or archive given
     where: str  # for messages
     open: Callable[[], IO[bytes]]
+    stamp: Callable[[], tuple[int, int]]  # size, and time of the last change (of the archive's)
 
-    @property
+    @cached_property
     def suffix(self) -> str:
         """In small letters, without `.gz`: `.csv` of `TRAIN.CSV.gz`."""
         return PurePosixPath(_without_gz(self.path.name)).suffix.lower()
@@ -85,10 +103,11 @@ class Role(NamedTuple):
 class Part(NamedTuple):
     """A split, or all of a data set, as files hold it."""
 
-    images: np.ndarray  # uint8 [n, 28, 28, 1]
+    images: np.ndarray  # uint8 [n, height, width, channels]
     labels: np.ndarray  # whole numbers or words, [n]
     where: str  # the labels are, for messages
     made: bool = False  # whether some images were made of pictures by `images.to_mnist`
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +127,7 @@ class Found:
 
 
 def find(path: str | PathLike[str]) -> list[File]:
-    """The files in a folder and in those below it, in a zip archive, or a file and its partners.
+    """The files in a folder and in those below it, in an archive, or a file and its partners.
 
     A file's partners lie beside it and have the same name but for the split and images or labels:
     the labels of images, the test images of training images. Hidden files and what file managers
@@ -122,9 +141,9 @@ def find(path: str | PathLike[str]) -> list[File]:
         return _in_folder(path)
     if not path.is_file():
         raise DataError(f"{path} is no folder and no file.")
-    if path.suffix.lower() == ".zip":
-        return in_zip(_file(path, PurePosixPath(path.name)))
     this = _file(path, PurePosixPath(path.name))
+    if is_archive(this):
+        return in_archive(this)
     if role_of(this).split is None:
         return [this]
     beside = sorted(p for p in path.parent.iterdir() if p.is_file() and not _is_junk(p.name))
@@ -132,26 +151,80 @@ def find(path: str | PathLike[str]) -> list[File]:
     return [f for f in files if f.path == this.path or _are_partners(f, this)]
 
 
-def in_zip(file: File) -> list[File]:
-    """The files inside a zip archive.
+def is_archive(file: File) -> bool:
+    """Whether a name is one of those that zip and tar archives have."""
+    return file.suffix in (".zip", *_TAR)
+
+
+def in_archive(file: File) -> list[File]:
+    """The files inside a zip or tar archive; a tar may be packed by gzip.
 
     Raises:
         DataError: a damaged archive.
     """
+    inside = _in_tar(file) if file.suffix in _TAR else _in_zip(file)
+    return [f for f in inside if not any(_is_junk(part) for part in f.path.parts)]
+
+
+def _in_tar(file: File) -> list[File]:
+    unpacked = _unpack(file)
+
+    def member(info: tarfile.TarInfo) -> File:
+        def read() -> IO[bytes]:
+            return io.BytesIO(unpacked.read(info.offset_data, info.size))
+
+        return File(PurePosixPath(info.name), f"{file.where}/{info.name}", read, file.stamp)
+
+    try:
+        with tarfile.open(fileobj=unpacked.stream, mode="r:") as archive:
+            members = [info for info in archive if info.isreg()]
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+        raise DataError(f"{file.where}: damaged, or no tar archive: {error}.") from None
+    for info in members:  # a truncated archive's last one
+        if info.offset_data + info.size > unpacked.size:
+            raise DataError(f"{file.where}: damaged: {info.name} is cut off.")
+    return [member(info) for info in sorted(members, key=lambda info: info.name)]
+
+
+class _Unpacked:
+    """An archive's content in a file without a name, which any thread may read from."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        self._lock = threading.Lock()
+
+    def read(self, offset: int, size: int) -> bytes:
+        with self._lock:
+            self.stream.seek(offset)
+            return self.stream.read(size)
+
+
+def _unpack(file: File) -> _Unpacked:
+    """Out of gzip, once: each file inside is then found without unpacking all before it.
+
+    Raises:
+        DataError: it cannot be read, or there is no room for it.
+    """
+    stream = tempfile.TemporaryFile(dir=cache.folder())  # noqa: SIM115, as long as its files are
+    with reading(file) as packed:
+        shutil.copyfileobj(packed, stream, _BUFFER)
+    return _Unpacked(stream)
+
+
+def _in_zip(file: File) -> list[File]:
     try:
         archive = zipfile.ZipFile(file.open())
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{file.where}: damaged, or no zip archive: {error}.") from None
 
     def member(name: str) -> File:
-        return File(PurePosixPath(name), f"{file.where}/{name}", lambda: archive.open(name))
+        where = f"{file.where}/{name}"
+        return File(PurePosixPath(name), where, lambda: archive.open(name), file.stamp)
 
     names = [info.filename for info in archive.infolist() if not info.is_dir()]
-    return [
-        member(name)
-        for name in sorted(names)
-        if not any(_is_junk(part) for part in PurePosixPath(name).parts)
-    ]
+    return [member(name) for name in sorted(names)]
 
 
 def single(path: str | PathLike[str], name: str | None = None) -> File:
@@ -173,7 +246,11 @@ def _in_folder(folder: Path) -> list[File]:
 
 
 def _file(path: Path, inside: PurePosixPath) -> File:
-    return File(inside, str(path), lambda: path.open("rb"))
+    def stamp() -> tuple[int, int]:
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns
+
+    return File(inside, str(path), lambda: path.open("rb"), stamp)
 
 
 def _is_junk(name: str) -> bool:
@@ -244,10 +321,10 @@ def group_of(folder: PurePosixPath) -> PurePosixPath:
 
 def is_idx(file: File) -> bool:
     """Whether a name is one of those that IDX files have."""
+    if file.suffix in _UNREAD or file.suffix in (".csv", ".tsv", ".txt", ".npz", ".npy", *PICTURES):
+        return False
     name = _without_gz(file.path.name)
     words = words_of(name)
-    if file.suffix in _UNREAD or file.suffix in (".csv", ".tsv", ".txt", ".npz", ".npy"):
-        return False
     if any(re.fullmatch(r"idx\d?|ubyte", word) for word in words):
         return True
     own = role(name)
@@ -261,6 +338,9 @@ def preference(file: File) -> tuple[int, bool, str]:
 
 def dataset_of(words: Sequence[str]) -> str | None:
     """The data set of `NAMES` that words name, as those of `emnist-letters-train-images`."""
+    named = "".join(word for word in words if word not in _FILLERS)
+    if named in _RUN_TOGETHER:
+        return _RUN_TOGETHER[named]
     words = [word for word in words if word not in _FILLERS and not word.isdecimal()]
     if words[:1] == ["emnist"]:
         return next((f"emnist/{w}" for w in words if f"emnist/{w}" in CLASS_NAMES), None)

@@ -20,7 +20,7 @@ def read_idx(path: str | PathLike[str]) -> np.ndarray:
     """Read an IDX file, plain or packed by gzip.
 
     Returns:
-        What the file says: uint8, int8, int16, int32, float32 or float64, of 1 to 3 dimensions.
+        What the file says: uint8, int8, int16, int32, float32 or float64, of 1 to 4 dimensions.
 
     Raises:
         DataError: the file is missing or cannot be read, is truncated or too long, or is no IDX
@@ -40,7 +40,7 @@ def _parse(where: str, read: Callable[[int], bytes]) -> np.ndarray:
     if len(magic) < 4:
         raise DataError(f"{where}: truncated; it has only {len(magic)} bytes.")
     dimensions = magic[3]
-    if magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= dimensions <= 3:
+    if magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= dimensions <= 4:
         raise DataError(
             f"{where}: wrong magic number 0x{magic.hex()}; 0x00000803 starts a file of images, "
             "0x00000801 one of labels."

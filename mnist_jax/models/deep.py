@@ -6,9 +6,10 @@ from flax.typing import Dtype
 from jax import Array
 
 from mnist_jax.layers import Conv, Dense, Dropout, MaxPool, conv_pool_relu
+from mnist_jax.models.images import ImageNetwork
 
 
-class Deep(nn.Module):
+class Deep(ImageNetwork):
     """conv 32, 64, 128, each with relu, 2x2 pooling and dropout; dense 625, 625, num_classes.
 
     Maps float32 `[n, 28, 28, 1]` in [0, 1] to logits `[n, num_classes]`. With `train` an rng named
@@ -23,7 +24,7 @@ class Deep(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        x = images.astype(self.dtype)
+        x = self.prepare(images).astype(self.dtype)
         for features in (32, 64, 128):
             kernel_init = nn.initializers.normal(self.conv_stddev)
             conv = Conv(features, use_bias=False, kernel_init=kernel_init)

@@ -6,11 +6,12 @@ from flax.typing import Dtype
 from jax import Array
 
 from mnist_jax.layers import Conv, Dense, MaxPool, conv_pool_relu
+from mnist_jax.models.images import ImageNetwork
 
 _MEAN, _STD = 0.1307, 0.3081  # of MNIST's training pixels
 
 
-class Fast(nn.Module):
+class Fast(ImageNetwork):
     """conv 5x5 24, conv 3x3 32, without padding, each with relu and 2x2 pooling; dense 256.
 
     Maps float32 `[n, 28, 28, 1]` in [0, 1] to logits `[n, num_classes]`.
@@ -25,7 +26,7 @@ class Fast(nn.Module):
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
         kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-        x = ((images - _MEAN) / _STD).astype(self.dtype)
+        x = ((self.prepare(images) - _MEAN) / _STD).astype(self.dtype)
         for features, size in ((24, 5), (32, 3)):
             conv = Conv(features, (size, size), padding="VALID", kernel_init=kernel_init)
             x = conv_pool_relu(conv, MaxPool(), x)

@@ -10,8 +10,9 @@ from flax.typing import Dtype
 from jax import Array
 
 from mnist_jax.layers import Dense, Dropout
+from mnist_jax.models.images import ImageNetwork
 from mnist_jax.normalization import BatchNorm, LocalResponseNorm
-from mnist_jax.windows import Convolution, MaxPooling, MeanPooling
+from mnist_jax.windows import Convolution, MaxPooling, MeanOverPlaces, MeanPooling
 
 _INCEPTIONS = {  # 1x1; 3x3 behind 1x1; 5x5 behind 1x1; 1x1 behind the pool: table 1
     "3a": (64, (96, 128), (16, 32), 32),
@@ -30,7 +31,7 @@ _LEAST_SIDE, _LEAST_SIDE_WITH_HEADS = 47, 79  # 3x3 behind 4e; 5x5 behind 4a
 _HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(ImageNetwork):
     """Three convolutions, nine inception modules, a mean over all places, one dense layer.
 
     Maps float32 `[n, height, width, channels]` to logits `[n, num_classes]`; with `train` an rng
@@ -70,6 +71,7 @@ class GoogLeNet(nn.Module):
     @nn.compact
     def __call__(self, images: Array, train: bool = False, weights: Array | None = None) -> Array:
         """Logits; `weights`, float `[n]`, are those of `BatchNorm` and matter with `train` only."""
+        images = self.prepare(images)
         self._check_size(images)
         conv = partial(
             Unit,
@@ -93,7 +95,7 @@ class GoogLeNet(nn.Module):
             x = Inception(*sizes, inner, conv, name=f"inception{name}")(x, train, weights)
             if name in _HEADS and self.auxiliary_heads:
                 self._look(_HEADS[name], conv, x, train, weights)
-        x = jnp.mean(x, axis=(1, 2))
+        x = MeanOverPlaces(name="mean")(x)
         x = Dropout(self.dropout_rate)(x, train)
         return _classes(self.num_classes, "fc")(x).astype(jnp.float32)
 

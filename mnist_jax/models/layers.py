@@ -6,9 +6,10 @@ from flax.typing import Dtype
 from jax import Array
 
 from mnist_jax.layers import Conv, Dense, Dropout, MaxPool, conv_pool_relu
+from mnist_jax.models.images import ImageNetwork
 
 
-class Layers(nn.Module):
+class Layers(ImageNetwork):
     """conv 32, 64, 128, each with bias, relu, 2x2 pooling and dropout; dense 2048, num_classes.
 
     Maps float32 `[n, 28, 28, 1]` in [0, 1] to logits `[n, num_classes]`. With `train` an rng named
@@ -22,7 +23,7 @@ class Layers(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        x = images.astype(self.dtype)
+        x = self.prepare(images).astype(self.dtype)
         for features in (32, 64, 128):
             x = conv_pool_relu(Conv(features), MaxPool(), x)
             x = Dropout(self.dropout_rate)(x, train)

@@ -8,6 +8,7 @@ from flax.typing import Dtype, Initializer
 from jax import Array
 
 from mnist_jax.layers import Dense
+from mnist_jax.models.images import ImageNetwork
 from mnist_jax.windows import Convolution, MeanPooling, convolve, convolve_by_xla
 
 _SIDE = 32
@@ -22,7 +23,7 @@ _C3_INPUTS = (
 )
 
 
-class LeNet5(nn.Module):
+class LeNet5(ImageNetwork):
     """C1 6 5x5, S2, C3 16 5x5, S4, C5 120 5x5, F6 84, outputs.
 
     Maps float32 `[n, height, width, channels]` in [0, 1], ink 1, of up to 32x32 pixels to logits
@@ -48,7 +49,7 @@ class LeNet5(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        x = (_WHITE + (_BLACK - _WHITE) * _framed(images)).astype(self.dtype)
+        x = (_WHITE + (_BLACK - _WHITE) * _framed(self.prepare(images))).astype(self.dtype)
         x = scaled_tanh(_conv(6, x.shape[-1], "C1")(x))
         x = self._subsample("S2", x)
         if self.dense:

@@ -10,8 +10,9 @@ from flax.typing import Dtype
 from jax import Array
 
 from mnist_jax.layers import Dense
+from mnist_jax.models.images import ImageNetwork
 from mnist_jax.normalization import BatchNorm
-from mnist_jax.windows import Convolution, MaxPooling
+from mnist_jax.windows import Convolution, MaxPooling, MeanOverPlaces
 
 Shortcut = Literal["A", "B"]
 
@@ -26,7 +27,7 @@ _SMALL_DEPTHS = (20, 32, 44, 56, 110)  # CIFAR-10's, 6n + 2, of 16, 32 and 64 fe
 DEPTHS = tuple(sorted((*STAGES, *_SMALL_DEPTHS)))
 
 
-class ResNet(nn.Module):
+class ResNet(ImageNetwork):
     """Blocks of two or three convolutions that add to what they are given.
 
     Maps float32 `[n, height, width, channels]` of any size to logits `[n, num_classes]`. Depths 18,
@@ -50,7 +51,7 @@ class ResNet(nn.Module):
         ValueError: another depth, `shortcut` or `bottleneck_stride`.
     """
 
-    depth: int
+    depth: int = 18
     num_classes: int = 10
     dtype: Dtype = jnp.float32
     shortcut: Shortcut | None = None
@@ -78,7 +79,7 @@ class ResNet(nn.Module):
         small = self.depth in _SMALL_DEPTHS
         blocks = ((self.depth - 2) // 6,) * 3 if small else STAGES[self.depth]
         features = 16 if small else 64
-        x = images.astype(self.dtype)
+        x = self.prepare(images).astype(self.dtype)
         x = _conv("conv1", features, 3 if small else 7, 1 if small else 2)(x)
         x = nn.relu(normalize(name="bn1")(x, train, weights))
         if not small:
@@ -95,7 +96,7 @@ class ResNet(nn.Module):
                     name=f"layer{stage + 1}_{i}",
                 )
                 x = block(x, train, weights)
-        x = jnp.mean(x, axis=(1, 2))
+        x = MeanOverPlaces(name="mean")(x)
         kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         return Dense(self.num_classes, kernel_init=kernel_init, name="fc")(x).astype(jnp.float32)
 
@@ -103,11 +104,6 @@ class ResNet(nn.Module):
 def has_bottlenecks(depth: int) -> bool:
     """Whether a network's blocks are of three convolutions."""
     return depth in STAGES and depth >= 50
-
-
-RESNETS: dict[str, Callable[..., ResNet]] = {
-    f"resnet{depth}": partial(ResNet, depth) for depth in DEPTHS
-}
 
 
 class Block(nn.Module):

@@ -6,9 +6,10 @@ from flax.typing import Dtype
 from jax import Array
 
 from mnist_jax.layers import Conv, Dense, MaxPool, conv_pool_relu
+from mnist_jax.models.images import ImageNetwork
 
 
-class Simple(nn.Module):
+class Simple(ImageNetwork):
     """conv 32, conv 64, each with relu and 2x2 pooling; one dense layer.
 
     Maps float32 `[n, 28, 28, 1]` in [0, 1] to logits `[n, num_classes]`.
@@ -19,7 +20,7 @@ class Simple(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        x = images.astype(self.dtype)
+        x = self.prepare(images).astype(self.dtype)
         for features in (32, 64):
             conv = Conv(features, use_bias=False, kernel_init=nn.initializers.normal(0.01))
             x = conv_pool_relu(conv, MaxPool(), x)

@@ -1,0 +1,224 @@
+"""What `experiments.inspect` does once JAX is imported: a network layer by layer."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+from jax import lax
+
+from experiments.console import cli, terminal
+from experiments.show import flow
+from mnist_jax import models
+from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
+from mnist_jax.models.lenet5 import Distances, PartialConvolution, Subsampling
+from mnist_jax.normalization import BatchNorm, LocalResponseNorm
+from mnist_jax.windows import Convolution, MaxPooling, MeanOverPlaces, MeanPooling
+
+
+class Kind(NamedTuple):
+    """Members that are the same network."""
+
+    network: str
+    members: int
+    options: dict[str, Any]  # of the network
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one layer, or a place where several meet, makes of one image."""
+
+    name: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+    size: str  # how the output's size comes about
+    inputs: tuple[str, ...]  # the layers whose output it takes; "images" for the first
+
+
+def run(
+    kinds: Sequence[Kind],
+    image_shape: tuple[int, ...] | None,
+    num_classes: int | None,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Print what each kind of members is, and draw it.
+
+    Args:
+        image_shape: height, width and channels; default those that the network was published for.
+        num_classes: default likewise.
+        output: where to draw a graph; with several kinds there is a file for each.
+
+    Raises:
+        SystemExit: code 2 with an error of two lines for images that a network does not take, or
+            a file that cannot be written.
+    """
+    cli.check_devices()
+    reports = []
+    for kind in kinds:
+        published = models.PUBLISHED[kind.network]
+        network = models.create(kind.network, num_classes or published.num_classes, **kind.options)
+        shape = image_shape or published.image_shape
+        try:
+            layers = look(network, shape)
+        except ValueError as error:
+            cli.fail(str(error), "Give another size by --images, such as 224x224x3.")
+        reports.append(_report(kind, shape, layers))
+        if output is not None:
+            name = output.stem if len(kinds) == 1 else f"{output.stem}-{kind.network}"
+            _draw(kind.network, shape, layers, output.with_stem(name))
+    if as_json:
+        print(json.dumps(reports, indent=2))
+        return
+    for report in reports:
+        _print_table(report)
+
+
+def _draw(name: str, image_shape: Sequence[int], layers: Sequence[Layer], output: Path) -> None:
+    from experiments.show import graph  # matplotlib takes a while to import
+
+    try:
+        graph.draw(name, image_shape, layers).savefig(output, dpi=150)
+    except OSError as error:
+        cli.fail(f"--output {output} cannot be written: {error.strerror}.", "Choose another file.")
+    print(f"The graph is in {output}.", file=sys.stderr)
+
+
+def look(network: nn.Module, image_shape: tuple[int, ...] = (28, 28, 1)) -> list[Layer]:
+    """The layers of a network, and where their outputs are added or put side by side, in the order
+    they are computed in.
+
+    Raises:
+        ValueError: images that the network cannot take.
+    """
+    return [_layer(node) for node in flow.trace(network, image_shape, tuple(_SIZES))]
+
+
+def _layer(node: flow.Node) -> Layer:
+    if node.module is None:
+        joined = {"add": "the sum", "concatenate": "side by side"}[node.kind]
+        return Layer(node.name, node.output_shape, 0, 0, joined, node.inputs)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(node.params))
+    # Each place of the output takes every weight of the kernel once.
+    places = prod(node.output_shape[:-1])
+    multiply_adds = places * node.params["kernel"].size if "kernel" in node.params else 0
+    size = _SIZES[type(node.module)](node.module, node.input_shape)
+    return Layer(node.name, node.output_shape, parameters, multiply_adds, size, node.inputs)
+
+
+def _conv_size(module: Conv, shape: tuple[int, ...]) -> str:
+    return _window_size(shape, module.kernel_size, module.strides, module.padding)
+
+
+def _pool_size(module: MaxPool, shape: tuple[int, ...]) -> str:
+    window = (module.window, module.window)
+    return _window_size(shape, window, window, "SAME")
+
+
+def _convolution_size(module: Convolution, shape: tuple[int, ...]) -> str:
+    pads = [(module.padding, module.padding)] * 2
+    size = _with_pads(shape, pads, [module.window] * 2, [module.stride] * 2)
+    return size if module.groups == 1 else f"{size}; in {module.groups} groups"
+
+
+def _pooling_size(module: MaxPooling, shape: tuple[int, ...]) -> str:
+    pads = [module.pads(side) for side in shape[:2]]
+    return _with_pads(shape, pads, [module.window] * 2, [module.stride] * 2)
+
+
+def _without_pads(shape: Sequence[int], window: int, stride: int = 1) -> str:
+    return _with_pads(shape, [(0, 0)] * 2, [window] * 2, [stride] * 2)
+
+
+def _window_size(
+    shape: Sequence[int], window: Sequence[int], strides: Sequence[int], padding: str
+) -> str:
+    pads = lax.padtype_to_pads(shape[:2], window, strides, padding)
+    return _with_pads(shape, pads, window, strides)
+
+
+def _with_pads(
+    shape: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    window: Sequence[int],
+    strides: Sequence[int],
+) -> str:
+    """The formula of the height and, where it is another, of the width."""
+    sides = zip(shape[:2], pads, window, strides, strict=True)
+    return " and ".join(dict.fromkeys(formula(*side) for side in sides))
+
+
+def formula(side: int, pads: tuple[int, int], window: int, stride: int) -> str:
+    """The lecture's (N + 2P - F)/S + 1 with its numbers, such as `(28 + 2*1 - 3)/1 + 1 = 28`."""
+    before, after = pads
+    padded = f"2*{before}" if before == after else f"{before} + {after}"
+    room = side + before + after - window
+    quotient = f"({side} + {padded} - {window})/{stride}"
+    if room % stride:
+        quotient = f"floor({quotient})"
+    return f"{quotient} + 1 = {room // stride + 1}"
+
+
+_SIZES: dict[type[nn.Module], Callable[[Any, tuple[int, ...]], str]] = {
+    Conv: _conv_size,
+    MaxPool: _pool_size,
+    Dropout: lambda module, shape: f"training: 0 with probability {module.rate}",
+    Dense: lambda module, shape: f"{shape[-1]} inputs, {module.features} outputs",
+    Convolution: _convolution_size,
+    MaxPooling: _pooling_size,
+    MeanPooling: lambda module, shape: _without_pads(shape, module.window, module.stride),
+    MeanOverPlaces: lambda module, shape: f"the mean of {shape[0]} x {shape[1]} places",
+    BatchNorm: lambda module, shape: "mean 0, deviation 1 over the batch",
+    LocalResponseNorm: lambda module, shape: "less where neighbouring channels have much",
+    PartialConvolution: lambda module, shape: _without_pads(shape, module.window),
+    Subsampling: lambda module, shape: _without_pads(shape, 2, 2),
+    Distances: lambda module, shape: f"squared distances to {module.num_classes} fixed codes",
+}
+
+
+def _report(kind: Kind, image_shape: tuple[int, ...], layers: Sequence[Layer]) -> dict[str, Any]:
+    return {
+        "network": kind.network,
+        "members": kind.members,
+        "image_shape": image_shape,
+        "parameters": sum(layer.parameters for layer in layers),
+        "multiply_adds": sum(layer.multiply_adds for layer in layers),
+        "layers": [asdict(layer) for layer in layers],
+    }
+
+
+def _print_table(report: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    rows = report["layers"]
+    above = ["images", *(row["name"] for row in rows)]
+    elsewhere = [
+        "" if row["inputs"] == (up,) else ", ".join(row["inputs"])
+        for row, up in zip(rows, above, strict=False)
+    ]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer")
+    for heading in ("output", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="right")
+    table.add_column("size")
+    branches = any(elsewhere)
+    if branches:
+        table.add_column("takes, if not the row above")
+    for row, inputs in zip(rows, elsewhere, strict=True):
+        counts = (f"{row['parameters']:,}", f"{row['multiply_adds']:,}")
+        cells = (row["name"], _by(row["output_shape"]), *counts, row["size"])
+        table.add_row(*cells, *([inputs] if branches else []))
+    counts = (f"{report['parameters']:,}", f"{report['multiply_adds']:,}")
+    table.add_row("total", "", *counts, "of one member, for one image")
+    print(f"{report['members']} x {report['network']}, images {_by(report['image_shape'])}")
+    terminal.show(table)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
