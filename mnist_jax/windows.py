@@ -212,9 +212,7 @@ def _pool_forward(images: Array, shape: _Pool) -> tuple[Array, tuple[Array, Arra
     return pooled, (images, places)
 
 
-def _pool_backward(
-    shape: _Pool, residuals: tuple[Array, Array], grad: Array
-) -> tuple[Array]:
+def _pool_backward(shape: _Pool, residuals: tuple[Array, Array], grad: Array) -> tuple[Array]:
     images, places = residuals
     window, stride, (padding, _), _ = shape
     sides = (images.shape[1], images.shape[2])
