@@ -108,9 +108,10 @@ def _in_idx(path: Path) -> Iterator[Picture]:
 
     try:
         images = read_idx(path)
-        if images.ndim != 3:
+        if images.ndim not in (3, 4):
             raise ValueError(
-                f"holds {images.ndim}-dimensional data, not [n, height, width] images."
+                f"holds {images.ndim}-dimensional data, not [n, height, width] images, with an "
+                "axis of channels or without."
             )
     except ValueError as error:
         yield Picture(str(path), partial(_fail, str(error).removeprefix(f"{path}: ")))

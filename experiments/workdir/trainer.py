@@ -114,15 +114,19 @@ def _prepare(command: Command, clock: Clock) -> Run:
     with clock.waiting("data", "Reading the data"):
         dataset = reading()
         fingerprint = data.fingerprint(dataset)
-    if config.augment == "handwriting" and dataset.class_names != data.CLASS_NAMES["mnist"]:
+    digits = dataset.characters and dataset.class_names == data.CLASS_NAMES["mnist"]
+    if config.augment == "handwriting" and not digits:
         raise ValueError(
-            f"--augment handwriting is for the digits 0 to 9, which {dataset.name} is not."
+            f"--augment handwriting is for the digits 0 to 9, light on black in 28 x 28 pixels, "
+            f"which {dataset.name} is not."
         )
     about = before or records.trained_on(config, dataset)
-    if dataset.train.inputs.shape[1:] != about.image_shape:
+    shapes = dataset.train.inputs.shape[1:], about.image_shape
+    if shapes[0] != shapes[1]:
+        here, then = (" x ".join(map(str, shape)) for shape in shapes)
         raise ValueError(
-            f"{dataset.name} has images of {dataset.train.inputs.shape[1:]}; the run began with "
-            f"images of {about.image_shape}."
+            f"{dataset.name} has images of {here}; the run began with images of {then}.\n"
+            "Go on with the data that it began with."
         )
     kinds = stacks.create(config, config.devices, about)
     stacks.check(kinds, about)
