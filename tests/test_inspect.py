@@ -2,6 +2,7 @@
 
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,6 +11,7 @@ from experiments import inspect
 from experiments.show import graph, inspector
 from experiments.workdir.config import Config
 from mnist_jax import models
+from mnist_jax.layers import MaxPool
 
 
 def report(capsys, *argv):
@@ -28,6 +30,33 @@ def report(capsys, *argv):
 )
 def test_formula(side, pads, window, stride, text):
     assert inspector.formula(side, pads, window, stride) == text
+
+
+@pytest.mark.parametrize(
+    ("pool", "text"),
+    [
+        (MaxPool(), "(7 + 0 + 1 - 2)/2 + 1 = 4"),
+        (MaxPool(2, 1), "(7 + 0 + 1 - 2)/1 + 1 = 7"),
+        (MaxPool(3, 2, "VALID"), "(7 + 2*0 - 3)/2 + 1 = 3"),
+        (MaxPool((3, 2), (2, 1), "VALID"), "(7 + 2*0 - 3)/2 + 1 = 3 and (7 + 2*0 - 2)/1 + 1 = 6"),
+        (MaxPool(2, padding="VALID"), "floor((7 + 2*0 - 2)/2) + 1 = 3"),
+    ],
+)
+def test_a_pool_s_size(pool, text):
+    (layer,) = inspector.look(Pooled(pool), (7, 7, 3))
+    assert layer.size == text
+    sides = [int(part.split()[-1]) for part in text.split(" and ")]
+    assert layer.output_shape == (sides[0], sides[-1], 3)
+
+
+class Pooled(nn.Module):
+    """A pool and nothing else."""
+
+    pool: MaxPool
+
+    @nn.compact
+    def __call__(self, images):
+        return self.pool(images)
 
 
 def test_the_lecture_s_deep_network(capsys):
