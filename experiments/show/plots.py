@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mnist_jax import ensemble, shifts
@@ -374,7 +375,9 @@ def filters(kernels: np.ndarray, name: str) -> Figure:
     figure = Figure((4.8, height + 0.3), layout="constrained")
     figure.suptitle(f"What {name} looks for first", x=0.01, ha="left", weight="bold", fontsize=11)
     by = f"{rows} x {columns}" + (f" x {channels}" if channels > 1 else "")
-    _maps(figure.subplots(), canvas, f"{count} filters of {by} weights")
+    axes = figure.subplots()
+    _maps(axes, canvas, f"{count} filters of {by} weights")
+    _white_after(axes, canvas, count, side_by_side)
     return figure
 
 
@@ -413,6 +416,7 @@ def features(
         height, width, channels = maps[name].shape
         some = f"{MOST_MAPS} of " if channels > MOST_MAPS else ""
         _maps(axes, canvas, f"{name}: {height} x {width}, {some}{channels} channels")
+        _white_after(axes, canvas, min(channels, MOST_MAPS), columns)
     return figure
 
 
@@ -524,6 +528,15 @@ def _maps(axes: Axes, canvas: np.ndarray, title: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
+
+
+def _white_after(axes: Axes, canvas: np.ndarray, count: int, columns: int) -> None:
+    """Cover what is left of a `tile`'s last row, which would look like a map."""
+    height, width = canvas.shape[:2]
+    rows = -(-count // columns)
+    top, left = (rows - 1) / rows * height, (count - (rows - 1) * columns) / columns * width
+    if left < width:
+        axes.add_patch(Rectangle((left, top), width - left, height - top, color="white", lw=0))
 
 
 def _draw_members(axes: Axes, x: Sequence[int], members: np.ndarray, color: str) -> None:
