@@ -9,7 +9,12 @@ from experiments.benchmarks.workloads import LEARNING_RATE, Published
 
 def build(published: Published) -> nn.Module:
     """A workload's network, in channels_last."""
-    makes = {"lenet5": LeNet5, "alexnet": AlexNet, "resnet18": ResNet18, "resnet20": ResNet20}
+    makes: dict[str, type[nn.Module]] = {
+        "lenet5": LeNet5,
+        "alexnet": AlexNet,
+        "resnet18": ResNet18,
+        "resnet20": ResNet20,
+    }
     return makes[published.network]().to(memory_format=torch.channels_last)
 
 
