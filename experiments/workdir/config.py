@@ -87,16 +87,22 @@ class Config:
         "some of them no digits",
     )
     image_size: int | None = _option(
-        None, "scale images to so many pixels a side, on the device; None: as they are", "never"
+        None,
+        "scale images to so many pixels a side, as the network needs, on the device; None: as they "
+        "are",
+        "never",
     )
     normalize: Literal["none", "mean", "standard"] = _option(
         "none",
         "mean: subtract each channel's mean over the training images; standard: also divide by its "
-        "deviation",
+        "deviation, which ResNets expect",
         "never",
     )
     network_options: str | None = _option(
-        None, "fields of the network's own, as shortcut=B or dense=True,dtype=bfloat16", "never"
+        None,
+        "fields of the network's own, as shortcut=B (resnet20), dense=True (lenet5), or several as "
+        "NAME=VALUE,NAME=VALUE",
+        "never",
     )
     dropout: float | None = _option(None, "probability of zero in dropout; None: the network's own")
     conv_stddev: float | None = _option(
@@ -112,7 +118,8 @@ class Config:
     learning_rate: float = _option(0.001, "the optimizer's, or the largest of the schedule")
     schedule: Literal["constant", "cosine", "onecycle", "steps"] = _option(
         "constant",
-        "of the learning rate over the run; steps: a tenth of it after half and three quarters",
+        "of the learning rate over the run; steps: a tenth of it after half, and again after three "
+        "quarters",
     )
     beta1: float = _option(0.9, "adam's decay of the mean gradient; sgd's and momentum's momentum")
     beta2: float = _option(0.999, "adam's decay of the mean squared gradient")
@@ -137,8 +144,8 @@ class Config:
     )
     data_dir: str | None = _option(
         None,
-        "folder or file of IDX, .npz, .csv, or pictures in a folder a class; None: "
-        "MNIST_JAX_DATA, then TFDS",
+        "folder or file of IDX, CIFAR's, .npz, .csv, or pictures, also photographs of any size, in "
+        "a folder a class; None: MNIST_JAX_DATA, then TFDS",
         "free",
     )
     validation: int | None = _option(
