@@ -11,7 +11,7 @@ from PIL import Image
 from experiments import evaluate, predict, report, run
 from experiments.console import cli
 from experiments.workdir import trained
-from mnist_jax import cache, classifier_folder, models, parallel
+from mnist_jax import cache, classifier_folder, models, parallel, shifts
 from mnist_jax.classifier import Classifier
 from mnist_jax.classifier_folder import Fitted
 from mnist_jax.normalization import BatchNorm
@@ -118,10 +118,14 @@ def test_pictures_of_any_size_and_kind(workdir, folder, tmp_path, capsys):
 
 def test_evaluation_and_report(workdir, tmp_path, capsys):
     digits = write_idx(tmp_path / "digits", "{split}-{kind}-idx{n}-ubyte", train=10, test=20)
-    assert evaluate.main([str(workdir), "--shift", "contrast", "--unfamiliar", str(digits)]) == 0
+    assert evaluate.main([str(workdir), "--shift", "noise", "--unfamiliar", str(digits)]) == 0
     results = json.loads((workdir / "evaluation.json").read_text())
-    strengths = [row["rules"]["sum_logits"]["before"] for row in results["shifts"]["contrast"]]
-    assert len(strengths) == 6 and strengths[0]["nll"] < strengths[-1]["nll"]
+    loaded = trained.load(workdir)
+    images, labels = trained.load_dataset(loaded).test
+    right = loaded.predict(shifts.apply("noise", images, 5)).argmax(axis=2) == labels
+    members = results["shifts"]["noise"][5]["members"]
+    said = [member["before"]["accuracy"] for member in members]
+    np.testing.assert_allclose(said, right.mean(axis=1), atol=1e-6)
     assert results["unfamiliar"]["size"] == 20
     assert results["unfamiliar"]["source"].endswith("from 28 x 28 x 1 to 12 x 16 x 3")
     assert report.main([str(workdir)]) == 0

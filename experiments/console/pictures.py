@@ -125,7 +125,7 @@ def _is_idx(path: Path) -> bool:
         return True
     try:
         with path.open("rb") as file:
-            return file.read(2) == b"\0\0" and file.read(2)[1:] in (b"\1", b"\2", b"\3")
+            return file.read(2) == b"\0\0" and file.read(2)[1:] in (b"\1", b"\2", b"\3", b"\4")
     except OSError:
         return False  # reading it as an image will tell
 

@@ -238,13 +238,15 @@ def _read_options(text: str | None) -> dict[str, Any]:
     """Numbers and True, False or None as such, anything else as words.
 
     Raises:
-        ValueError: it is not of the form NAME=VALUE,NAME=VALUE.
+        ValueError: it is not of the form NAME=VALUE,NAME=VALUE, or has what is not an option.
     """
     options = {}
     for part in text.split(",") if text else []:
         name, equals, value = part.partition("=")
         if not (name and equals and value):
             raise ValueError(f"network_options must be like shortcut=B,dense=True, not {text!r}.")
+        if name in ("name", "num_classes"):
+            raise ValueError(f"network_options has {name}, which is no option of a network.")
         try:
             options[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
