@@ -24,7 +24,8 @@ def numbers(images: Mapping[str, ArrayLike]) -> Figure:
     side = max(max(array.shape) for array in arrays.values())
     figure, panels = _panels(len(arrays), 0.42 * side)
     for axes, (title, array) in zip(panels, arrays.items(), strict=True):
-        _grid(axes, *array.shape, side)
+        height, width = array.shape
+        _grid(axes, height, width, side)
         axes.set_title(title, loc="left", fontsize=10)
         least, most = array.min(), array.max()
         tints = (array - least) / (most - least) if most > least else np.zeros_like(array)
