@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike
 
 _BLUE, _GREY, _VERMILION, _LINE = "#9CC9E8", "#DDDDDD", "#F0A878", "#555555"
 _TINTS = LinearSegmentedColormap.from_list("tints", ["#FFFFFF", _BLUE])
-_COLUMNS = 4
+_COLUMNS = 5  # at most; rows are of equal length where they can be
 
 
 def numbers(images: Mapping[str, ArrayLike]) -> Figure:
-    """Images side by side, four in a row; the larger a number, the darker its square.
+    """Images side by side, in rows of five at most; the larger a number, the darker its square.
 
     Args:
         images: by title, numbers `[height, width]`.
@@ -24,7 +24,8 @@ def numbers(images: Mapping[str, ArrayLike]) -> Figure:
     side = max(max(array.shape) for array in arrays.values())
     figure, panels = _panels(len(arrays), 0.42 * side)
     for axes, (title, array) in zip(panels, arrays.items(), strict=True):
-        _grid(axes, *array.shape, side)
+        height, width = array.shape
+        _grid(axes, height, width, side)
         axes.set_title(title, loc="left", fontsize=10)
         least, most = array.min(), array.max()
         tints = (array - least) / (most - least) if most > least else np.zeros_like(array)
@@ -62,8 +63,8 @@ def windows(side: int, window: int, stride: int = 1, padding: int = 0) -> Figure
 
 def _panels(count: int, inches: float) -> tuple[Figure, list[Axes]]:
     """Panels of so many inches a side."""
-    columns = min(count, _COLUMNS)
-    rows = -(-count // columns)
+    rows = -(-count // _COLUMNS)
+    columns = -(-count // rows)
     figure = Figure((columns * (inches + 0.3), rows * (inches + 0.5)), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
