@@ -401,13 +401,11 @@ def _shapes(network: nn.Module, image_shape: tuple[int, ...]) -> Any:
 
 
 def _check_digits(images: np.ndarray, classes: np.ndarray) -> None:
-    shape, wanted = images.shape[1:], list("0123456789")
-    if shape != training.IMAGE.shape or classes.astype(str).tolist() != wanted:
-        size = " x ".join(map(str, shape))
-        raise ValueError(
-            f"augment handwriting needs images of 28 x 28 x 1 and the labels 0 to 9, not {size} "
-            f"and {classes}."
-        )
+    if images.shape[1:] != training.IMAGE.shape:
+        size = " x ".join(map(str, images.shape[1:]))
+        raise ValueError(f"augment handwriting needs images of 28 x 28 x 1, not {size}.")
+    if classes.astype(str).tolist() != list("0123456789"):
+        raise ValueError(f"augment handwriting needs the labels 0 to 9, not {classes}.")
 
 
 def _check_options(options: Classifier) -> None:

@@ -293,7 +293,7 @@ def test_a_network_of_one_s_own_with_batch_statistics():
             r"googlenet with auxiliary heads.*not 12 x 16\. To scale images",
         ),
         ({"network": models.create("alexnet", 3)}, "alexnet needs images of at least 67 x 67"),
-        ({"augment": "handwriting"}, "needs images of 28 x 28 x 1 and the labels 0 to 9, not 12 x"),
+        ({"augment": "handwriting"}, "needs images of 28 x 28 x 1, not 12 x 16 x 3"),
     ],
 )
 def test_what_cannot_be_fitted(options, message):
