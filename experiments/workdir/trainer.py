@@ -28,7 +28,7 @@ from experiments.workdir.config import Config
 from experiments.workdir.progress import Progress
 from experiments.workdir.records import TrainedOn
 from experiments.workdir.stacks import Stack
-from mnist_jax import augment, data, ensemble, kernels, loop, metrics, parallel, training
+from mnist_jax import augment, data, ensemble, kernels, loop, metrics, models, parallel, training
 from mnist_jax.data import Dataset
 from mnist_jax.loop import Chunk
 from mnist_jax.training import TrainState
@@ -97,8 +97,8 @@ def _prepare(command: Command, clock: Clock) -> Run:
     config = command.config
     # What is wrong with the options is said before data are got.
     stacks.create(config, config.devices, TrainedOn(config.class_names, characters=True))
-    if _uses_kernels(config):
-        kernels.start_building()
+    for part in _kernel_parts(config):
+        kernels.start_building(part)
     # A run goes on with the classes that its networks have.
     before = records.read_dataset(command.workdir, config) if command.resume else None
     reading = _beside(
@@ -188,8 +188,12 @@ def _raise(error: BaseException) -> NoReturn:
     raise error
 
 
-def _uses_kernels(config: Config) -> bool:
-    return config.precision != "bfloat16"
+def _kernel_parts(config: Config) -> list[kernels.Part]:
+    """Which of the kernels a run's networks use."""
+    if config.precision == "bfloat16":
+        return []
+    of_labs_alone = all(kind.network in models.LABS for kind in config.kinds)
+    return ["labs"] if of_labs_alone else ["labs", "windows"]
 
 
 def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
@@ -396,12 +400,11 @@ def _start(
         Their chunks: the state is `{network: state}`, the losses are all members',
         `[members, steps]`.
     """
-    with_kernels = False
-    if _uses_kernels(run.config):
-        building = kernels.start_building()
-        what = "Building the C++ kernels, once, about 10 s"
-        with clock.waiting("kernels", what) if building else clock.during("kernels"):
-            with_kernels = kernels.available()
+    parts = _kernel_parts(run.config)
+    building = [kernels.start_building(part) for part in parts]
+    what = "Building the C++ kernels, once, about 10 s"
+    with clock.waiting("kernels", what) if any(building) else clock.during("kernels"):
+        with_kernels = any([kernels.available(part) for part in parts])
     # Networks that take turns, and processes that wait for each other, go on chunk by chunk.
     ahead = len(run.kinds) == 1 and jax.process_count() == 1
     with clock.waiting("compiling", f"Compiling{', with C++ kernels' if with_kernels else ''}"):
