@@ -203,7 +203,7 @@ def test_missing_packages(monkeypatch):
 
 def test_a_run(tmp_path, capsys, monkeypatch):
     """Two real processes, a round of two turns each."""
-    monkeypatch.setattr(run, "QUICK_STEPS", 2)
+    monkeypatch.setattr(run, "QUICK_STEPS", 10)
     file = tmp_path / "results.json"
     flags = ["--quick", "--workloads", "simple", "--peers", "flax", "--rounds", "1"]
     assert run.main([*flags, "--output", str(file)]) == 0
