@@ -3,8 +3,9 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from PIL import Image
 from experiments.console import cli, pictures, terminal, texts
 from experiments.console.pictures import Picture
 
+_MNIST = (28, 28, 1)
 _FOUND = 0.3  # a mark found less surely than this may be no digit, or not all of one
 _DOUBTFUL = 1 / 3  # of a picture's digits unsure, so that none is sure to be one
 
@@ -23,13 +25,18 @@ examples:
   python -m experiments.predict runs/handwriting seven.png scans/
   python -m experiments.predict runs/handwriting - < seven.png
   python -m experiments.predict runs/handwriting --json photo.jpg t10k-images-idx3-ubyte.gz
+  python -m experiments.predict runs/resnet20 cat.jpg holidays/
 
-A picture shows one digit or several, in ink of any colour. Each is found, scaled and centred as
-MNIST's were, and answered in a row of its own, in reading order, with its box (left, top, right,
-bottom, in pixels); lines, frames and shadows are left out. A picture of 28 x 28 that is like
-MNIST's, and an IDX file of such, is taken as it is. In a folder with a folder a class the folders'
-names are the labels, and the accuracy is printed. For networks trained on other than characters,
-pictures must be 28 x 28, light on black.
+For networks of characters a picture shows one digit or several, in ink of any colour. Each is
+found, scaled and centred as MNIST's were, and answered in a row of its own, in reading order, with
+its box (left, top, right, bottom, in pixels); lines, frames and shadows are left out. A picture of
+28 x 28 that is like MNIST's, and an IDX file of such, is taken as it is.
+
+For networks of other things a picture is one image: scaled until it just covers the size of those
+trained on, and its middle cut out; it becomes grey where those were. Networks trained on grey
+images of 28 x 28, as clothes are, take pictures of that size alone, light on black.
+
+In a folder with a folder a class the folders' names are the labels, and the accuracy is printed.
 
 The probability is the members' mean. The uncertainty is the entropy of that mean, in nats (0:
 sure); the mutual information is the part of it that comes from the members' disagreement. `found`
@@ -49,11 +56,15 @@ class Item(NamedTuple):
     """One image for the network: a digit of a picture, or the picture."""
 
     picture: Picture
-    image: np.ndarray  # uint8 [28, 28, 1]
-    box: tuple[int, int, int, int] | None
-    found: float
-    digits: int  # on the picture
+    image: np.ndarray  # uint8 [height, width, channels]
+    box: tuple[int, int, int, int] | None = None  # of a digit
+    found: float = 1.0
+    digits: int = 1  # on the picture
     note: str | None = None
+
+
+# A picture to what is on it; ValueError with the reason where it cannot be read.
+Look = Callable[[Picture], list[Item]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if loaded.trained_on.vocabulary:
         threshold = records.read_threshold(loaded.workdir)
         return texts.predict(loaded, threshold, given.images, given.json)
-    items, failed = _read_all(given.images, loaded.characters)
+    items, failed = _read_all(given.images, _look(loaded.characters, loaded.image_shape))
     if items:
         threshold = records.read_threshold(loaded.workdir)
         logits = loaded.predict(np.stack([item.image for item in items]))
@@ -99,9 +110,9 @@ def _parser() -> cli.Parser:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="or a sentence; PNG, JPEG, ... (anything Pillow reads), a folder of such files or of "
-        "folders of them, an IDX file of images (plain or .gz), or - for one picture, or "
-        "sentences, from standard input",
+        help="PNG, JPEG, ... (anything Pillow reads) of any size, a folder of such files or of "
+        "folders of them, an IDX file of images (plain or .gz), a sentence, or - for one picture, "
+        "or sentences, from standard input",
     )
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object a line, not a table"
@@ -109,22 +120,29 @@ def _parser() -> cli.Parser:
     return parser
 
 
-def _read_all(arguments: Sequence[str], characters: bool) -> tuple[list[Item], bool]:
+def _look(characters: bool, image_shape: tuple[int, ...]) -> Look:
+    """What makes pictures into images such as were trained on."""
+    if characters:
+        return _digits
+    return _as_it_is if image_shape == _MNIST else partial(_photo, image_shape)
+
+
+def _read_all(arguments: Sequence[str], look: Look) -> tuple[list[Item], bool]:
     """What all pictures show, in order, and whether some could not be read.
 
     Each that could not, and each that has more than was looked at, is a line on stderr.
     """
 
-    def look(picture: Picture) -> list[Item] | ValueError:
+    def see(picture: Picture) -> list[Item] | ValueError:
         try:
-            return _digits(picture) if characters else [_as_it_is(picture)]
+            return look(picture)
         except ValueError as error:
             return error
 
     items, failed = [], False
     with ThreadPoolExecutor() as pool:
         named = [picture for argument in arguments for picture in pictures.named_by(argument)]
-        for picture, seen in zip(named, pool.map(look, named), strict=True):
+        for picture, seen in zip(named, pool.map(see, named), strict=True):
             if isinstance(seen, ValueError):
                 print(f"error: {picture.name}: {seen}", file=sys.stderr)
                 failed = True
@@ -140,11 +158,10 @@ def _digits(picture: Picture) -> list[Item]:
     from mnist_jax import images
 
     content = picture.read()
-    if isinstance(content, np.ndarray):  # of an IDX file, which is MNIST's form
-        if content.shape == (28, 28):
-            return [Item(picture, content[..., None], (0, 0, 28, 28), 1.0, 1)]
+    if isinstance(content, np.ndarray):  # of an IDX file
+        if _is_as_mnist(content):
+            return [Item(picture, content.reshape(_MNIST), (0, 0, 28, 28))]
         return _items(picture, images.find_digits(content))
-    count = getattr(content, "n_frames", 1)
     blank = None
     for i, frame in enumerate(pictures.frames(content)):
         try:
@@ -152,8 +169,7 @@ def _digits(picture: Picture) -> list[Item]:
         except ValueError as error:
             blank = blank or error
             continue
-        note = None if count == 1 else f"frame {i + 1} of {count}; the others are not answered."
-        return _items(picture, found, note)
+        return _items(picture, found, _of_frames(content, i))
     raise blank or ValueError("no frames.")
 
 
@@ -161,16 +177,39 @@ def _items(picture: Picture, found: Sequence[Any], note: str | None = None) -> l
     return [Item(picture, digit.image, digit.box, digit.found, len(found), note) for digit in found]
 
 
-def _as_it_is(picture: Picture) -> Item:
+def _of_frames(image: Image.Image, i: int) -> str | None:
+    """What is said of a picture of several frames or pages, of which one is answered."""
+    count = getattr(image, "n_frames", 1)
+    return None if count == 1 else f"frame {i + 1} of {count}; the others are not answered."
+
+
+def _photo(image_shape: tuple[int, ...], picture: Picture) -> list[Item]:
+    """A picture of anything, of any size; of several frames the first."""
+    from mnist_jax import images
+
+    content = picture.read()
+    if isinstance(content, np.ndarray):
+        return [Item(picture, images.to_photo(content, *image_shape))]
+    first = next(pictures.frames(content))
+    image = images.to_photo(first, *image_shape)
+    return [Item(picture, image, note=_of_frames(content, 0))]
+
+
+def _as_it_is(picture: Picture) -> list[Item]:
     content = picture.read()
     pixels = np.asarray(content.convert("L") if isinstance(content, Image.Image) else content)
-    if pixels.shape != (28, 28):
-        height, width = pixels.shape
+    if not _is_as_mnist(pixels):
+        height, width, *channels = pixels.shape
+        by = " x ".join(map(str, (width, height, *channels)))
         raise ValueError(
-            f"must be 28 x 28 pixels, not {width} x {height}; networks of characters alone find "
-            "what a picture shows."
+            f"must be 28 x 28 pixels of 0 to 255, not {by} of {pixels.dtype}; networks of "
+            "characters, or of images in colour or larger, take pictures of any size."
         )
-    return Item(picture, pixels[..., None], None, 1.0, 1)
+    return [Item(picture, pixels.reshape(_MNIST))]
+
+
+def _is_as_mnist(pixels: np.ndarray) -> bool:
+    return pixels.dtype == np.uint8 and pixels.shape in (_MNIST, _MNIST[:2])
 
 
 def _describe(
@@ -245,11 +284,10 @@ def _summary(
     """How many were found, how many of them unsure, and how many right where that is known."""
     count = len({row["image"] for row in rows})
     unsure = sum(row["unsure"] for row in rows)
+    found = f"{count:,} picture{'s' * (count > 1)}"
     if any("box" in row for row in rows):
-        found = (
-            f"{len(rows):,} digit{'s' * (len(rows) > 1)} on {count:,} picture{'s' * (count > 1)}"
-        )
-        yield f"{found}, {unsure:,} unsure" if unsure else found
+        found = f"{len(rows):,} digit{'s' * (len(rows) > 1)} on {found}"
+    yield f"{found}, {unsure:,} unsure" if unsure else found
     if threshold is None:
         yield "No entropy is known above which to be unsure: trained without validation images."
     labels = {row.get("label") for row in rows}

@@ -1,5 +1,7 @@
 """`Classifier`: the lab's class, as a scikit-learn estimator, for notebooks and pipelines."""
 
+import inspect
+import math
 import numbers
 import signal
 import sys
@@ -33,7 +35,6 @@ from mnist_jax.classifier_folder import Fitted
 from mnist_jax.training import OptimizerName, ScheduleName
 
 _LEAST = {"members": 1, "epochs": 1, "batch_size": 1, "seed": 0, "n_iter_no_change": 1}
-_FEATURES = 784
 _NOTHING = 1e-4  # nats; scikit-learn's MLPClassifier has it as its tol
 _NUMBERS = ("learning_rate", "weight_decay", "ema", "validation_fraction")
 
@@ -41,18 +42,22 @@ _NUMBERS = ("learning_rate", "weight_decay", "ema", "validation_fraction")
 class Classifier(ClassifierMixin, BaseEstimator):
     """An ensemble of CNNs with scikit-learn's interface.
 
-    Images are `[n, 28, 28, 1]`, `[n, 28, 28]` or `[n, 784]`, as arrays, frames or nested lists:
-    whole numbers 0 to 255, floats in [0, 1], or bools, of which True is white. Labels are anything
-    that `np.unique` sorts.
+    Images are `[n, height, width, channels]` of any size, with 1 or 3 channels, `[n, height,
+    width]`, or rows `[n, 784]` of 28 x 28, as arrays, frames or nested lists: whole numbers 0 to
+    255, floats in [0, 1], or bools, of which True is white. Once fitted, only images of the same
+    size and channels are taken, also as rows. Labels are anything that `np.unique` sorts.
 
     On a CPU all cores are used where JAX has not started before; a warning says what to do where it
     has. What is compiled is kept: for `fit`s with the same arguments and as many images, and in
     `~/.cache/mnist_jax` for later processes. Predictions depend on the fitted attributes alone.
 
     Args:
-        network: a name in `models.NAMES`, or a linen module of one's own with a logit for each
-            class and no collection of variables but `params`. Logits beyond the classes, as where
-            a fold of a cross-validation lacks the last one, are left out of predictions.
+        network: a name in `models.NAMES`, a network with options by `models.create`, or a linen
+            module of one's own with a logit for each class and no collections of variables but
+            `params` and `batch_stats`. With the latter it must work as `models.resnet.ResNet` does:
+            take `weights`, and have the fields `axis_name` and `axis_index_groups`. Logits beyond
+            the classes, as where a fold of a cross-validation lacks the last one, are left out of
+            predictions.
         members: networks trained side by side; they predict by their mean probability.
         epochs: passes over the images, at most.
         batch_size: images a step; of fewer images all are one batch.
@@ -62,7 +67,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         verbose: show a line with epoch and loss while it trains.
         optimizer, schedule, weight_decay, ema: as in `training.make_optimizer`; predictions are
             made with the moving average of the weights where there is one.
-        augment: a name in `augment.create`; `"handwriting"` is for the labels 0 to 9.
+        augment: a name in `augment.create`; `"handwriting"` is for 28 x 28 grey images of the
+            labels 0 to 9.
         early_stopping: hold images out for validation, stop when they are predicted no better, and
             keep the parameters that predicted them best.
         validation_fraction: of the images, of each class in proportion, that are held out.
@@ -75,7 +81,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         batch_stats_: what batch normalisation goes by, stacked likewise, or None.
         losses_: float32 `[members, steps]`, one a step.
         n_iter_: epochs that training went through, or into.
-        n_features_in_: 784; with a frame also `feature_names_in_`.
+        image_shape_: height, width and channels of the images.
+        n_features_in_: how many values an image has; with a frame also `feature_names_in_`.
         validation_scores_: float64 `[epochs]` with early stopping, otherwise None: the mean
             log-probability of the right class of the images held out, as in scikit-learn's
             `neg_log_loss`; higher is better.
@@ -145,18 +152,20 @@ class Classifier(ClassifierMixin, BaseEstimator):
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise ValueError("labels must have at least 2 classes, not 1 class.")
-        if self.augment == "handwriting" and classes.astype(str).tolist() != list("0123456789"):
-            raise ValueError(f"augment handwriting needs the labels 0 to 9, not {classes}.")
+        if self.augment == "handwriting":
+            _check_digits(pixels, classes)
         split = _split(self, codes)
         data = _Data(pixels, codes.astype(np.int32), weights)
         network = _make_network(self.network, len(classes))
         parallel.claim_cpu_cores(self.members)
         cache.use_compilation_cache()
-        if network is self.network:
-            _check_network(network, len(classes))
+        if isinstance(self.network, str):
+            _check_size(self.network, network, pixels.shape[1:])
+        else:
+            _check_network(network, len(classes), pixels.shape[1:])
         result = _train(self, network, *(_take(data, part) for part in split))
         arguments = self.get_params(deep=False)
-        self._take_over(Fitted(arguments, classes, *result, feature_names=None))
+        self._take_over(Fitted(arguments, classes, pixels.shape[1:], *result, feature_names=None))
         return self
 
     def predict_logits(self, X: Any) -> np.ndarray:
@@ -192,10 +201,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
         """Keep what `fit` has made in a new or empty folder.
 
         `python -m experiments.predict FOLDER ...` takes it, and `experiments.evaluate` with
-        `--dataset` or `--data-dir`. Labels of one character each, such as digits, say that pictures
-        are to be centred as MNIST's were; others, that they are taken as they are. `pickle` and
-        `joblib` work as well, also for networks of one's own, but only with the versions that wrote
-        the file.
+        `--dataset` or `--data-dir`. Images of 28 x 28 x 1 with labels of one character each, such
+        as digits, say that pictures are to be centred as MNIST's were; others of that size, that
+        they are taken as they are; and images of another size, that pictures are scaled to it.
+        `pickle` and `joblib` work as well, also for networks of one's own, but only with the
+        versions that wrote the file.
 
         Raises:
             NotFittedError: before `fit`.
@@ -209,6 +219,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         fitted = Fitted(
             self._trained_with,
             self.classes_,
+            self.image_shape_,
             training.variables_of(self.params_, self.batch_stats_),
             self.losses_,
             self.n_iter_,
@@ -230,12 +241,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
         classifier._take_over(fitted)
         if fitted.feature_names is not None:
             classifier.feature_names_in_ = np.array(fitted.feature_names, dtype=object)
-        classifier.n_features_in_ = _FEATURES
+        classifier.n_features_in_ = math.prod(fitted.image_shape)
         return classifier
 
     def _take_over(self, fitted: Fitted) -> None:
         """Set all attributes but those of the columns."""
         self.classes_ = fitted.classes
+        self.image_shape_ = fitted.image_shape
         self.params_ = fitted.variables["params"]
         self.batch_stats_ = fitted.variables.get("batch_stats")
         self.losses_ = fitted.losses
@@ -255,7 +267,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     def _pixels(self, images: Any, reset: bool) -> np.ndarray:
         """`inputs.as_images`, after scikit-learn's check (or, to `reset`, note) of the columns."""
-        pixels = inputs.as_images(images)
+        pixels = inputs.as_images(images, None if reset else self.image_shape_)
         table = images if hasattr(images, "columns") else pixels.reshape(len(pixels), -1)
         validate_data(self, table, skip_check_array=True, reset=reset)
         return pixels
@@ -264,7 +276,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
 class _Data(NamedTuple):
     """What `_train` takes."""
 
-    images: np.ndarray  # uint8 or float32 [n, 28, 28, 1]
+    images: np.ndarray  # uint8 or float32 [n, height, width, channels]
     codes: np.ndarray  # int32 [n], places in classes_
     weights: np.ndarray | None  # float64 [n]
 
@@ -344,11 +356,9 @@ def _make_network(network: str | nn.Module, num_classes: int) -> nn.Module:
     return models.create(network, num_classes) if isinstance(network, str) else network
 
 
-def _check_network(network: nn.Module, num_classes: int) -> None:
+def _check_network(network: nn.Module, num_classes: int, image_shape: tuple[int, ...]) -> None:
     """Raise ValueError unless a module can be trained and gives a logit for each class."""
-    init = partial(network.init_with_output, train=False)
-    images = jnp.zeros((1, 28, 28, 1))
-    logits, variables = jax.eval_shape(init, jax.random.key(0), images)
+    logits, variables = _shapes(network, image_shape)
     shape: tuple[int, ...] = getattr(logits, "shape", ())
     if len(shape) != 2 or shape[0] != 1 or shape[1] < num_classes:
         raise ValueError(
@@ -359,6 +369,43 @@ def _check_network(network: nn.Module, num_classes: int) -> None:
             f"network must have params, may have batch_stats, and nothing else; "
             f"it has {', '.join(variables)}."
         )
+    fields = {"axis_name", "axis_index_groups"}
+    takes_weights = "weights" in inspect.signature(network.__call__).parameters
+    if "batch_stats" in variables and not (
+        takes_weights and fields <= network.__dataclass_fields__.keys()
+    ):
+        raise ValueError(
+            "network has batch_stats, so it must have the fields axis_name and axis_index_groups, "
+            "and be called with weights, as mnist_jax.normalization.BatchNorm is."
+        )
+
+
+def _check_size(name: str, network: nn.Module, image_shape: tuple[int, ...]) -> None:
+    """Raise ValueError where a network of `models.NAMES` cannot take images of this shape."""
+    if image_shape == models.PUBLISHED[name].image_shape:
+        return
+    try:
+        _shapes(network, image_shape)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} To scale images, make the network by models.create({name!r}, "
+            f"{network.num_classes}, image_size=...)."
+        ) from None
+
+
+def _shapes(network: nn.Module, image_shape: tuple[int, ...]) -> Any:
+    """Of a network's logits for one image, and of its variables."""
+    init = partial(network.init_with_output, train=False)
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(init, jax.random.key(0), image)
+
+
+def _check_digits(images: np.ndarray, classes: np.ndarray) -> None:
+    if images.shape[1:] != training.IMAGE.shape:
+        size = " x ".join(map(str, images.shape[1:]))
+        raise ValueError(f"augment handwriting needs images of 28 x 28 x 1, not {size}.")
+    if classes.astype(str).tolist() != list("0123456789"):
+        raise ValueError(f"augment handwriting needs the labels 0 to 9, not {classes}.")
 
 
 def _check_options(options: Classifier) -> None:

@@ -32,7 +32,11 @@ _SAME_NAME = (  # in the constructor and in the config
     *("network", "members", "seed", "epochs", "batch_size", "learning_rate"),
     *("optimizer", "schedule", "weight_decay", "ema", "augment"),
 )
-_OPTIONS = {"dropout_rate": "dropout", "conv_stddev": "conv_stddev"}  # of a network; in the config
+# A network's options that the config has fields for; `_MOMENTS` are in dataset.json, and others in
+# the config's network_options.
+_OPTIONS = {"dropout_rate": "dropout", "conv_stddev": "conv_stddev", "image_size": "image_size"}
+_MOMENTS = ("mean", "stddev")
+_NO_OPTIONS = {"num_classes", "parent", "name"}
 
 
 class Fitted(NamedTuple):
@@ -40,6 +44,7 @@ class Fitted(NamedTuple):
 
     arguments: dict[str, Any]  # of the constructor
     classes: np.ndarray
+    image_shape: tuple[int, ...]  # height, width, channels
     variables: Variables  # NumPy, [members, ...]
     losses: np.ndarray  # float32 [members, steps]
     epochs: int
@@ -75,11 +80,17 @@ def write(folder: str | PathLike[str], fitted: Fitted) -> None:
     }
     class_names = [str(value) for value in known["classes"]["values"]]
     characters = all(len(name) == 1 for name in class_names)
+    characters = characters and fitted.image_shape == training.IMAGE.shape
     dataset: dict[str, Any] = {"name": "own", "source": _DATA}
     dataset |= {"class_names": class_names, "characters": characters}
+    dataset |= {"image_shape": fitted.image_shape}
+    dataset |= {option: options.get(option) for option in _MOMENTS}
     config = {key: arguments[key] for key in _SAME_NAME}
     config |= {"data_seed": arguments["seed"]}
-    config |= {_OPTIONS[option]: value for option, value in options.items()}
+    config |= {field: options[option] for option, field in _OPTIONS.items() if option in options}
+    others = options.keys() - {*_OPTIONS, *_MOMENTS}
+    if others:
+        config["network_options"] = ",".join(f"{o}={options[o]}" for o in sorted(others))
     members, steps = fitted.losses.shape
     progress = {"epochs": fitted.epochs, "steps": 0, "losses": [[]] * members, "history": []}
     progress |= {"images": 0, "train_seconds": 0.0}
@@ -115,12 +126,16 @@ def read(folder: str | PathLike[str]) -> Fitted:
         classes = np.array(known["classes"]["values"], known["classes"]["dtype"])
         losses = np.array(known["losses"], np.float32)
         epochs, scores, columns = known["epochs"], known["scores"], known["feature_names"]
+        dataset = json.loads((folder / _DATASET).read_text())
+        image_shape = tuple(dataset.get("image_shape", training.IMAGE.shape))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is no folder that Classifier.save has made: {error}") from None
     parallel.claim_cpu_cores(arguments["members"])  # before Orbax starts JAX
     name = arguments["network"]
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
     network = models.create(name, len(classes), **options)
-    init = partial(ensemble.init_state, network, _make_optimizer(arguments))
+    input_ = jax.ShapeDtypeStruct(image_shape, jnp.float32)
+    init = partial(ensemble.init_state, network, _make_optimizer(arguments), input_=input_)
     like = jax.eval_shape(init, np.arange(arguments["members"], dtype=np.uint32))
     with _quiet(), Checkpoints(folder / _CHECKPOINTS, read_only=True) as checkpoints:
         saved = checkpoints.restore({name: like})
@@ -130,7 +145,7 @@ def read(folder: str | PathLike[str]) -> Fitted:
         arguments["network"] = network
     state = saved.state[name]
     variables = training.variables_of(state.params, state.batch_stats)
-    return Fitted(arguments, classes, variables, losses, epochs, scores, columns)
+    return Fitted(arguments, classes, image_shape, variables, losses, epochs, scores, columns)
 
 
 @contextlib.contextmanager
@@ -145,15 +160,23 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _name(network: str | nn.Module, num_classes: int) -> tuple[str, dict[str, float]]:
-    """A network's name in `models.NAMES`, and the options that make it."""
+def _name(network: str | nn.Module, num_classes: int) -> tuple[str, dict[str, Any]]:
+    """A network's name in `models.NAMES`, and the options that make it, as JSON has them."""
     if isinstance(network, str):
         return network, {}
-    options = {name: getattr(network, name) for name in _OPTIONS if hasattr(network, name)}
     for name in models.NAMES:
+        made = models.create(name, num_classes)
+        if type(made) is not type(network):
+            continue
+        fields = made.__dataclass_fields__.keys() - _NO_OPTIONS
+        pairs = {field: (getattr(network, field), getattr(made, field)) for field in fields}
+        options = {field: value for field, (value, default) in pairs.items() if value != default}
+        if "dtype" in options:
+            options["dtype"] = jnp.dtype(options["dtype"]).name
+            network = network.clone(dtype=options["dtype"])
         with contextlib.suppress(ValueError):  # it has no such option
             if models.create(name, num_classes, **options) == network:
-                return name, options
+                return name, {option: _plain(value) for option, value in options.items()}
     raise ValueError(
         f"network must be one of {', '.join(models.NAMES)} to be saved in a folder, not "
         f"{type(network).__name__}; pickle and joblib keep others too."

@@ -14,7 +14,7 @@ _LEAST_SIDE = 4
 _DARK = 0.1  # images whose brightest pixel is darker are in another scale, or nearly so
 
 
-def as_images(images: Any, shape: tuple[int, int, int] | None = None) -> np.ndarray:
+def as_images(images: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """uint8 or float32 `[n, height, width, channels]`.
 
     Args:
@@ -56,7 +56,7 @@ def as_images(images: Any, shape: tuple[int, int, int] | None = None) -> np.ndar
     return array.astype(np.float32)
 
 
-def _in_shape(array: np.ndarray, shape: tuple[int, int, int] | None) -> np.ndarray:
+def _in_shape(array: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
     """`[n, height, width, channels]` of an array of one of three shapes."""
     height, width, channels = shape or _MNIST
     row = height * width * channels

@@ -1,6 +1,7 @@
-// For one CPU core: relu(max_pool(conv(images, kernel) + bias)) in one pass over memory, and matrix
-// products that skip a factor's zeros, each with its gradient. `kernels.py` builds this file, calls
-// it, and says what it takes.
+// For one CPU core. For the labs (`MNIST_JAX_LABS`): relu(max_pool(conv(images, kernel) + bias)) in
+// one pass over memory, and matrix products that skip a factor's zeros. For deeper networks
+// (`MNIST_JAX_WINDOWS`): convolutions and pools of any window, and sums by channel. Each with its
+// gradient. `kernels.py` builds this file, calls it, and says what it takes.
 //
 // Arrays are as in JAX: images [n, height, width, channels], kernel [size, size, channels,
 // features], pooled values [n, pooled_height, pooled_width, features]. Of each pooled value there
@@ -1626,6 +1627,7 @@ ffi::Error pool_backward(Index window, Index stride, Index pad, U8 places, F32 g
 
 }  // namespace
 
+#ifdef MNIST_JAX_LABS
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     conv_pool_relu, forward,
     ffi::Ffi::Bind().Attr<Index>("pad").Arg<F32>().Arg<F32>().Arg<F32>().Ret<F32>().Ret<U8>());
@@ -1652,6 +1654,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(matmul, multiply, ffi::Ffi::Bind().Arg<F32>().Arg<
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     matmul_grad, multiply_backward,
     ffi::Ffi::Bind().Arg<F32>().Arg<F32>().Arg<F32>().Ret<F32>().Ret<F32>());
+#endif
+
+#ifdef MNIST_JAX_WINDOWS
 XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution, convolution_forward,
                               ffi::Ffi::Bind()
                                   .Attr<Index>("stride")
@@ -1694,3 +1699,4 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(max_pool_grad, pool_backward,
                                   .Arg<U8>()
                                   .Arg<F32>()
                                   .Ret<F32>());
+#endif

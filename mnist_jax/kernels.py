@@ -1,9 +1,11 @@
 """Kernels in C++ for one CPU core, called through XLA's FFI.
 
-There are two, with their gradients: convolution, pooling and relu in one pass, and matrix products
-that skip zeros. `kernels.cc` is compiled when it is first needed, for the processor at hand, and
-kept in `~/.cache/mnist_jax`. That is tried on Linux and macOS, x86-64 and ARM; elsewhere, without
-a compiler, or with `MNIST_JAX_KERNELS=off` in the environment, `layers.py` does the same in JAX.
+In two parts, with their gradients. For the labs: convolution, pooling and relu in one pass, and
+matrix products that skip zeros. For deeper networks: convolutions and pools of any window, and sums
+by channel for batch normalisation. Each part of `kernels.cc` is compiled when it is first needed,
+for the processor at hand, and kept in `~/.cache/mnist_jax`. That is tried on Linux and macOS,
+x86-64 and ARM; elsewhere, without a compiler, or with `MNIST_JAX_KERNELS=off` in the environment,
+`layers.py` and `windows.py` do the same in JAX.
 """
 
 import atexit
@@ -22,7 +24,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,25 +34,32 @@ from jax import Array
 
 from mnist_jax import cache, parallel, platforms
 
+# What is built at a time: for the labs' networks, or what `windows` and `normalization` need.
+Part = Literal["labs", "windows"]
+
 _SOURCE = Path(__file__).with_suffix(".cc")
 _MACHINE = platform.machine().lower()
 _ARM = _MACHINE in ("aarch64", "arm64")
 _PROCESSOR = "-mcpu=native" if _ARM else "-march=native"  # which older Clangs want
 _FLAGS = ("-std=c++17", "-O3", _PROCESSOR, "-fno-math-errno", "-shared", "-fPIC")
-_TARGETS = (
-    "conv_pool_relu",
-    "conv_pool_relu_grad",
-    "conv_pool_relu_grad_one_channel",
-    "matmul",
-    "matmul_grad",
-    "convolution",
-    "convolution_images_grad",
-    "convolution_kernel_grad",
-    "channel_moments",
-    "channel_products",
-    "max_pool",
-    "max_pool_grad",
-)
+_TARGETS: dict[Part, tuple[str, ...]] = {
+    "labs": (
+        "conv_pool_relu",
+        "conv_pool_relu_grad",
+        "conv_pool_relu_grad_one_channel",
+        "matmul",
+        "matmul_grad",
+    ),
+    "windows": (
+        "convolution",
+        "convolution_images_grad",
+        "convolution_kernel_grad",
+        "channel_moments",
+        "channel_products",
+        "max_pool",
+        "max_pool_grad",
+    ),
+}
 _LANES = 8  # channels and features are multiples of it
 _FEWEST = 64  # rows and columns of a matrix; with fewer XLA is faster
 
@@ -77,7 +86,7 @@ def take_convolution(images: Array, kernel: Array) -> bool:
 
 def take_windows(images: Array, kernel: Array) -> bool:
     """Whether `convolution` and its gradients take these arrays here."""
-    return images.dtype == kernel.dtype == jnp.float32 and available()
+    return images.dtype == kernel.dtype == jnp.float32 and available("windows")
 
 
 def take_product(inputs: Array, kernel: Array) -> bool:
@@ -98,17 +107,17 @@ def take_channels(values: Array) -> bool:
         values.ndim >= 2
         and values.dtype == jnp.float32
         and values.shape[-1] % _LANES == 0
-        and available()
+        and available("windows")
     )
 
 
-def available() -> bool:
+def available(part: Part = "labs") -> bool:
     """Whether there are kernels, and a use for them.
 
     Each works on one core of a CPU, so the other cores are to be JAX devices of their own. With
     `MNIST_JAX_KERNELS=off` in the environment there are none from then on.
     """
-    return _are_of_use() and load()
+    return _are_of_use() and load(part)
 
 
 def _are_of_use() -> bool:
@@ -255,7 +264,7 @@ def max_pool_gradient(
 
 
 def _kernel(target: str, out: Any) -> Callable[..., Any]:
-    """One of `_TARGETS` as a function; `out` has the shapes of what it gives."""
+    """One of the `_TARGETS` as a function; `out` has the shapes of what it gives."""
     return jax.ffi.ffi_call(f"mnist_jax.{target}", out, vmap_method="sequential")
 
 
@@ -274,7 +283,7 @@ class _Build(NamedTuple):
 _builds: dict[Path, _Build] = {}  # those that `_library` has not waited for yet
 
 
-def start_building() -> bool:
+def start_building(part: Part = "labs") -> bool:
     """Begin to build the kernels, where they are of use and there are none yet.
 
     Other things can go on meanwhile; `load` waits for it.
@@ -284,16 +293,16 @@ def start_building() -> bool:
     """
     if not _is_supported() or not _are_of_use():
         return False
-    library = _folder() / _name()
+    library = _folder() / _name(part)
     if library in _builds or library.exists():
         return library in _builds
     with contextlib.suppress(OSError):  # `load` tries again, and says what is wrong
-        _builds[library] = _start_compiler(library)
+        _builds[library] = _start_compiler(library, part)
     return library in _builds
 
 
 @functools.cache
-def load() -> bool:
+def load(part: Part = "labs") -> bool:
     """Build the kernels if need be, and register them with XLA; whether that worked.
 
     Warns:
@@ -302,8 +311,8 @@ def load() -> bool:
     if not _is_supported():
         return False
     try:
-        library = _library()
-        for target in _TARGETS:
+        library = _library(part)
+        for target in _TARGETS[part]:
             capsule = jax.ffi.pycapsule(getattr(library, target))
             jax.ffi.register_ffi_target(f"mnist_jax.{target}", capsule, platform="cpu")
     except (OSError, RuntimeError, AttributeError, subprocess.CalledProcessError) as error:
@@ -326,9 +335,16 @@ def _is_supported() -> bool:
     return sys.platform in ("linux", "darwin") and (_ARM or _MACHINE == "x86_64")
 
 
-def _name() -> str:
+def _name(part: Part) -> str:
     """Of the file for this code and processor."""
-    what = (_SOURCE.read_text(), _FLAGS, jaxlib.__version__, platform.libc_ver(), _processor())
+    what = (
+        part,
+        _SOURCE.read_text(),
+        _FLAGS,
+        jaxlib.__version__,
+        platform.libc_ver(),
+        _processor(),
+    )
     return f"kernels-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.so"
 
 
@@ -344,13 +360,13 @@ def _own_folder() -> Path:
     return folder
 
 
-def _library() -> ctypes.CDLL:
+def _library(part: Part = "labs") -> ctypes.CDLL:
     """The kernels that an earlier process built for the same code and processor, or new ones."""
-    library = _folder() / _name()
+    library = _folder() / _name(part)
     if library.exists():
         with contextlib.suppress(OSError):  # it is damaged, or of another system
             return ctypes.CDLL(str(library))
-    build = _builds.pop(library, None) or _start_compiler(library)
+    build = _builds.pop(library, None) or _start_compiler(library, part)
     with build.folder:
         _, errors = build.process.communicate()
         if code := build.process.returncode:
@@ -359,7 +375,7 @@ def _library() -> ctypes.CDLL:
         return ctypes.CDLL(str(build.unfinished.replace(library)))
 
 
-def _start_compiler(library: Path) -> _Build:
+def _start_compiler(library: Path, part: Part) -> _Build:
     """Start what makes the library; it ends with this process.
 
     Raises:
@@ -368,7 +384,13 @@ def _start_compiler(library: Path) -> _Build:
     folder = tempfile.TemporaryDirectory(dir=library.parent)
     unfinished = Path(folder.name) / library.name
     compiler = shlex.split(os.environ.get("CXX", "c++"))
-    command = [*compiler, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(_SOURCE)]
+    command = [
+        *compiler,
+        *_FLAGS,
+        f"-DMNIST_JAX_{part.upper()}",
+        f"-I{jax.ffi.include_dir()}",
+        str(_SOURCE),
+    ]
     try:
         process = subprocess.Popen(
             [*command, "-o", str(unfinished)],

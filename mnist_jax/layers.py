@@ -13,7 +13,7 @@ by the bytes that XLA's compiler for it counts: `experiments/benchmarks/NOTES.md
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -324,18 +324,96 @@ class Dense(nn.Module):
         return product(inputs, kernel.astype(inputs.dtype)) + bias.astype(inputs.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def max_pool(images: Array, window: int = 2) -> Array:
-    """Maximum over non-overlapping squares, `"SAME"` padding.
+def max_pool(
+    images: Array,
+    window: int | Pair = 2,
+    strides: int | Pair | None = None,
+    padding: Padding = "SAME",
+) -> Array:
+    """The largest pixel under each place of a window; windows may overlap.
 
     Args:
-        images: `[n, height, width, channels]`.
-        window: the square's side and the stride, in pixels.
+        images: float `[n, height, width, channels]`.
+        window: its pixels, down and across, or one number for both.
+        strides: pixels between neighbouring windows likewise; default the window's own size, so
+            that windows lie side by side.
+        padding: `"SAME"` or `"VALID"`. What is outside of the image never is the largest.
 
     Returns:
-        `[n, ceil(height / window), ceil(width / window), channels]`. Where pixels tie for the
-        maximum, each gets an equal part of the gradient.
+        `[n, out_height, out_width, channels]`. With `"SAME"` the output's sides are the image's
+        over the strides, rounded up. Where pixels tie for the maximum, each gets an equal part of
+        the gradient.
+
+    Raises:
+        ValueError: a window or strides that are no whole numbers from 1 on, another padding, or a
+            window that does not fit into the image with `"VALID"`.
     """
+    window, strides, padding = _geometry(window, strides, padding)
+    if padding == "VALID" and (images.shape[1] < window[0] or images.shape[2] < window[1]):
+        raise ValueError(
+            f"A window of {window[0]} x {window[1]} pixels does not fit into images of "
+            f'{images.shape[1]} x {images.shape[2]} with padding "VALID".'
+        )
+    if padding == "SAME" and window[0] == window[1] and window == strides:
+        return _pool_squares(images, window[0])
+    return _pool_windows(images, window, strides, padding)
+
+
+def _geometry(
+    window: int | Pair, strides: int | Pair | None, padding: Padding
+) -> tuple[Pair, Pair, Padding]:
+    if padding not in ("SAME", "VALID"):
+        raise ValueError(f'padding must be "SAME" or "VALID", not {padding!r}.')
+    sides = _down_and_across("window", window)
+    return sides, sides if strides is None else _down_and_across("strides", strides), padding
+
+
+def _down_and_across(name: str, value: int | Pair) -> Pair:
+    both = np.array(value if np.ndim(value) else (value, value))
+    if both.shape != (2,) or both.dtype.kind not in "iu" or both.min() < 1:
+        raise ValueError(f"{name} must be a number of pixels from 1 on, or two, not {value!r}.")
+    return int(both[0]), int(both[1])
+
+
+def pixels_under(images: Array, window: Pair, strides: Pair, padding: Padding) -> list[Array]:
+    """What `max_pool` chooses from: for each pixel of the window `[n, out, out, channels]`.
+
+    Outside of the image it is -infinity.
+    """
+    pads = _pads(images.shape, window, strides, padding)
+    padded = jnp.pad(images, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
+    return _shifted(padded, window, strides, "VALID")
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _pool_windows(images: Array, window: Pair, strides: Pair, padding: Padding) -> Array:
+    return reduce(jnp.maximum, pixels_under(images, window, strides, padding))
+
+
+def _pool_windows_forward(
+    images: Array, window: Pair, strides: Pair, padding: Padding
+) -> tuple[Array, tuple[Array, Array]]:
+    pooled = _pool_windows(images, window, strides, padding)
+    return pooled, (images, pooled)
+
+
+def _pool_windows_backward(
+    window: Pair, strides: Pair, padding: Padding, residuals: tuple[Array, Array], grad: Array
+) -> tuple[Array]:
+    images, pooled = residuals
+    are_largest = [pixels == pooled for pixels in pixels_under(images, window, strides, padding)]
+    part = grad / sum(is_largest.astype(grad.dtype) for is_largest in are_largest)
+    parts = jnp.concatenate([jnp.where(largest, part, 0) for largest in are_largest], axis=-1)
+    shape = (*window, images.shape[-1])
+    return (_shifted_back(parts, images.shape, shape, strides, padding),)
+
+
+_pool_windows.defvjp(_pool_windows_forward, _pool_windows_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _pool_squares(images: Array, window: int) -> Array:
+    """`max_pool` over squares side by side, which is a matter of axes: faster than windows."""
     return platforms.choose(
         images,
         tpu=partial(_over_squares, lax.max, -jnp.inf, window=window),
@@ -366,22 +444,26 @@ def _squares(images: Array, window: int) -> Array:
     return images.reshape(n, height // window, window, width // window, window, channels)
 
 
-def _max_pool_forward(images: Array, window: int) -> tuple[Array, tuple[Array, Array]]:
-    pooled = max_pool(images, window)
+def _pool_squares_forward(images: Array, window: int) -> tuple[Array, tuple[Array, Array]]:
+    pooled = _pool_squares(images, window)
     return pooled, (images, pooled)
 
 
-def _max_pool_backward(window: int, residuals: tuple[Array, Array], grad: Array) -> tuple[Array]:
+def _pool_squares_backward(
+    window: int, residuals: tuple[Array, Array], grad: Array
+) -> tuple[Array]:
     images_grad = platforms.choose(
         *residuals,
         grad,
-        tpu=partial(_max_pool_gradient_in_place, window=window),
-        default=partial(_max_pool_gradient, window=window),
+        tpu=partial(_pool_squares_gradient_in_place, window=window),
+        default=partial(_pool_squares_gradient, window=window),
     )
     return (images_grad,)
 
 
-def _max_pool_gradient_in_place(images: Array, pooled: Array, grad: Array, window: int) -> Array:
+def _pool_squares_gradient_in_place(
+    images: Array, pooled: Array, grad: Array, window: int
+) -> Array:
     """The gradient without another order of the pixels, each of which is looked at in its place."""
 
     def spread(values: Array) -> Array:
@@ -394,7 +476,7 @@ def _max_pool_gradient_in_place(images: Array, pooled: Array, grad: Array, windo
     return jnp.where(is_largest, spread(grad / ties), 0)
 
 
-def _max_pool_gradient(images: Array, pooled: Array, grad: Array, window: int) -> Array:
+def _pool_squares_gradient(images: Array, pooled: Array, grad: Array, window: int) -> Array:
     squares = _squares(images, window)
     places = [squares[:, :, i, :, j] for i in range(window) for j in range(window)]
     ties = sum((place == pooled).astype(grad.dtype) for place in places)
@@ -407,17 +489,24 @@ def _max_pool_gradient(images: Array, pooled: Array, grad: Array, window: int) -
     return whole[:, top : top + height, left : left + width]
 
 
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+_pool_squares.defvjp(_pool_squares_forward, _pool_squares_backward)
 
 
 class MaxPool(nn.Module):
     """`max_pool` as a module, which shows it to whoever looks at a network layer by layer."""
 
-    window: int = 2
+    window: int | Pair = 2
+    strides: int | Pair | None = None
+    padding: Padding = "SAME"
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        return max_pool(images, self.window)
+        return max_pool(images, *self.geometry)
+
+    @property
+    def geometry(self) -> tuple[Pair, Pair, Padding]:
+        """Window and strides, each down and across, and padding."""
+        return _geometry(self.window, self.strides, self.padding)
 
 
 def conv_pool_relu(conv: Conv, pool: MaxPool, images: Array) -> Array:
@@ -431,7 +520,8 @@ def conv_pool_relu(conv: Conv, pool: MaxPool, images: Array) -> Array:
     """
     watched = conv.is_initializing() or conv.is_mutable_collection("intermediates")
     plain = type(conv) is Conv and type(pool) is MaxPool and conv.padding in ("SAME", "VALID")
-    if plain and not watched and conv.strides == (1, 1) and pool.window == 2:
+    halves = plain and pool.geometry == ((2, 2), (2, 2), "SAME")
+    if halves and not watched and conv.strides == (1, 1):
         images, kernel, bias = conv.operands(images)
         if kernels.take_convolution(images, kernel):
             bias = jnp.zeros(conv.features, images.dtype) if bias is None else bias

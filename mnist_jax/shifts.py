@@ -24,11 +24,11 @@ AMOUNTS: dict[str, tuple[float, ...]] = {
 # Pixels are 28ths of an image's shorter side, so that images of all sizes are made as hard.
 UNITS = {
     "rotation": "degrees",
-    "blur": "pixels, standard deviation",
+    "blur": "pixels of 28 a side, standard deviation",
     "noise": "standard deviation, white is 1",
-    "translation": "pixels",
+    "translation": "pixels of 28 a side",
     "contrast": "part that is left",
-    "occlusion": "pixels, side of the square",
+    "occlusion": "pixels of 28 a side, side of the square",
 }
 NAMES = tuple(AMOUNTS)
 _SIDE = 28

@@ -60,6 +60,8 @@ def train_arguments(network, optimizer, steps=2, batch=10, own_batches=False, we
 
 NETWORKS = [
     *(pytest.param(models.create(name), id=name) for name in models.LABS),
+    *(pytest.param(models.create(name), id=name) for name in ("lenet5", "resnet20")),
+    pytest.param(models.create("googlenet", image_size=79), id="googlenet"),
     pytest.param(models.create("layers", dtype=jnp.bfloat16), id="layers-bfloat16"),
     pytest.param(Tiny(dropout_rate=0.3), id="tiny"),  # of shapes that no kernel is for
 ]
@@ -68,7 +70,8 @@ NETWORKS = [
 @pytest.mark.parametrize("network", NETWORKS)
 def test_training(network, on_device):
     optimizer = training.make_optimizer(1e-3, 9)
-    train = parallel._map_train(on_device, network, optimizer, 10, False, None, None)
+    options = False, None, training.to_float, None
+    train = parallel._map_train(on_device, network, optimizer, 10, *options)
     assert faults(train, *train_arguments(network, optimizer)) == NOTHING
 
 
@@ -80,8 +83,8 @@ def test_training_with_all_options(name, own_batches, on_device):
     optimizer = training.make_optimizer(
         0.1, 9, "sgd" if own_batches else "adam", "onecycle", weight_decay=0.1, ema=0.9
     )
-    augmentation = augment.create(name)
-    train = parallel._map_train(on_device, network, optimizer, 10, own_batches, augmentation, None)
+    options = own_batches, augment.create(name), training.to_float, None
+    train = parallel._map_train(on_device, network, optimizer, 10, *options)
     arguments = train_arguments(network, optimizer, own_batches=own_batches, weighted=own_batches)
     assert faults(train, *arguments) == NOTHING
 
@@ -89,18 +92,17 @@ def test_training_with_all_options(name, own_batches, on_device):
 @pytest.mark.parametrize("use_dropout", [True, False])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_prediction(network, use_dropout, on_device):
-    predict = parallel._map_predict(on_device, network, 5)
-    params = shapes(network, training.make_optimizer(1e-3, 9)).params
+    predict = parallel._map_predict(on_device, network, 5, training.to_float)
+    variables = training.evaluated(shapes(network, training.make_optimizer(1e-3, 9)))
     images, seeds = np.zeros((10, 28, 28, 1), np.uint8), np.zeros(2, np.uint32)
     on_one = functools.partial(predict, use_dropout=use_dropout)
-    assert faults(on_one, params, images, np.int32(0), seeds) == NOTHING
+    assert faults(on_one, variables, images, np.int32(0), seeds) == NOTHING
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_initial_values(network, on_device):
-    init = parallel._map_init(
-        on_device, network, training.make_optimizer(1e-3, 9, ema=0.9), (28, 28, 1)
-    )
+    optimizer = training.make_optimizer(1e-3, 9, ema=0.9)
+    init = parallel._map_init(on_device, network, optimizer, training.IMAGE)
     assert faults(init, np.arange(MEMBERS, dtype=np.uint32)) == NOTHING
 
 

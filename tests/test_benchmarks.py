@@ -12,7 +12,7 @@ from experiments.benchmarks import measure, peak, run, sides, worker, workloads
 from experiments.benchmarks.sides.flax_linen import FlaxLinen
 from experiments.benchmarks.sides.ours import MnistJax
 from experiments.benchmarks.worker import WorkerError, start_side
-from experiments.benchmarks.workloads import NETWORKS, WORKLOADS
+from experiments.benchmarks.workloads import NETWORKS
 from mnist_jax import data, models, parallel
 
 
@@ -34,9 +34,9 @@ def test_arithmetic_by_hand():
     assert workloads.forward_flop(NETWORKS["simple"]) == 2 * (
         784 * 9 * 32 + 196 * 9 * 32 * 64 + 3136 * 10
     )
-    images, flop = workloads.step_work(WORKLOADS["ensemble"], 500)
+    images, flop = workloads.step_work("ensemble", 500)
     assert (images, flop) == (700, 700 * workloads.training_flop(NETWORKS["layers"]))
-    images, flop = workloads.step_work(WORKLOADS["evaluation"], 500)
+    images, flop = workloads.step_work("evaluation", 500)
     assert (images, flop) == (500, 500 * workloads.forward_flop(deep))
 
 
@@ -203,7 +203,7 @@ def test_missing_packages(monkeypatch):
 
 def test_a_run(tmp_path, capsys, monkeypatch):
     """Two real processes, a round of two turns each."""
-    monkeypatch.setattr(run, "QUICK_STEPS", 2)
+    monkeypatch.setattr(run, "QUICK_STEPS", 10)
     file = tmp_path / "results.json"
     flags = ["--quick", "--workloads", "simple", "--peers", "flax", "--rounds", "1"]
     assert run.main([*flags, "--output", str(file)]) == 0
@@ -223,6 +223,31 @@ def test_what_a_side_says_when_it_fails(tmp_path):
     missing = start_side("flax", "simple", tmp_path / "nothing.npz")
     with missing as side, pytest.raises(WorkerError, match=said):
         side.ask("prepare", steps=1)
-    recipe, arrays = WORKLOADS["fast"], dict.fromkeys(("train_images", "train_labels"))
-    with pytest.raises(NotImplementedError, match="no recipe"):
-        worker.make_run(object(), recipe, arrays)
+    arrays = dict.fromkeys(("train_images", "train_labels"))
+    for name, message in (("fast", "no recipe"), ("resnet20", "does not have this network")):
+        with pytest.raises(NotImplementedError, match=message):
+            worker.make_run(object(), name, arrays)
+
+
+@pytest.mark.parametrize("name", workloads.PUBLISHED)
+def test_published_networks_have_the_same_layers_in_pytorch(name):
+    """The same sizes of weights; LeNet-5's outputs, and the inputs of its C3, differ."""
+    pytest.importorskip("torch")
+    from experiments.benchmarks.sides import pytorch_networks
+
+    published = workloads.PUBLISHED[name]
+    options = {"dense": True} if name == "lenet5" else {}
+    module = models.create(published.network, **options)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *published.shape)))
+    ours = sorted(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    theirs = dict(pytorch_networks.build(published).named_parameters())
+    if name == "lenet5":  # whose dense variant has means in place of subsampling
+        theirs = {key: value for key, value in theirs.items() if value.ndim != 3}
+    sizes = sorted(value.numel() for value in theirs.values())
+    assert [size for size in sizes if size > 16] == [size for size in ours if size > 16]
+
+
+def test_published_networks_are_trained():
+    images, labels = workloads.random_images(workloads.PUBLISHED["lenet5"], 200)
+    run = MnistJax().published_trainer(workloads.PUBLISHED["lenet5"], images, labels)
+    assert run(10) is None

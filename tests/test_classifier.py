@@ -46,7 +46,7 @@ NAMES = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven",
 @pytest.fixture(autouse=True, scope="module")
 def settings():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models._NETWORKS, "simple", Tiny)
+        patch.setitem(models._NETWORKS, "simple", (Tiny, {}))
         for module, name in ((cache, "use_compilation_cache"), (cli, "use_compilation_cache")):
             patch.setattr(module, name, lambda: None)
         patch.setattr(parallel, "use_cpu_cores", lambda *_, **__: None)  # four devices, by conftest
@@ -420,10 +420,10 @@ class Normed(nn.Module):
         ({"network": Tiny}, "network must be a name or a linen module, not <class"),
         ({"network": Tiny(7)}, r"network must give \[n, 10\] logits, one a class, not \(1, 7\)"),
         ({"network": NoLogits()}, r"logits, one a class, not \(1, 28, 28, 1\)"),
-        ({"network": Normed()}, "network must have params and nothing else, not .*batch_stats"),
+        ({"network": Normed()}, "network has batch_stats, so it must have the fields axis_name"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"learning_rate": "fast"}, "learning_rate must be a number"),
-        ({"optimizer": "adm"}, "optimizer must be one of adam, sgd, not 'adm'"),
+        ({"optimizer": "adm"}, "optimizer must be one of adam, sgd, momentum, not 'adm'"),
         ({"schedule": "cos"}, "schedule must be one of constant, cosine"),
         ({"weight_decay": -1}, "weight_decay must be at least 0"),
         ({"ema": 1}, r"ema must be in \[0, 1\)"),

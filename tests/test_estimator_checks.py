@@ -89,5 +89,5 @@ def test_check_estimator(estimator, check):
 )
 def test_check_estimator_of_tables(estimator, check, monkeypatch):
     """All of the checks but one."""
-    monkeypatch.setitem(models._NETWORKS, "simple", Tiny)
+    monkeypatch.setitem(models._NETWORKS, "simple", (Tiny, {}))
     check(estimator)

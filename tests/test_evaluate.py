@@ -13,6 +13,7 @@ from experiments import evaluate
 from experiments.console import cli
 from experiments.workdir import evaluator, records, stacks, trained
 from experiments.workdir.config import Config
+from experiments.workdir.records import TrainedOn
 from mnist_jax import data, parallel, shifts
 from mnist_jax.checkpoints import Checkpoints
 from tests.test_data import FILES, idx, write_digits
@@ -44,7 +45,8 @@ def clothes(tmp_path_factory):
 def workdir_of(folder, config, details=(), seed=0):
     """What `run` leaves, without its training."""
     optimizer = stacks.make_optimizer(config, total_steps=1)
-    like = stacks.shapes(stacks.create(config, device_count=None), optimizer)
+    about = TrainedOn(config.class_names, characters=True)
+    like = stacks.shapes(stacks.create(config, None, about), optimizer, about)
     rng = np.random.default_rng(seed)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), like)

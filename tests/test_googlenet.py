@@ -66,7 +66,7 @@ def test_parameters_with_batch_norm(heads, total):
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_layer_shapes(batch_norm):
     shapes = published.layer_shapes(photographs(batch_norm=batch_norm), 224, 224, 3)
-    rest = {"Dropout_0": (1024,)}
+    rest = {"mean": (1024,), "Dropout_0": (1024,)}
     if not batch_norm:
         rest |= {"norm1": SHAPES["pool1"], "norm2": SHAPES["conv3"]}
     assert shapes == SHAPES | rest

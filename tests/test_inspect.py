@@ -2,14 +2,16 @@
 
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
 
 from experiments import inspect
-from experiments.show import inspector
+from experiments.show import graph, inspector
 from experiments.workdir.config import Config
 from mnist_jax import models
+from mnist_jax.layers import MaxPool
 
 
 def report(capsys, *argv):
@@ -30,6 +32,33 @@ def test_formula(side, pads, window, stride, text):
     assert inspector.formula(side, pads, window, stride) == text
 
 
+@pytest.mark.parametrize(
+    ("pool", "text"),
+    [
+        (MaxPool(), "(7 + 0 + 1 - 2)/2 + 1 = 4"),
+        (MaxPool(2, 1), "(7 + 0 + 1 - 2)/1 + 1 = 7"),
+        (MaxPool(3, 2, "VALID"), "(7 + 2*0 - 3)/2 + 1 = 3"),
+        (MaxPool((3, 2), (2, 1), "VALID"), "(7 + 2*0 - 3)/2 + 1 = 3 and (7 + 2*0 - 2)/1 + 1 = 6"),
+        (MaxPool(2, padding="VALID"), "floor((7 + 2*0 - 2)/2) + 1 = 3"),
+    ],
+)
+def test_a_pool_s_size(pool, text):
+    (layer,) = inspector.look(Pooled(pool), (7, 7, 3))
+    assert layer.size == text
+    sides = [int(part.split()[-1]) for part in text.split(" and ")]
+    assert layer.output_shape == (sides[0], sides[-1], 3)
+
+
+class Pooled(nn.Module):
+    """A pool and nothing else."""
+
+    pool: MaxPool
+
+    @nn.compact
+    def __call__(self, images):
+        return self.pool(images)
+
+
 def test_the_lecture_s_deep_network(capsys):
     (deep,) = report(capsys, "--config", "deep")
     shapes = {layer["name"]: layer["output_shape"] for layer in deep["layers"]}
@@ -42,13 +71,102 @@ def test_the_lecture_s_deep_network(capsys):
     assert deep["multiply_adds"] == sum(convs + denses)
 
 
-@pytest.mark.parametrize("name", models.LABS)
-def test_every_network_shows_all_its_parameters(name, capsys):
-    variables = jax.eval_shape(
-        models.create(name).init, jax.random.key(0), jnp.zeros((1, 28, 28, 1))
-    )
+@pytest.mark.parametrize(
+    ("name", "parameters"),  # as published, or counted from the published shapes
+    [
+        ("simple", None),
+        ("deep", None),
+        ("layers", None),
+        ("fast", None),
+        ("lenet5", 60_000),
+        ("alexnet", 62_378_344),
+        ("googlenet", 13_378_280),  # with the heads for training
+        ("resnet18", 11_689_512),
+        ("resnet20", 269_722),
+        ("resnet50", 25_557_032),
+    ],
+)
+def test_every_network_shows_all_its_parameters(name, parameters, capsys):
+    image_shape, num_classes = models.PUBLISHED[name]
+    network = models.create(name, num_classes)
+    variables = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
     (shown,) = report(capsys, "--network", name)
-    assert shown["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(variables))
+    assert shown["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    assert parameters in (None, shown["parameters"])
+
+
+def test_the_lecture_s_numbers_of_alexnet(capsys):
+    (alexnet,) = report(capsys, "--network", "alexnet")
+    conv1, *_, pool1 = alexnet["layers"][:3]
+    assert conv1["output_shape"] == [55, 55, 96] and conv1["parameters"] == 11 * 11 * 3 * 96 + 96
+    assert conv1["multiply_adds"] == 55 * 55 * 11 * 11 * 3 * 96
+    assert conv1["size"] == "(227 + 2*0 - 11)/4 + 1 = 55"
+    assert pool1["output_shape"] == [27, 27, 96] and pool1["parameters"] == 0
+    assert pool1["size"] == "(55 + 2*0 - 3)/2 + 1 = 27"
+
+
+def layers_of(capsys, *argv):
+    (shown,) = report(capsys, *argv)
+    return {layer["name"]: layer for layer in shown["layers"]}
+
+
+def test_a_residual_block_adds_what_it_was_given(capsys):
+    layers = layers_of(capsys, "--network", "resnet20")
+    assert layers["conv1"]["inputs"] == ["images"]
+    assert layers["layer1_0/add"]["inputs"] == ["layer1_0/bn2", "bn1"]
+    assert layers["layer2_0/conv1"]["inputs"] == ["layer1_2/add"]
+    assert layers["layer2_0/add"]["inputs"] == ["layer2_0/bn2", "layer1_2/add"]  # filled up
+    projected = layers_of(capsys, "--network", "resnet18")
+    assert projected["layer2_0/downsample_0"]["inputs"] == ["layer1_1/add"]
+    assert projected["layer2_0/add"]["inputs"] == ["layer2_0/bn2", "layer2_0/downsample_1"]
+
+
+def test_an_inception_module_has_four_branches(capsys):
+    layers = layers_of(capsys, "--network", "googlenet")
+    module = layers["inception3a/concatenate"]
+    ends = ["branch1/conv", "branch2_1/conv", "branch3_1/conv", "branch4_1/conv"]
+    assert module["inputs"] == [f"inception3a/{end}" for end in ends]
+    assert module["output_shape"] == [28, 28, 64 + 128 + 32 + 32]
+    for begin in ("branch1/conv", "branch2_0/conv", "branch3_0/conv", "branch4_0"):
+        assert layers[f"inception3a/{begin}"]["inputs"] == ["pool2"]
+    assert layers["aux1/pool"]["inputs"] == ["inception4a/concatenate"]
+
+
+def test_in_a_row_each_layer_takes_the_one_above(capsys):
+    (deep,) = report(capsys, "--network", "deep")
+    names = ["images", *(layer["name"] for layer in deep["layers"])]
+    assert [layer["inputs"] for layer in deep["layers"]] == [[name] for name in names[:-1]]
+
+
+def test_images_and_classes_of_one_s_own(capsys):
+    flags = ("--network", "resnet20", "--images", "28x28x1", "--classes", "7")
+    layers = layers_of(capsys, *flags)
+    assert layers["conv1"]["output_shape"] == [28, 28, 16]
+    assert layers["conv1"]["parameters"] == 9 * 16 and layers["fc"]["output_shape"] == [7]
+
+
+def test_a_graph_is_drawn_into_a_file(tmp_path, capsys):
+    output = tmp_path / "resnet20.svg"
+    assert inspect.main(["--network", "resnet20", "--output", str(output)]) == 0
+    drawn = output.read_text()
+    assert drawn.count("<path") > 60  # boxes, lines and letters
+    assert f"The graph is in {output}." in capsys.readouterr().err
+
+
+def test_places_of_a_graph():
+    """A skip passes to the right of what it skips; a dead end is right of the way to the end."""
+    residual = [("a", ()), ("b", ("a",)), ("c", ("b",)), ("sum", ("c", "a"))]
+    places = graph.arrange(residual)
+    assert {name: places[name] for name, _ in residual} == {
+        **{"a": (0, 0), "b": (0, 1), "c": (0, 2)},
+        "sum": (0, 3),
+    }
+    passing = [("a", "sum", 1), ("a", "sum", 2)]
+    assert [places[spot][1] for spot in passing] == [1, 2]
+    assert all(places[spot][0] >= 0.5 for spot in passing)
+    branches = [("a", ()), ("head", ("a",)), ("b", ("a",)), ("c", ("a",)), ("end", ("b", "c"))]
+    columns = {name: graph.arrange(branches)[name][0] for name, _ in branches}
+    assert columns == {"a": 0, "b": 0, "c": 1, "head": 2, "end": 0}
 
 
 def test_each_kind_of_a_mixed_ensemble(capsys, monkeypatch):
@@ -63,7 +181,7 @@ def test_each_kind_of_a_mixed_ensemble(capsys, monkeypatch):
 def test_the_table_has_a_line_a_layer(capsys):
     assert inspect.main(["--network", "simple"]) == 0
     title, _, *lines = capsys.readouterr().out.splitlines()
-    assert title == "1 x simple"
+    assert title == "1 x simple, images 28 x 28 x 1"
     assert [line.split()[0] for line in lines] == [
         *("Conv_0", "MaxPool_0", "Conv_1", "MaxPool_1", "Dense_0"),
         "total",
@@ -77,6 +195,12 @@ def test_the_table_has_a_line_a_layer(capsys):
         (["--network", "dep"], "Did you mean deep?"),
         (["--conf", "deep"], "Did you mean --config"),
         (["--config", "deep", "--network", "deep"], "not allowed with"),
+        (["--images", "28x28"], "Give it like 224x224x3."),
+        (["--images", "0x28x1"], "Give it like 224x224x3."),
+        (["--network", "alexnet", "--images", "28x28x1"], "images of at least 67 x 67"),
+        (["--classes", "1"], "--classes must be at least 2, not 1."),
+        (["--output", "page.html"], "does not end in .svg, .png, .pdf"),
+        (["--output", "/no/such/folder/a.svg"], "cannot be written"),
     ],
 )
 def test_wrong_calls(argv, message, capsys):

@@ -174,6 +174,108 @@ def test_max_pool_in_bfloat16(backend):
     np.testing.assert_array_equal(out, layers.max_pool(images.astype(jnp.float32)))
 
 
+def pool_by_hand(image, window, strides, padding):
+    """Maxima and gradient of one image `[height, width, channels]`, window by window, in NumPy.
+
+    The gradient is that of the sum of squares of the maxima.
+    """
+    down, across, channels = image.shape
+    if padding == "SAME":
+        outs = [-(-side // stride) for side, stride in zip((down, across), strides, strict=True)]
+    else:
+        outs = [
+            (side - size) // stride + 1
+            for side, size, stride in zip((down, across), window, strides, strict=True)
+        ]
+    missing = [
+        max((out - 1) * stride + size - side, 0) if padding == "SAME" else 0
+        for out, stride, size, side in zip(outs, strides, window, (down, across), strict=True)
+    ]
+    maxima, grad = np.zeros((*outs, channels)), np.zeros(image.shape)
+    for i, j, c in np.ndindex(*maxima.shape):
+        top, left = i * strides[0] - missing[0] // 2, j * strides[1] - missing[1] // 2
+        rows = slice(max(top, 0), top + window[0])
+        columns = slice(max(left, 0), left + window[1])
+        seen = image[rows, columns, c]
+        maxima[i, j, c] = seen.max()
+        largest = seen == seen.max()
+        grad[rows, columns, c] += 2 * seen.max() * largest / largest.sum()
+    return maxima, grad
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(
+    ("size", "window", "strides"),
+    [
+        ((3, 3), 2, 1),
+        ((7, 7), 3, 2),
+        ((7, 8), 2, None),
+        ((6, 9), (3, 2), (1, 3)),
+        ((6, 9), (3, 2), None),
+        ((8, 5), 1, 2),
+        ((9, 4), 2, 3),
+        ((4, 4), 4, 1),
+    ],
+)
+def test_max_pool_takes_any_window_and_strides(backend, size, window, strides, padding):
+    rng = np.random.default_rng(0)
+    images = rng.integers(-3, 4, (2, *size, 3)).astype(np.float32)  # many ties
+    pool = layers.MaxPool(window, strides, padding)
+    out, grad = jax.value_and_grad(lambda x: jnp.sum(pool.apply({}, x) ** 2))(images)
+    pooled = layers.max_pool(images, window, strides, padding)
+    of_pair = [side if isinstance(side, tuple) else (side, side) for side in (window, strides)]
+    window, strides = of_pair[0], of_pair[0] if strides is None else of_pair[1]
+    for image, ours, its_grad in zip(images, pooled, grad, strict=True):
+        maxima, wanted = pool_by_hand(image, window, strides, padding)
+        np.testing.assert_array_equal(ours, maxima)
+        np.testing.assert_allclose(its_grad, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(out, np.sum(np.square(pooled)), rtol=1e-5)
+
+
+def test_lab_1_s_pool():
+    image = jnp.array([[4.0, 3.0], [2.0, 1.0]]).reshape(1, 2, 2, 1)
+    np.testing.assert_array_equal(layers.max_pool(image, 2, 1)[0, ..., 0], [[4, 3], [2, 1]])
+    np.testing.assert_array_equal(layers.max_pool(image, 2, 1, "VALID")[0, ..., 0], [[4]])
+
+
+def test_a_pool_of_other_strides_or_padding_is_not_taken_for_a_halving_one():
+    """Of a convolution, pool and relu that may be one kernel."""
+    (images,) = draw(0, (2, 9, 9, 3))
+
+    class Network(nn.Module):
+        pool: layers.MaxPool
+
+        @nn.compact
+        def __call__(self, images):
+            return layers.conv_pool_relu(layers.Conv(4, use_bias=False), self.pool, images)
+
+    for pool in (layers.MaxPool(2, 1), layers.MaxPool((2, 1)), layers.MaxPool(2, padding="VALID")):
+        network = Network(pool)
+        variables = network.init(jax.random.key(0), images)
+        kernel = variables["params"]["Conv_0"]["kernel"]
+        convolved = np.asarray(reference(images, kernel, (1, 1), "SAME"))
+        window, strides, padding = pool.geometry
+        wanted = [np.maximum(pool_by_hand(x, window, strides, padding)[0], 0) for x in convolved]
+        np.testing.assert_allclose(network.apply(variables, images), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0,), "window must be a number of pixels from 1 on, or two, not 0"),
+        ((2.5,), "window .* not 2.5"),
+        (((2, 2, 2),), "window .* not \\(2, 2, 2\\)"),
+        ((2, 0), "strides .* not 0"),
+        ((2, (1, -1)), "strides .* not \\(1, -1\\)"),
+        ((2, None, "same"), 'padding must be "SAME" or "VALID", not \'same\''),
+        ((9, 1, "VALID"), "window of 9 x 9 pixels does not fit into images of 8 x 8"),
+    ],
+)
+def test_max_pool_says_what_is_wrong(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        layers.max_pool(jnp.zeros((1, 8, 8, 1)), *arguments)
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.5, 0.7, 0.99])
 def test_dropout_drops_its_rate_and_keeps_the_mean(rate):
     n = 400_001  # not a multiple of 4

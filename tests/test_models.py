@@ -170,6 +170,15 @@ def test_num_classes(name):
         (("deep",), {"conv_stddev": -1.0}, "conv_stddev must not be negative"),
         (("simple",), {"dropout_rate": 0.5}, "'simple' has no option 'dropout_rate'"),
         (("layers",), {"parent": 1.0}, "'layers' has no option 'parent'.*dropout_rate"),
+        (("lenet5",), {"dense": "maybe"}, "dense must be True or False, not 'maybe'"),
+        (("lenet5",), {"dtype": "foo"}, "dtype must be float32, .* not 'foo'"),
+        (("lenet5",), {"dtype": "int32"}, "dtype must be float32, .* not 'int32'"),
+        (("resnet20",), {"image_size": "big"}, "image_size must be a whole number, not 'big'"),
+        (("resnet20",), {"image_size": True}, "image_size must be a whole number, not True"),
+        (("resnet20",), {"image_size": 0}, "image_size must be at least 1, not 0"),
+        (("resnet20",), {"mean": 0.5}, "mean must be a tuple of numbers, one a channel, not 0.5"),
+        (("alexnet",), {"pixel_scale": "x"}, "pixel_scale must be a number, not 'x'"),
+        (("deep",), {"dropout_rate": None}, "dropout_rate must be a number, not None"),
     ],
 )
 def test_wrong_arguments(arguments, options, message):

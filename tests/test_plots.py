@@ -1,5 +1,6 @@
 """What the pictures of a report show, against NumPy and `lax.conv`."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from jax import lax
 
 from experiments.show import features, plots
 from mnist_jax import data, models
+from mnist_jax.models.googlenet import Inception, Unit
 
 
 @pytest.mark.parametrize("name", ["simple", "fast"])
@@ -16,7 +18,7 @@ def test_feature_maps_and_filters(name):
     like = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), like["params"])
-    maps = features.feature_maps(network, params, image)
+    maps = features.feature_maps(network, {"params": params}, image)
     assert list(maps) == ["Conv_0", "MaxPool_0", "Conv_1", "MaxPool_1"]
     pixels = image[None] / np.float32(255)
     padding = "SAME"
@@ -31,12 +33,12 @@ def test_feature_maps_and_filters(name):
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )[0]
     expected = np.asarray(out + layer.get("bias", 0))
-    np.testing.assert_allclose(maps["Conv_0"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(maps["Conv_0"].values, expected, rtol=1e-4, atol=1e-5)
     height, width, channels = expected.shape
     pooled = expected.reshape(height // 2, 2, width // 2, 2, channels).max(axis=(1, 3))
-    np.testing.assert_allclose(maps["MaxPool_0"], pooled, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(maps["MaxPool_0"].values, pooled, rtol=1e-4, atol=1e-5)
     kernels = features.first_filters(params, maps)
-    np.testing.assert_array_equal(kernels, layer["kernel"][:, :, 0, :])
+    np.testing.assert_array_equal(kernels, layer["kernel"])
 
 
 def test_tile():
@@ -89,12 +91,112 @@ def test_gallery_puts_each_image_above_its_text():
         image[10, 14] = 100 + i
     figure = plots.gallery(images, [[f"no. {i}"] for i in range(8)], "title")
     (axes,) = figure.axes
-    canvas = axes.images[0].get_array()
-    assert len(axes.texts) == 8
-    for i, text in enumerate(axes.texts):
-        row, column = np.argwhere(canvas == 255 - (100 + i))[0]
+    assert len(axes.texts) == len(axes.images) == 8
+    for i, (text, shown) in enumerate(zip(axes.texts, axes.images, strict=True)):
+        assert (shown.get_array()[10, 14] == 255 - (100 + i)).all()  # dark on white
+        left, right, bottom, top = shown.get_extent()
         x, y = text.get_position()
-        assert text.get_text() == f"no. {i}" and abs(x - column) <= 1 and 18 <= y - row <= 20
+        assert text.get_text() == f"no. {i}"
+        assert x == pytest.approx((left + right) / 2) and bottom < y < bottom + 0.1
+        assert top == pytest.approx(i // 6 * axes.get_ylim()[0] / 2)
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (224, 100, 3), (9, 16, 1)])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_gallery_of_pictures_of_any_size(shape, narrow):
+    images = np.random.default_rng(0).integers(0, 256, (5, *shape), np.uint8)
+    texts = [["no. 1 is a class whose name is so long that nothing has room for it", "said cat"]]
+    (axes,) = plots.gallery(images, texts * 5, "title", narrow).axes
+    width, height = axes.figure.get_size_inches() * axes.get_position().size
+    assert axes.get_xlim() == (0, pytest.approx(width))
+    assert axes.get_ylim() == (pytest.approx(height), 0)  # the axes are in inches
+    boxes = [shown.get_extent() for shown in axes.images]
+    for image, shown, text in zip(images, axes.images, axes.texts, strict=True):
+        np.testing.assert_array_equal(shown.get_array(), np.broadcast_to(image, (*shape[:2], 3)))
+        left, right, bottom, top = shown.get_extent()
+        assert (bottom - top) / (right - left) == pytest.approx(shape[0] / shape[1])
+        assert max(bottom - top, right - left) == pytest.approx(1.3)
+        lines = text.get_text().splitlines()
+        assert len(lines) > 2 and max(map(len, lines)) <= 30 and lines[-1] == "said cat"
+    assert len({(left, top) for left, _, _, top in boxes}) == 5
+    assert max(right for _, right, _, _ in boxes) < width
+
+
+def test_filters_of_colours_have_grey_where_weights_are_0():
+    kernels = np.zeros((2, 2, 3, 2), np.float32)
+    kernels[0, 0, :, 0] = [2, -1, 0]
+    kernels[1, 1, 2, 1] = 0.1
+    (axes,) = plots.filters(kernels, "it").axes
+    colours = axes.images[0].get_array()
+    np.testing.assert_allclose(colours[0, 0], [1, 0.25, 0.5, 1])
+    np.testing.assert_allclose(colours[1, 1], [0.5, 0.5, 0.5, 1])
+    np.testing.assert_allclose(colours[1, 4], [0.5, 0.5, 1, 1])  # to its own scale
+    assert colours[0, 2, 3] == 0  # nothing between them
+    assert "2 filters of 2 x 2 x 3 weights" in axes.get_title("left")
+
+
+def test_many_channels_are_shown_evenly():
+    assert plots.evenly(54, 12)[:2] == [0, 5] and plots.evenly(54, 12)[-1] == 53
+    assert plots.evenly(3, 12) == [0, 1, 2] and plots.evenly(1, 12) == [0]
+    values = np.broadcast_to(np.arange(1, 64, dtype=np.float32), (1, 1, 63))
+    image = np.zeros((4, 4, 3), np.uint8)
+    first, axes = plots.features(image, {"conv": values}, "title").axes
+    shown = axes.images[0].get_array().compressed()
+    np.testing.assert_array_equal(shown, np.arange(1, 64, 2))
+    assert axes.get_title("left") == "conv: 1 x 1, 32 of 63 channels"
+    assert (first.images[0].get_array()[:4, :4] == [0, 0, 0, 1]).all()
+
+
+def test_blocks_are_looked_at_as_a_whole():
+    network = models.create("resnet20", 3)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    maps = features.feature_maps(network, variables, image)
+    blocks = [f"layer{stage}_{i}" for stage in (1, 2, 3) for i in range(3)]
+    assert list(maps) == ["conv1", *blocks]
+    assert maps["conv1"].joined is None and "skips" in maps["layer2_0"].joined
+    last, layer = maps["layer3_2"].values, variables["params"]["fc"]
+    logits = jax.jit(network.apply)(variables, image[None] / np.float32(255))[0]
+    expected = last.mean(axis=(0, 1)) @ layer["kernel"] + layer["bias"]
+    np.testing.assert_allclose(expected, logits, rtol=1e-4, atol=1e-4)
+    assert features.first_filters(variables["params"], maps).shape == (3, 3, 3, 16)
+
+
+class OneInception(nn.Module):
+    @nn.compact
+    def __call__(self, images, train=False):
+        return Inception(2, (3, 4), (1, 2), 5, 5, Unit, name="module")(images, train, None)
+
+
+def test_branches_are_looked_at_side_by_side():
+    variables = OneInception().init(jax.random.key(0), np.zeros((1, 6, 6, 3), np.float32))
+    image = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
+    ((name, maps),) = features.feature_maps(OneInception(), variables, image).items()
+    assert name == "module" and "four branches" in maps.joined
+    only = variables["params"]["module"]["branch1"]["conv"]
+    first = np.maximum(image / 255 @ np.asarray(only["kernel"][0, 0]) + only["bias"], 0)
+    assert maps.values.shape == (6, 6, 13)
+    np.testing.assert_allclose(maps.values[..., :2], first, rtol=1e-4, atol=1e-5)
+
+
+def test_confusion_of_a_hundred_classes():
+    counts = np.diag(np.full(100, 50))
+    for i in range(20):  # class 4 i for 4 i + 1, and the first for one of few mistakes
+        counts[4 * i, 4 * i + 1] = 40 - i
+    counts[0, 99] = 3
+    names = [f"class {i}" for i in range(99)] + ["a name that is much too long to be written"]
+    together, shown = plots.most_mistaken(counts, names)
+    kept = sorted(place for i in range(10) for place in (4 * i, 4 * i + 1))
+    assert shown == [*(f"class {i}" for i in kept), "80 others"]
+    np.testing.assert_array_equal(together[:-1, :-1], counts[np.ix_(kept, kept)])
+    assert together.sum() == counts.sum() and together[0, -1] == 3
+    assert together[-1, -1] == 80 * 50 + sum(40 - i for i in range(10, 20))
+    (axes,) = plots.confusion(counts, names).axes
+    wrong = counts.sum() - np.trace(counts)
+    assert axes.get_title("left").startswith(f"{wrong:,} of {counts.sum():,} images")
+    assert len(axes.get_xticklabels()) == 21
+    same, same_names = plots.most_mistaken(counts[:30, :30], names[:30])
+    assert len(same) == len(same_names) == 30
 
 
 def test_lines_have_the_numbers():

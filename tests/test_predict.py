@@ -13,6 +13,7 @@ from experiments import predict
 from experiments.console import cli
 from experiments.workdir import records, stacks
 from experiments.workdir.config import Config
+from experiments.workdir.records import TrainedOn
 from mnist_jax import data, loop, parallel
 from mnist_jax.checkpoints import Checkpoints
 from tests import scenes
@@ -31,7 +32,8 @@ def workdir(tmp_path_factory):
     """Two members that know most digits: `fast` for three epochs of 1,000 images."""
     folder = tmp_path_factory.mktemp("fast")
     config = Config(network="fast", members=2, dataset="mnist5k", learning_rate=0.003)
-    (stack,) = stacks.create(config, device_count=None).values()
+    about = TrainedOn(config.class_names, characters=True)
+    (stack,) = stacks.create(config, None, about).values()
     images, labels = data.load("mnist5k").train
     optimizer = stacks.make_optimizer(config, total_steps=60)
     state = parallel.init(stack.layout, stack.network, optimizer, stack.seeds)

@@ -76,7 +76,7 @@ def test_the_same_networks_come_out(
     one, several = alone(members), tmp_path / "run"
     for a, b in zip(trained.load(one).members, trained.load(several).members, strict=True):
         assert a.seed == b.seed
-        for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
+        for x, y in zip(jax.tree.leaves(a.variables), jax.tree.leaves(b.variables), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
     results = json.loads((several / "results.json").read_text())
     assert results["devices"]["processes"] == processes

@@ -289,9 +289,10 @@ def test_members_that_are_nan(tmp_path, digits, capsys, monkeypatch):
 
     def load_nan(folder):
         loaded = load(folder)
-        params = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), loaded.members[0].params)
+        (member,) = loaded.members
+        variables = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), member.variables)
         return dataclasses.replace(
-            loaded, members=[dataclasses.replace(loaded.members[0], params=params)]
+            loaded, members=[dataclasses.replace(member, variables=variables)]
         )
 
     monkeypatch.setattr(trained, "load", load_nan)

@@ -72,7 +72,7 @@ def assert_same_end(workdir: Path, other: Path) -> None:
         ("deep", 2),
     ]
     for a, b in zip(members, others, strict=True):
-        for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
+        for x, y in zip(jax.tree.leaves(a.variables), jax.tree.leaves(b.variables), strict=True):
             np.testing.assert_array_equal(x, y)
     assert epochs_of(workdir) == epochs_of(other)
     results = [json.loads((folder / "results.json").read_text()) for folder in (workdir, other)]

@@ -21,7 +21,9 @@ from mnist_jax import metrics, parallel
 from mnist_jax.checkpoints import CheckpointError, Checkpoints
 from tests.test_data import write_digits
 
-NAMES = ["class", "deep", "ensemble", "fast", "handwriting", "layers", "simple"]
+NAMES = [
+    *("class", "deep", "ensemble", "fast", "handwriting", "layers", "lenet5", "resnet20", "simple")
+]
 
 
 @pytest.fixture(scope="module")
@@ -393,6 +395,8 @@ def test_the_configs_are_the_labs():
         "ensemble": "layers",
         "fast": "fast",
         "handwriting": "layers",
+        "lenet5": "lenet5",
+        "resnet20": "resnet20",
     }
     assert config.get("ensemble")[0].seeds == list(range(7))
     assert config.get("class")[0].options == {"conv_stddev": 1.0}
@@ -420,3 +424,32 @@ def test_draw():
 )
 def test_how_many_members_the_cores_are_told_of(flags, members):
     assert trainer._side_by_side(cli.parse(flags)) == members
+
+
+def test_options_of_a_network():
+    options = config.Config(network_options="shortcut=B,dense=True,side=3,rate=0.5,x=None").options
+    assert options == {"shortcut": "B", "dense": True, "side": 3, "rate": 0.5}
+
+
+@pytest.mark.parametrize("text", ["shortcut", "=B", "shortcut=", "a=1,,b=2"])
+def test_options_that_are_none(text):
+    with pytest.raises(ValueError, match="network_options must be like"):
+        config.Config(network_options=text)
+
+
+def test_a_network_has_no_such_option(digits, capsys, tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        run.main(
+            small(digits, "--network-options", "shortcut=B", "--workdir", str(tmp_path / "run"))
+        )
+    error = capsys.readouterr().err
+    assert "has no option 'shortcut'" in error and len(error.splitlines()) == 2
+
+
+def test_a_network_that_needs_larger_images(digits, capsys, tmp_path):
+    flags = ("--network", "googlenet", "--workdir", str(tmp_path / "run"))
+    with pytest.raises(SystemExit, match="2"):
+        run.main(small(digits, *flags))
+    error = capsys.readouterr().err
+    assert "at least 79 x 79" in error and "--image-size" in error and len(error.splitlines()) == 2
+    assert not (tmp_path / "run").exists()

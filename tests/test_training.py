@@ -166,3 +166,24 @@ def test_a_members_own_batches():
     for batches in (shared, *own):
         assert sorted(np.ravel(batches).tolist()) == list(range(20))
     assert (shared != own[0]).any() and (own[0] != own[1]).any()
+
+
+def test_momentum_and_its_weight_decay_by_hand():
+    """v <- 0.9 v + g + decay w; w <- w - rate v. Krizhevsky et al. 2012, section 5."""
+    optimizer = training.make_optimizer(0.1, 10, "momentum", weight_decay=0.01)
+    weights, velocity = np.array([1.0, -2.0]), np.zeros(2)
+    params = jnp.array(weights, jnp.float32)
+    state = optimizer.init(params)
+    for grad in ([0.5, 1.0], [-0.2, 0.0], [0.1, 0.3]):
+        updates, state = optimizer.update(jnp.array(grad, jnp.float32), state, params)
+        params = optax.apply_updates(params, updates)
+        velocity = 0.9 * velocity + np.array(grad) + 0.01 * weights
+        weights = weights - 0.1 * velocity
+    np.testing.assert_allclose(params, weights, rtol=1e-5)
+
+
+def test_the_rate_goes_down_in_steps():
+    rate = training.make_schedule(0.1, 64_000, "steps")
+    steps = [0, 31_999, 32_000, 47_999, 48_000, 63_999]
+    wanted = [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    np.testing.assert_allclose([float(rate(step)) for step in steps], wanted, rtol=1e-5)

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from mnist_jax import ensemble, models, platforms, training
-from mnist_jax.layers import Conv, Dense, MaxPool
+from mnist_jax.layers import Conv, Dense, MaxPool, pixels_under
 
 MEMBERS = 3
 # Of the largest value: float32 in another order of sums comes near 1e-6, TF32 near 1e-3.
@@ -148,7 +148,7 @@ def find_decided(
             if context.method_name == "__call__":
                 if isinstance(context.module, MaxPool):
                     outputs.pop(id(args[0]), None)  # of these only the largest counts
-                    close.append(_two_are_close(args[0], context.module.window))
+                    close.append(_two_are_close(args[0], context.module))
                 if isinstance(context.module, Conv):
                     outputs[id(out)] = out
                 if isinstance(context.module, Dense | MaxPool):
@@ -188,12 +188,10 @@ def _is_close(differences: Array, values: Array) -> Array:
     return close.reshape(len(close), -1).any(axis=1)
 
 
-def _two_are_close(images: Array, window: int) -> Array:
-    """The same of the two largest pixels of each square of a pool."""
-    pads = lax.padtype_to_pads(images.shape[1:3], (window, window), (window, window), "SAME")
-    padded = jnp.pad(images, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
-    squares = [padded[:, i::window, j::window] for i in range(window) for j in range(window)]
-    *_, second, largest = jnp.sort(jnp.stack(squares), axis=0)
+def _two_are_close(images: Array, pool: MaxPool) -> Array:
+    """The same of the two largest pixels of each window of a pool."""
+    pixels = pixels_under(images, *pool.geometry)
+    *_, second, largest = jnp.sort(jnp.stack(pixels), axis=0)
     return _is_close(largest - second, images)
 
 

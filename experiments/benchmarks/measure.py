@@ -55,7 +55,7 @@ def measure(
         tolerance: as in `disagreements`.
     """
     workload = WORKLOADS[workload_name]
-    images, flop = step_work(workload, test_images)
+    images, flop = step_work(workload_name, test_images)
     left_out: dict[str, str] = {}
     records: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:

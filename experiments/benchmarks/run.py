@@ -55,7 +55,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--workloads",
         metavar="A,B",
-        help=f"of {', '.join(WORKLOADS)} (default: all but fast, which needs all of MNIST)",
+        help=f"of {', '.join(WORKLOADS)} (default: {', '.join(DEFAULT)}; fast needs all of MNIST)",
     )
     parser.add_argument(
         "--peers", metavar="A,B", help=f"of {', '.join(PEERS)}; or none (default: all installed)"

@@ -23,15 +23,18 @@ from experiments.benchmarks.workloads import (
     BATCH,
     CHECKED_STEPS,
     NETWORKS,
+    PUBLISHED,
     WORKLOADS,
     Workload,
     make_weights,
+    random_images,
 )
 
 # Nothing else is set: each framework as it comes. OpenMP's threads need not be told to wait without
 # spinning, which would slow PyTorch: they fall asleep well within the pause between turns.
 CPU_ONLY = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 FIRST_STEPS = 10
+_BATCHES = 4  # of random images
 
 
 class WorkerError(RuntimeError):
@@ -133,10 +136,18 @@ def peak_memory() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
-def make_run(
-    side: Side, workload: Workload, arrays: dict[str, np.ndarray]
-) -> Callable[[int], float | None]:
-    """A function of steps that does the workload; it gives the accuracy of a recipe."""
+def make_run(side: Side, name: str, arrays: dict[str, np.ndarray]) -> Callable[[int], float | None]:
+    """A function of steps that does a workload; it gives the accuracy of a recipe."""
+    workload = WORKLOADS[name]
+    if workload.task == "published":
+        make_trainer = getattr(side, "published_trainer", None)
+        if make_trainer is None:
+            raise NotImplementedError("it does not have this network.")
+        published = PUBLISHED[name]
+        trainer: Callable[[int], None] = make_trainer(
+            published, *random_images(published, _BATCHES * published.batch)
+        )
+        return trainer
     train = arrays["train_images"], arrays["train_labels"]
     if workload.task == "recipe":
         make_recipe = getattr(side, "recipe", None)
@@ -158,7 +169,7 @@ def make_run(
 
 def check_values(side: Side, workload: Workload, arrays: dict[str, np.ndarray]) -> list[float]:
     """What every side must agree on: the losses of the first steps without dropout, or the mean
-    NLL of the test images; from the same weights. Nothing for a recipe."""
+    NLL of the test images; from the same weights. Nothing for a recipe, or a published network."""
     if workload.network is None:
         return []
     network = NETWORKS[workload.network]
@@ -181,8 +192,8 @@ def main(name: str, workload_name: str, data: str) -> None:
     def prepare(steps: int) -> dict[str, Any]:
         nonlocal side, run
         side = sides.load(name)
-        run = make_run(side, workload, arrays)
-        run(steps if workload.task == "train" else 1)
+        run = make_run(side, workload_name, arrays)
+        run(steps if workload.task in ("train", "published") else 1)
         return {}
 
     def check() -> dict[str, Any]:

@@ -41,18 +41,37 @@ NETWORKS = {
 
 
 @dataclass(frozen=True)
+class Published:
+    """A network of the literature, and how it is trained."""
+
+    network: str  # in mnist_jax.models
+    shape: tuple[int, int, int]  # of an image: height, width, channels
+    batch: int
+    optimizer: Literal["adam", "momentum"]
+
+
+PUBLISHED = {
+    "lenet5": Published("lenet5", (28, 28, 1), 100, "adam"),
+    "resnet20": Published("resnet20", (32, 32, 3), 128, "momentum"),
+    "alexnet": Published("alexnet", (227, 227, 3), 16, "adam"),
+    "resnet18": Published("resnet18", (224, 224, 3), 16, "adam"),
+}
+
+
+@dataclass(frozen=True)
 class Workload:
     """One thing to do, over and over.
 
-    A step of `train` is a batch of 100 for each member; a step of `predict` is a pass over the test
-    images; a step of `recipe` is a whole training and evaluation.
+    A step of `train` is a batch of 100 for each member; a step of `published` is a batch of random
+    images, on which time does not depend; a step of `predict` is a pass over the test images; a
+    step of `recipe` is a whole training and evaluation.
     """
 
     text: str
-    task: Literal["train", "predict", "recipe"]
+    task: Literal["train", "published", "predict", "recipe"]
     network: str | None
     members: int
-    steps: int  # in one turn; a multiple of 10 in `train`
+    steps: int  # in one turn; a multiple of 10 where something is trained
 
 
 WORKLOADS = {
@@ -60,9 +79,27 @@ WORKLOADS = {
     "ensemble": Workload("seven layers, training, batches of 100", "train", "layers", 7, 20),
     "simple": Workload("one simple, training, batches of 100", "train", "simple", 1, 200),
     "evaluation": Workload("one deep, 10,000 test images", "predict", "deep", 1, 1),
+    **{
+        name: Workload(
+            f"one {name}, training, batches of {one.batch} random images of "
+            f"{' x '.join(map(str, one.shape))}",
+            "published",
+            None,
+            1,
+            200 if name == "lenet5" else 10,
+        )
+        for name, one in PUBLISHED.items()
+    },
     "fast": Workload("to 99 %: 60,000 images once, then the test images", "recipe", None, 1, 1),
 }
 DEFAULT = ("deep", "ensemble", "simple", "evaluation")
+
+
+def random_images(published: Published, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 images and int32 labels, the same for every side."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, *published.shape), np.uint8)
+    return images, rng.integers(0, CLASSES, n, np.int32)
 
 
 def layer_shapes(network: Network) -> list[tuple[tuple[int, ...], bool, int]]:
@@ -105,8 +142,11 @@ def training_flop(network: Network) -> int:
     return 3 * forward_flop(network) - 2 * int(np.prod(shape)) * places
 
 
-def step_work(workload: Workload, test_images: int) -> tuple[int, int | None]:
+def step_work(name: str, test_images: int) -> tuple[int, int | None]:
     """Images a step, counted for each member, and its FLOP; None where it is not counted."""
+    workload = WORKLOADS[name]
+    if workload.task == "published":
+        return PUBLISHED[name].batch, None
     if workload.network is None:
         return 60_000, None
     network = NETWORKS[workload.network]

@@ -108,9 +108,10 @@ def _in_idx(path: Path) -> Iterator[Picture]:
 
     try:
         images = read_idx(path)
-        if images.ndim != 3:
+        if images.ndim not in (3, 4):
             raise ValueError(
-                f"holds {images.ndim}-dimensional data, not [n, height, width] images."
+                f"holds {images.ndim}-dimensional data, not [n, height, width] images, with an "
+                "axis of channels or without."
             )
     except ValueError as error:
         yield Picture(str(path), partial(_fail, str(error).removeprefix(f"{path}: ")))
@@ -124,7 +125,7 @@ def _is_idx(path: Path) -> bool:
         return True
     try:
         with path.open("rb") as file:
-            return file.read(2) == b"\0\0" and file.read(2)[1:] in (b"\1", b"\2", b"\3")
+            return file.read(2) == b"\0\0" and file.read(2)[1:] in (b"\1", b"\2", b"\3", b"\4")
     except OSError:
         return False  # reading it as an image will tell
 

@@ -1,7 +1,7 @@
 """What a trained network looks for, and what its layers make of one image."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,35 +11,57 @@ from jax import Array
 
 from mnist_jax import training
 from mnist_jax.layers import Conv, MaxPool
-from mnist_jax.windows import Convolution, MaxPooling
+from mnist_jax.models.googlenet import Inception
+from mnist_jax.models.lenet5 import PartialConvolution, Subsampling
+from mnist_jax.models.resnet import Block
+from mnist_jax.windows import Convolution, MaxPooling, MeanPooling
 
-_WATCHED = Conv | MaxPool | Convolution | MaxPooling
+_JOINED: dict[type[nn.Module], str] = {  # of several layers, which are not looked into
+    Block: "its convolutions plus what skips them",
+    Inception: "its four branches side by side",
+}
+_WATCHED = (
+    *(Conv, Convolution, PartialConvolution, MaxPool, MaxPooling, MeanPooling, Subsampling),
+    *_JOINED,
+)
 
 
-def feature_maps(network: nn.Module, variables: Any, image: np.ndarray) -> dict[str, np.ndarray]:
-    """The output of each `Conv` and `MaxPool` of `layers`, in the order they are called in.
+class Maps(NamedTuple):
+    """What one layer, or one block of them, makes of one image."""
+
+    values: np.ndarray  # float32 [height, width, channels]
+    joined: str | None = None  # of a block: what of its layers this is
+
+
+def feature_maps(network: nn.Module, variables: Any, image: np.ndarray) -> dict[str, Maps]:
+    """The output of each convolution, pooling and block, in the order they are called in.
 
     Args:
         variables: of one member, without an axis of members.
         image: uint8 or float32 in [0, 1], `[height, width, channels]`.
 
     Returns:
-        The layer's name to float32 `[height, width, channels]`: before the relu where the network
-        has it after the layer.
+        By the layer's name; before the relu where the network has it after the layer.
     """
-    names: list[str] = []
+    about: list[tuple[str, str | None]] = []
 
     @jax.jit
     def run(variables: Any, image: Array) -> list[Array]:
         outputs: list[Array] = []
+        inside: list[nn.Module] = []
 
         def watch(
             call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
         ) -> Any:
+            module = context.module
+            seen = context.method_name == "__call__" and isinstance(module, _WATCHED) and not inside
+            if not seen:
+                return call(*args, **kwargs)
+            inside.append(module)
             out = call(*args, **kwargs)
-            if context.method_name == "__call__" and isinstance(context.module, _WATCHED):
-                names.append("/".join(context.module.path))
-                outputs.append(out[0].astype(jnp.float32))
+            inside.pop()
+            about.append(("/".join(module.path), _JOINED.get(type(module))))
+            outputs.append(out[0].astype(jnp.float32))
             return out
 
         with nn.intercept_methods(watch):
@@ -48,11 +70,14 @@ def feature_maps(network: nn.Module, variables: Any, image: np.ndarray) -> dict[
             network.apply(variables, images, mutable=["intermediates"])
         return outputs
 
-    return dict(zip(names, map(np.asarray, run(variables, image)), strict=True))
+    outputs = map(np.asarray, run(variables, image))
+    return {
+        name: Maps(values, joined) for (name, joined), values in zip(about, outputs, strict=True)
+    }
 
 
 def first_filters(params: Any, layers: Iterable[str]) -> np.ndarray:
-    """The kernels of the first convolution, float32 `[height, width, features]`.
+    """The kernels of the first convolution, float32 `[height, width, channels, features]`.
 
     Args:
         params: of one member, without an axis of members.
@@ -66,5 +91,5 @@ def first_filters(params: Any, layers: Iterable[str]) -> np.ndarray:
         for part in name.split("/"):
             weights = weights.get(part, {})
         if "kernel" in weights:
-            return np.asarray(weights["kernel"], np.float32)[:, :, 0]
+            return np.asarray(weights["kernel"], np.float32)
     raise ValueError("the network has no convolution.")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 from jax import lax
+from rich.table import Table
 
 from experiments.console import cli, terminal
 from experiments.show import flow
@@ -77,15 +78,16 @@ def run(
             layers = look(network, shape)
         except ValueError as error:
             cli.fail(str(error), "Give another size by --images, such as 224x224x3.")
-        reports.append(_report(kind, shape, layers))
+        reports.append((kind, shape, layers))
         if output is not None:
             name = output.stem if len(kinds) == 1 else f"{output.stem}-{kind.network}"
             _draw(kind.network, shape, layers, output.with_stem(name))
     if as_json:
-        print(json.dumps(reports, indent=2))
+        print(json.dumps([_report(*report) for report in reports], indent=2))
         return
-    for report in reports:
-        _print_table(report)
+    for kind, shape, layers in reports:
+        print(f"{kind.members} x {kind.network}, images {_by(shape)}")
+        terminal.show(table(layers))
 
 
 def _draw(name: str, image_shape: Sequence[int], layers: Sequence[Layer], output: Path) -> None:
@@ -132,8 +134,7 @@ def _conv_size(module: Conv, shape: tuple[int, ...]) -> str:
 
 
 def _pool_size(module: MaxPool, shape: tuple[int, ...]) -> str:
-    window = (module.window, module.window)
-    return _window_size(shape, window, window, "SAME")
+    return _window_size(shape, *module.geometry)
 
 
 def _convolution_size(module: Convolution, shape: tuple[int, ...]) -> str:
@@ -213,37 +214,31 @@ def _report(kind: Kind, image_shape: tuple[int, ...], layers: Sequence[Layer]) -
     }
 
 
-def _print_table(report: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    rows = report["layers"]
-    what = "tokens" if len(report["image_shape"]) == 1 else "images"
-    above = ["images", *(row["name"] for row in rows)]
+def table(layers: Sequence[Layer]) -> Table:
+    """A row a layer, and their sums."""
+    above = ["images", *(layer.name for layer in layers)]
     elsewhere = [
-        "" if row["inputs"] == (up,) else ", ".join(row["inputs"])
-        for row, up in zip(rows, above, strict=False)
+        "" if layer.inputs == (up,) else ", ".join(layer.inputs)
+        for layer, up in zip(layers, above, strict=False)
     ]
-    table = Table(box=None, pad_edge=False)
-    table.add_column("layer")
+    rows = Table(box=None, pad_edge=False)
+    rows.add_column("layer")
     for heading in ("output", "parameters", "multiply-adds"):
-        table.add_column(heading, justify="right")
-    table.add_column("size")
+        rows.add_column(heading, justify="right")
+    rows.add_column("size")
     branches = any(elsewhere)
     if branches:
-        table.add_column("takes, if not the row above")
-    for row, inputs in zip(rows, elsewhere, strict=True):
-        counts = (f"{row['parameters']:,}", f"{row['multiply_adds']:,}")
-        cells = (row["name"], _by(row["output_shape"]), *counts, row["size"])
-        table.add_row(*cells, *([inputs] if branches else []))
-    counts = (f"{report['parameters']:,}", f"{report['multiply_adds']:,}")
-    table.add_row(
-        "total",
-        "",
-        *counts,
-        f"of one member, for one {what[:-1] if what == 'images' else 'sentence'}",
+        rows.add_column("takes, if not the row above")
+    for layer, inputs in zip(layers, elsewhere, strict=True):
+        counts = (f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
+        cells = (layer.name, _by(layer.output_shape), *counts, layer.size)
+        rows.add_row(*cells, *([inputs] if branches else []))
+    parameters = sum(layer.parameters for layer in layers)
+    multiply_adds = sum(layer.multiply_adds for layer in layers)
+    rows.add_row(
+        "total", "", f"{parameters:,}", f"{multiply_adds:,}", "of one member, for one input"
     )
-    print(f"{report['members']} x {report['network']}, {what} {_by(report['image_shape'])}")
-    terminal.show(table)
+    return rows
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mnist_jax import ensemble, shifts
@@ -27,6 +28,7 @@ VERMILION = "#D55E00"
 RUN_COLORS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # then they begin anew
 FEW = 10  # images in a bin
 MOST_MAPS = 32  # of a layer
+MOST_CLASSES, SHOWN_CLASSES = 30, 20  # in a confusion matrix: of more, so many are shown
 _LINES = ("-", "--", ":", "-.")  # of runs that have the same colour
 _MARKERS = "osD^v"
 _OTHER_RULES = {"sum_logits": (BLACK, "--", "s"), "majority_vote": (BLACK, ":", "^")}
@@ -35,6 +37,9 @@ _SIGNED = LinearSegmentedColormap.from_list("signed", ["#542788", "#FFFFFF", "#8
 _NARROW = (4.8, 3.6)  # inches; two side by side on a page
 _WIDE = 8.0
 _LONGEST_NAME = 48  # of a run in a legend
+_LONGEST_CLASS = 24  # its name beside a confusion matrix
+_MNIST = (28, 28, 1)
+_DIGIT, _PHOTO = 0.9, 1.3  # inches: the longer side of a picture in a gallery
 
 
 def run_color(number: int) -> str:
@@ -220,30 +225,47 @@ def risk_coverage(curves: dict[str, Any], single: bool, color: str = RUN_COLORS[
 
 
 def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """A confusion matrix, int `[classes, classes]`, a row a true class; errors are coloured."""
+    """A confusion matrix, int `[classes, classes]`, a row a true class; errors are coloured.
+
+    Of more than 30 classes those 20 with the most mistakes are shown, and the others as one.
+    """
+    title = f"{counts.sum() - np.trace(counts):,} of {counts.sum():,} images get a wrong answer"
+    counts, names = most_mistaken(counts, [_short(name, _LONGEST_CLASS) for name in names])
     errors = counts * (1 - np.eye(len(counts), dtype=int))
-    long = max(map(len, names)) > 3
-    figure, axes = _plot(
-        f"{errors.sum():,} of {counts.sum():,} images get a wrong answer",
-        "answer",
-        "true class",
-        (6.4, 6.2) if long else (4.8, 4.8),
-    )
+    long, many = max(map(len, names)) > 3, len(names) > 12
+    figure, axes = _plot(title, "answer", "true class", (6.4, 6.2) if long or many else (4.8, 4.8))
     axes.grid(False)
     axes.imshow(errors, cmap=_ERRORS, vmin=0, vmax=max(errors.max(), 1))
+    largest = 6.5 if many else 8
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            right = row == column
-            color = GREY if right else BLACK
-            size = 8 if count < 1000 else 7
+            color = GREY if row == column else BLACK
+            size = largest if count < 1000 else largest - 1
             axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=size)
     axes.set_xticks(range(len(names)), names)
     if long:
         axes.tick_params("x", rotation=90)
     axes.set_yticks(range(len(names)), names)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, labelsize="small" if many else "medium")
     axes.spines[:].set_visible(False)
     return figure
+
+
+def most_mistaken(counts: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """A confusion matrix and its classes, with those of few mistakes taken together.
+
+    Up to 30 classes stay as they are; of more, those 20 that most mistakes begin or end in.
+    """
+    if len(counts) <= MOST_CLASSES:
+        return counts, list(names)
+    errors = counts * (1 - np.eye(len(counts), dtype=int))
+    by_mistakes = np.argsort(-(errors.sum(axis=0) + errors.sum(axis=1)), kind="stable")
+    kept = np.sort(by_mistakes[:SHOWN_CLASSES])
+    place = np.full(len(counts), len(kept))
+    place[kept] = range(len(kept))
+    together = np.zeros((len(kept) + 1, len(kept) + 1), int)
+    np.add.at(together, (place[:, None], place[None, :]), counts)
+    return together, [*(names[i] for i in kept), f"{len(counts) - len(kept)} others"]
 
 
 def wrong(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -295,44 +317,74 @@ def gallery(
     """Pictures in a grid, each with its lines of text below.
 
     Args:
-        images: uint8 `[n, 28, 28, 1]`, n > 0.
-        texts: each image's lines.
+        images: uint8 `[n, height, width, channels]` of any size, n > 0.
+        texts: each image's lines; longer ones than there is room for are broken.
         narrow: half as many side by side.
     """
     longest = max(len(line) for lines in texts for line in lines)
-    columns = (6 if longest <= 19 else 4) // (2 if narrow else 1)
-    total_width = _WIDE / (2 if narrow else 1)
-    cell_width, picture = total_width / columns, 0.9  # inches
+    columns, room = (6, 19) if longest <= 19 else (4, 30)
+    broken = [[part for line in lines for part in textwrap.wrap(line, room)] for lines in texts]
+    columns, total_width = (columns // 2, _WIDE / 2) if narrow else (columns, _WIDE)
+    cell_width = total_width / columns  # inches, as all lengths here
+    side = _DIGIT if images.shape[1:] == _MNIST else min(_PHOTO, cell_width - 0.1)
+    picture_height, picture_width = (side * n / max(images.shape[1:3]) for n in images.shape[1:3])
     title = "\n".join(textwrap.wrap(title, 48 if narrow else 96))
     line_height = 0.155
-    cell_height = picture + line_height * max(map(len, texts)) + 0.15
+    cell_height = picture_height + line_height * max(map(len, broken)) + 0.15
     rows = -(-len(images) // columns)
-    per_inch = 28 / picture
-    height, width = round(cell_height * per_inch), round(cell_width * per_inch)
-    canvas = np.full((rows * height, columns * width), np.nan)
     top = 0.22 + 0.18 * len(title.splitlines())
     figure = Figure((total_width, rows * cell_height + top))
     axes = figure.add_axes((0, 0, 1, rows * cell_height / (rows * cell_height + top)))
-    for i, (image, lines) in enumerate(zip(images, texts, strict=True)):
-        y, x = i // columns * height, i % columns * width
-        left = x + (width - 28) // 2
-        canvas[y : y + 28, left : left + 28] = 255.0 - image[..., 0]
-        axes.text(x + width / 2, y + 29, "\n".join(lines), ha="center", va="top", fontsize=8.5)
-    axes.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
+    for i, (image, lines) in enumerate(zip(as_seen(images), broken, strict=True)):
+        y, middle = i // columns * cell_height, (i % columns + 0.5) * cell_width
+        sides = (middle - picture_width / 2, middle + picture_width / 2, y + picture_height, y)
+        axes.imshow(image, extent=sides)
+        below = y + picture_height + 0.03
+        axes.text(middle, below, "\n".join(lines), ha="center", va="top", fontsize=8.5)
+    axes.set(xlim=(0, total_width), ylim=(rows * cell_height, 0), aspect="auto")
     axes.axis("off")
     figure.text(0.01, 1 - 0.1 / (rows * cell_height + top), title, va="top", weight="bold")
     return figure
 
 
+def as_seen(images: np.ndarray) -> np.ndarray:
+    """Images as they are drawn: uint8 `[n, height, width, 3]`.
+
+    Args:
+        images: uint8 `[n, height, width, channels]`. Those of MNIST's form, which are light on
+            black, become dark on white.
+    """
+    if images.shape[1:] == _MNIST:
+        images = 255 - images
+    return np.broadcast_to(images, (*images.shape[:3], 3))
+
+
 def filters(kernels: np.ndarray, name: str) -> Figure:
-    """The first convolution's kernels, float `[height, width, features]`."""
-    rows, columns, count = kernels.shape
-    canvas = tile(kernels, columns=8, gap=1)
+    """The first convolution's kernels, float `[height, width, channels, features]`.
+
+    Those of three channels are drawn in these colours, each scaled to its own largest weight: grey
+    is 0.
+    """
+    rows, columns, channels, count = kernels.shape
+    side_by_side = 8 if count <= 64 else 12
+    if channels == 3:
+        canvas = tile(_in_colours(kernels), side_by_side, gap=1)
+    else:
+        canvas = tile(kernels[:, :, 0], side_by_side, gap=1)
     height = 0.5 + 4.4 * canvas.shape[0] / canvas.shape[1]
     figure = Figure((4.8, height + 0.3), layout="constrained")
     figure.suptitle(f"What {name} looks for first", x=0.01, ha="left", weight="bold", fontsize=11)
-    _maps(figure.subplots(), canvas, f"{count} filters of {rows} x {columns} weights")
+    by = f"{rows} x {columns}" + (f" x {channels}" if channels > 1 else "")
+    axes = figure.subplots()
+    _maps(axes, canvas, f"{count} filters of {by} weights")
+    _white_after(axes, canvas, count, side_by_side)
     return figure
+
+
+def _in_colours(kernels: np.ndarray) -> np.ndarray:
+    """`[height, width, features, 3]` in [0, 1]: 0.5 where a weight is 0."""
+    largest = np.abs(kernels).max(axis=(0, 1, 2), keepdims=True)
+    return np.moveaxis(0.5 + kernels / np.maximum(2 * largest, 1e-30), 2, -1)
 
 
 def features(
@@ -341,38 +393,54 @@ def features(
     """What each layer makes of one image.
 
     Args:
-        image: uint8 `[height, width, 1]`.
-        maps: layer's name to float `[height, width, channels]`; the first 32 channels are shown.
+        image: uint8 `[height, width, channels]`, of 1 or 3 channels.
+        maps: layer's name to float `[height, width, channels]`; of more than 32 channels those
+            are shown that lie evenly among them.
         narrow: half as many side by side.
     """
     columns, total_width = (8, _WIDE / 2) if narrow else (16, _WIDE)
-    shown = {"the image": image.astype(np.float32)} | maps
     canvases = {
-        name: tile(values[..., :MOST_MAPS], columns, gap=max(1, values.shape[0] // 14))
-        for name, values in shown.items()
+        name: tile(values[..., evenly(values.shape[2], MOST_MAPS)], columns, _gap(values))
+        for name, values in maps.items()
     }
-    ratios = [canvas.shape[0] / canvas.shape[1] for canvas in canvases.values()]
+    # The image, and as much white beside it as makes it 1 of 6 or 3.
+    seen = tile(as_seen(image[None]).transpose(1, 2, 0, 3) / 255, 3 if narrow else 6, gap=1)
+    ratios = [canvas.shape[0] / canvas.shape[1] for canvas in (seen, *canvases.values())]
     height = total_width * sum(ratios) + 0.3 * len(ratios) + 0.4
     figure = Figure((total_width, height), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11)
-    subplots = figure.subplots(len(shown), 1, height_ratios=ratios, squeeze=False)[:, 0]
-    for axes, (name, canvas) in zip(subplots, canvases.items(), strict=True):
-        height, width, channels = shown[name].shape
-        some = f"the first {MOST_MAPS} of " if channels > MOST_MAPS else ""
-        size = f"{height} x {width}" + (f", {some}{channels} channels" if name in maps else "")
-        _maps(axes, canvas, f"{name}: {size}")
-    subplots[0].set_facecolor("white")
+    first, *others = figure.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
+    _maps(first, seen, f"the image: {image.shape[0]} x {image.shape[1]}")
+    first.set_facecolor("white")
+    for axes, (name, canvas) in zip(others, canvases.items(), strict=True):
+        height, width, channels = maps[name].shape
+        some = f"{MOST_MAPS} of " if channels > MOST_MAPS else ""
+        _maps(axes, canvas, f"{name}: {height} x {width}, {some}{channels} channels")
+        _white_after(axes, canvas, min(channels, MOST_MAPS), columns)
     return figure
 
 
+def _gap(values: np.ndarray) -> int:
+    return max(1, values.shape[0] // 14)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most`, 2 or more, of `count` places, with the first and the last one."""
+    return np.round(np.linspace(0, count - 1, min(count, most))).astype(int).tolist()
+
+
 def tile(maps: np.ndarray, columns: int, gap: int) -> np.ndarray:
-    """Maps `[height, width, n]` in a grid, row by row, with NaN between and after them."""
-    height, width, n = maps.shape
+    """Maps `[height, width, n]` in a grid, row by row, with NaN between and after them.
+
+    Maps in colours, `[height, width, n, 3]`, likewise.
+    """
+    height, width, n, *colours = maps.shape
     rows = -(-n // columns)
-    cells = np.full((rows * columns, height + gap, width + gap), np.nan, np.float32)
-    cells[:n, :height, :width] = np.moveaxis(maps, -1, 0)
-    grid = cells.reshape(rows, columns, height + gap, width + gap).swapaxes(1, 2)
-    return grid.reshape(rows * (height + gap), columns * (width + gap))[:-gap, :-gap]
+    cells = np.full((rows * columns, height + gap, width + gap, *colours), np.nan, np.float32)
+    cells[:n, :height, :width] = np.moveaxis(maps, 2, 0)
+    grid = cells.reshape(rows, columns, height + gap, width + gap, *colours).swapaxes(1, 2)
+    whole = grid.reshape(rows * (height + gap), columns * (width + gap), *colours)
+    return whole[:-gap, :-gap]
 
 
 def shift_curves(
@@ -447,14 +515,28 @@ def _style(axes: Axes, title: str, x_label: str, y_label: str) -> None:
 
 
 def _maps(axes: Axes, canvas: np.ndarray, title: str) -> None:
-    """Signed values, white at zero, up to the 99.5th percentile of their size."""
-    largest = float(np.nanpercentile(np.abs(canvas), 99.5)) or 1.0
-    axes.imshow(canvas, cmap=_SIGNED, vmin=-largest, vmax=largest, interpolation="nearest")
+    """Colours as they are; signed values, white at zero, up to their size's 99.5th percentile."""
+    if canvas.ndim == 3:
+        beside = np.isnan(canvas).any(axis=-1, keepdims=True)
+        colours = np.concatenate([np.nan_to_num(canvas), ~beside], axis=-1)  # else transparent
+        axes.imshow(colours, interpolation="nearest")
+    else:
+        largest = float(np.nanpercentile(np.abs(canvas), 99.5)) or 1.0
+        axes.imshow(canvas, cmap=_SIGNED, vmin=-largest, vmax=largest, interpolation="nearest")
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_facecolor("#C8C8C8")  # between the maps
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
+
+
+def _white_after(axes: Axes, canvas: np.ndarray, count: int, columns: int) -> None:
+    """Cover what is left of a `tile`'s last row, which would look like a map."""
+    height, width = canvas.shape[:2]
+    rows = -(-count // columns)
+    top, left = (rows - 1) / rows * height, (count - (rows - 1) * columns) / columns * width
+    if left < width:
+        axes.add_patch(Rectangle((left, top), width - left, height - top, color="white", lw=0))
 
 
 def _draw_members(axes: Axes, x: Sequence[int], members: np.ndarray, color: str) -> None:
@@ -481,6 +563,10 @@ def _line(color: str, line: str, marker: str) -> dict[str, Any]:
 def _scaled(color: str) -> dict[str, Any]:
     """Of what comes after temperature scaling."""
     return _line(color, "--", "s") | {"mfc": "white"}
+
+
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _words(rule: str) -> str:

@@ -26,6 +26,7 @@ from mnist_jax.data import Dataset, Split
 
 MOST_WRONG = 48  # pictures of wrong answers
 LEAST_SURE = 12  # pictures of right ones
+MOST_LAYERS = 12  # of a network, whose output is shown
 _HINT = "See python -m experiments.report --help."
 _NONE = "–"  # noqa: RUF001
 _RULE = "mean_probability"  # the ensemble's, where one is shown
@@ -500,6 +501,13 @@ def _confusion(run: Run) -> Pictures:
         if i != j and matrix[i, j]
     ]
     most = ", ".join(text for _, text in sorted(errors, key=lambda error: -error[0])[:3])
+    limited = ""
+    if len(matrix) > plots.MOST_CLASSES:
+        limited = (
+            f" Shown are the {plots.SHOWN_CLASSES} of {len(matrix)} classes that have the most "
+            "mistakes as true class or as answer; the others are taken together, so that their "
+            "diagonal number is also of mistakes among themselves."
+        )
     how = f"How many test {what} of each class (rows) got which answer (columns)."
     if most:
         how += " Grey numbers on the diagonal are right; mistakes are vermilion. "
@@ -508,7 +516,7 @@ def _confusion(run: Run) -> Pictures:
         "confusion": Picture(
             plots.to_png(plots.confusion(matrix, names)),
             f"Confusion matrix of the test {what}; most often: {most or 'no mistakes'}.",
-            how,
+            how + limited,
         )
     }
 
@@ -557,24 +565,37 @@ def _features(run: Run) -> Pictures:
     for name, member in first.items():
         maps = features.feature_maps(member.network, member.variables, image)
         kernels = features.first_filters(member.variables["params"], maps)
-        height, width, count = kernels.shape
+        height, width, channels, count = kernels.shape
         shown[f"filters_{name}"] = Picture(
             plots.to_png(plots.filters(kernels, member.name)),
             f"The {count} filters of {height} x {width} pixels of the first convolution of member "
             f"{member.name}.",
-            f"The weights of the first convolution of member {member.name}. {signs}: a filter "
-            "responds where the image is light under brown and dark under violet.",
+            f"The weights of the first convolution of member {member.name}"
+            + (
+                ", red, green and blue as such, each filter scaled to its own largest weight: grey "
+                "is zero. A filter responds most to what looks like it."
+                if channels == 3
+                else f". {signs}: a filter responds where the image is light under brown and dark "
+                "under violet."
+            ),
         )
+        names = [list(maps)[i] for i in plots.evenly(len(maps), MOST_LAYERS)]
+        layers = {f"{key}{_joined(maps[key])}": maps[key].values for key in names}
         title = f"What {member.name} makes of {what}"
+        some = f" Here are {len(names)} of {len(maps)}, evenly over the depth."
         shown[f"features_{name}"] = Picture(
-            plots.to_png(plots.features(image, maps, title)),
-            f"{title}, layer by layer: {', '.join(maps)}.",
-            f"The output of each convolution (Conv) and pooling (MaxPool), one small picture a "
-            f"channel, each layer to its own scale. {signs}; after pooling the negative is cut off "
-            "(relu).",
-            narrow=plots.to_png(plots.features(image, maps, title, narrow=True)),
+            plots.to_png(plots.features(image, layers, title)),
+            f"{title}, layer by layer: {', '.join(names)}.",
+            "The output of each convolution, each pooling and each block of layers, one small "
+            f"picture a channel, each layer to its own scale. {signs}; a relu that follows cuts "
+            f"the negative off.{some if len(names) < len(maps) else ''}",
+            narrow=plots.to_png(plots.features(image, layers, title, narrow=True)),
         )
     return shown
+
+
+def _joined(maps: features.Maps) -> str:
+    return f" ({maps.joined})" if maps.joined else ""
 
 
 def _shifts(run: Run) -> tuple[list[str], Pictures]:

@@ -92,16 +92,22 @@ class Config:
         "some of them no digits",
     )
     image_size: int | None = _option(
-        None, "scale images to so many pixels a side, on the device; None: as they are", "never"
+        None,
+        "scale images to so many pixels a side, as the network needs, on the device; None: as they "
+        "are",
+        "never",
     )
     normalize: Literal["none", "mean", "standard"] = _option(
         "none",
         "mean: subtract each channel's mean over the training images; standard: also divide by its "
-        "deviation",
+        "deviation, which ResNets expect",
         "never",
     )
     network_options: str | None = _option(
-        None, "fields of the network's own, as shortcut=B or dense=True,dtype=bfloat16", "never"
+        None,
+        "fields of the network's own, as shortcut=B (resnet20), dense=True (lenet5), or several as "
+        "NAME=VALUE,NAME=VALUE",
+        "never",
     )
     variant: Literal["rand", "static", "non-static", "multichannel"] = _option(
         "rand",
@@ -129,7 +135,8 @@ class Config:
     learning_rate: float = _option(0.001, "the optimizer's, or the largest of the schedule")
     schedule: Literal["constant", "cosine", "onecycle", "steps"] = _option(
         "constant",
-        "of the learning rate over the run; steps: a tenth of it after half and three quarters",
+        "of the learning rate over the run; steps: a tenth of it after half, and again after three "
+        "quarters",
     )
     beta1: float = _option(0.9, "adam's decay of the mean gradient; sgd's and momentum's momentum")
     beta2: float = _option(0.999, "adam's decay of the mean squared gradient")
@@ -156,9 +163,9 @@ class Config:
     )
     data_dir: str | None = _option(
         None,
-        "folder or file of IDX, .npz, .csv, or pictures in a folder a class; of sentences, of "
-        "lines CLASS SENTENCE, a file a class (.pos, .neg), or .tsv or .csv with a header; None: "
-        "MNIST_JAX_DATA, then TFDS",
+        "folder or file of IDX, CIFAR's, .npz, .csv, or pictures, also photographs of any size, in "
+        "a folder a class; of sentences, of lines CLASS SENTENCE, a file a class (.pos, .neg), or "
+        ".tsv or .csv with a header; None: MNIST_JAX_DATA, then TFDS",
         "free",
     )
     encoding: str = _option("utf-8", "of files of sentences, such as cp1252 or latin-1")
@@ -311,13 +318,15 @@ def _read_options(text: str | None) -> dict[str, Any]:
     """Numbers and True, False or None as such, anything else as words.
 
     Raises:
-        ValueError: it is not of the form NAME=VALUE,NAME=VALUE.
+        ValueError: it is not of the form NAME=VALUE,NAME=VALUE, or has what is not an option.
     """
     options = {}
     for part in text.split(",") if text else []:
         name, equals, value = part.partition("=")
         if not (name and equals and value):
             raise ValueError(f"network_options must be like shortcut=B,dense=True, not {text!r}.")
+        if name in ("name", "num_classes"):
+            raise ValueError(f"network_options has {name}, which is no option of a network.")
         try:
             options[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

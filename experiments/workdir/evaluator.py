@@ -6,6 +6,8 @@ import json
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +20,7 @@ from experiments.console import cli, terminal
 from experiments.console.display import WorkDisplay
 from experiments.workdir import datasets, evaluation, records, trained
 from experiments.workdir.trained import Trained
-from mnist_jax import data, parallel, shifts
+from mnist_jax import data, images, parallel, shifts
 from mnist_jax.data import Dataset
 
 _HINT = "See python -m experiments.evaluate --help."
@@ -147,9 +149,51 @@ def _drops(loaded: Trained) -> bool:
 
 
 def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Dataset:
+    """The data to evaluate on, of the size and colours trained on.
+
+    Photographs in folders are scaled to it. Other images are refused.
+    """
     if name is None and data_dir is None:
         return trained.load_dataset(loaded)
-    return datasets.load(loaded.config, loaded.trained_on, name, data_dir)
+    if loaded.config.reads_sentences:
+        return datasets.load(loaded.config, loaded.trained_on, name, data_dir)
+    same = name in (None, loaded.config.dataset)
+    load = partial(
+        data.load,
+        name or loaded.config.dataset,
+        data_dir,
+        validation=loaded.config.validation if same else None,
+        class_names=loaded.class_names,
+    )
+    dataset = load()
+    height, width, _ = loaded.image_shape
+    if dataset.test.inputs.shape[1:] != loaded.image_shape and height == width:
+        with suppress(ValueError):  # they are no pictures in folders
+            dataset = load(image_size=height)
+    here = dataset.test.inputs.shape[1:]
+    if here != loaded.image_shape:
+        raise ValueError(
+            f"{dataset.name} has images of {_by(here)}; {loaded.workdir} was trained on "
+            f"{_by(loaded.image_shape)}.\n"
+            "Evaluate on images of that size and as many channels, by --dataset or --data-dir."
+        )
+    return dataset
+
+
+def _load_unfamiliar(loaded: Trained, path: str) -> tuple[np.ndarray, str]:
+    """Inputs of anything; images made into the size and colours trained on, and that in words."""
+    if loaded.config.reads_sentences:
+        return datasets.load_test(loaded, path), path
+    image_shape = loaded.image_shape
+    inputs = data.load_test(path).inputs
+    if inputs.shape[1:] == image_shape:
+        return inputs, path
+    made = np.stack([images.to_photo(image, *image_shape) for image in inputs])
+    return made, f"{path}, from {_by(inputs.shape[1:])} to {_by(image_shape)}"
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def evaluate(
@@ -181,8 +225,10 @@ def evaluate(
     kept: dict[str, Any] = {"unfamiliar": None, "shifts": {}, "mc_dropout": None}
     kept |= {name: before[name] for name in kept if before}
 
-    unfamiliar = None if unfamiliar_dir is None else datasets.load_test(loaded, unfamiliar_dir)
     what = "sentences" if loaded.config.reads_sentences else "images"
+    unfamiliar, source = None, unfamiliar_dir
+    if unfamiliar_dir is not None:
+        unfamiliar, source = _load_unfamiliar(loaded, unfamiliar_dir)
     always = [dataset.validation.inputs, dataset.test.inputs]
     always += [] if unfamiliar is None else [unfamiliar]
     shifted_times = sum(len(shifts.AMOUNTS[name]) - 1 for name in shift_names)
@@ -211,8 +257,8 @@ def evaluate(
             by_split["validation"], dataset.validation.labels
         )
         unsure = evaluation.unsure(by_split["validation"], dataset.validation.labels)
-    images, labels = dataset.test
-    logits = by_split["test"] = predict(f"test {what}", images)
+    test, labels = dataset.test
+    logits = by_split["test"] = predict(f"test {what}", test)
     results = {
         "step": loaded.step,
         "weights": _weights(loaded),
@@ -237,7 +283,7 @@ def evaluate(
     ]
     yield Evaluation(dict(results), by_split)
     if mc_dropout:
-        passes = predict_dropping(f"test {what}", images)
+        passes = predict_dropping(f"test {what}", test)
         dropping_temperatures = None
         if len(dataset.validation.labels):
             dropping_temperatures = evaluation.fit_temperatures(
@@ -248,7 +294,7 @@ def evaluate(
         results["mc_dropout"] = {"passes": mc_dropout} | rules["mean_probability"]
         yield Evaluation(dict(results), by_split)
     if unfamiliar is not None:
-        found = {"source": unfamiliar_dir, "size": len(unfamiliar)}
+        found = {"source": source, "size": len(unfamiliar)}
         found |= evaluation.detection(logits, predict(f"unfamiliar {what}", unfamiliar))
         if mc_dropout:
             strange = predict_dropping(f"unfamiliar {what}", unfamiliar)
@@ -259,7 +305,7 @@ def evaluate(
         strengths = []
         for strength, amount in enumerate(shifts.AMOUNTS[name]):
             if strength > 0:
-                shifted = shifts.apply(name, images, strength)
+                shifted = shifts.apply(name, test, strength)
                 logits_here = predict(f"test images, {name} {amount:g}", shifted)
             else:
                 logits_here = logits

@@ -36,7 +36,7 @@ from experiments.workdir.cross_validation import Folds, Scorer
 from experiments.workdir.progress import Progress
 from experiments.workdir.records import TrainedOn
 from experiments.workdir.stacks import Stack
-from mnist_jax import augment, data, ensemble, kernels, loop, metrics, parallel, training
+from mnist_jax import augment, data, ensemble, kernels, loop, metrics, models, parallel, training
 from mnist_jax.data import Dataset, sentences, vectors
 from mnist_jax.data.sentences import Sentences
 from mnist_jax.data.vectors import Vectors
@@ -117,8 +117,8 @@ def _prepare(command: Command, clock: Clock) -> Run:
     config = command.config
     # What is wrong with the options is said before data are got.
     stacks.create(config, config.devices, TrainedOn(config.class_names, characters=True))
-    if _uses_kernels(config):
-        kernels.start_building()
+    for part in _kernel_parts(config):
+        kernels.start_building(part)
     # A run goes on with the classes that its networks have.
     before = records.read_dataset(command.workdir, config) if command.resume else None
     reading = _beside(lambda: datasets.load(config, before))
@@ -129,9 +129,11 @@ def _prepare(command: Command, clock: Clock) -> Run:
         if config.folds > 1:
             dataset = cross_validation.pool(dataset)
         fingerprint = data.fingerprint(dataset)
-    if config.augment == "handwriting" and dataset.class_names != data.CLASS_NAMES["mnist"]:
+    digits = dataset.characters and dataset.class_names == data.CLASS_NAMES["mnist"]
+    if config.augment == "handwriting" and not digits:
         raise ValueError(
-            f"--augment handwriting is for the digits 0 to 9, which {dataset.name} is not."
+            f"--augment handwriting is for the digits 0 to 9, light on black in 28 x 28 pixels, "
+            f"which {dataset.name} is not."
         )
     about = before or records.trained_on(config, dataset)
     word_vectors = None
@@ -146,10 +148,12 @@ def _prepare(command: Command, clock: Clock) -> Run:
             )
         about = about._replace(vector_width=word_vectors.width)
         print(f"{word_vectors.known.sum():,} of {len(about.vocabulary) - 1:,} words have a vector.")
-    if not about.vocabulary and dataset.train.inputs.shape[1:] != about.image_shape:
+    shapes = dataset.train.inputs.shape[1:], about.image_shape
+    if not about.vocabulary and shapes[0] != shapes[1]:
+        here, then = (" x ".join(map(str, shape)) for shape in shapes)
         raise ValueError(
-            f"{dataset.name} has images of {dataset.train.inputs.shape[1:]}; the run began with "
-            f"images of {about.image_shape}."
+            f"{dataset.name} has images of {here}; the run began with images of {then}.\n"
+            "Go on with the data that it began with."
         )
     kinds = stacks.create(config, config.devices, about)
     stacks.check(kinds, about)
@@ -223,8 +227,12 @@ def _raise(error: BaseException) -> NoReturn:
     raise error
 
 
-def _uses_kernels(config: Config) -> bool:
-    return config.precision != "bfloat16"
+def _kernel_parts(config: Config) -> list[kernels.Part]:
+    """Which of the kernels a run's networks use."""
+    if config.precision == "bfloat16":
+        return []
+    of_labs_alone = all(kind.network in models.LABS for kind in config.kinds)
+    return ["labs"] if of_labs_alone else ["labs", "windows"]
 
 
 def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
@@ -444,12 +452,11 @@ def _start(
         Their chunks: the state is `{network: state}`, the losses are all members',
         `[members, steps]`.
     """
-    with_kernels = False
-    if _uses_kernels(run.config):
-        building = kernels.start_building()
-        what = "Building the C++ kernels, once, about 10 s"
-        with clock.waiting("kernels", what) if building else clock.during("kernels"):
-            with_kernels = kernels.available()
+    parts = _kernel_parts(run.config)
+    building = [kernels.start_building(part) for part in parts]
+    what = "Building the C++ kernels, once, about 10 s"
+    with clock.waiting("kernels", what) if any(building) else clock.during("kernels"):
+        with_kernels = any([kernels.available(part) for part in parts])
     # Networks that take turns, and processes that wait for each other, go on chunk by chunk.
     ahead = len(run.kinds) == 1 and jax.process_count() == 1
     with clock.waiting("compiling", f"Compiling{', with C++ kernels' if with_kernels else ''}"):

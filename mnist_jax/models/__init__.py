@@ -1,10 +1,13 @@
 """The networks, by name."""
 
+import numbers
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from mnist_jax.models.alexnet import AlexNet
 from mnist_jax.models.deep import Deep
@@ -53,6 +56,12 @@ PUBLISHED: Mapping[str, Published] = {
     },
     "sentence": Published((64,), 2),  # the longest sentence of MR, and padding
 }
+_KINDS: Mapping[Any, tuple[str, type]] = {  # of fields: in words, and what they take
+    bool: ("True or False", bool),
+    int: ("a whole number", numbers.Integral),
+    float: ("a number", numbers.Real),
+    tuple[float, ...]: ("a tuple of numbers, one a channel", tuple),
+}
 _NO_OPTIONS = {"num_classes", "parent", "name", "axis_name", "axis_index_groups"}
 
 
@@ -73,8 +82,9 @@ def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
         `[n, num_classes]`.
 
     Raises:
-        ValueError: an unknown name, option or variant, `num_classes` below 2, `dropout_rate`
-            outside [0, 1), a negative `conv_stddev`.
+        ValueError: an unknown name, option or variant, an option of another kind than the field,
+            `num_classes` below 2, `dropout_rate` outside [0, 1), a negative `conv_stddev`,
+            `image_size` below 1.
     """
     if name not in _NETWORKS:
         near = get_close_matches(name, list(_NETWORKS), n=1)
@@ -88,10 +98,38 @@ def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
         if option not in known:
             takes = ", ".join(known) or "none"
             raise ValueError(f"network {name!r} has no option {option!r}; its options: {takes}.")
+    _check_kinds(network, options)
     if not 0 <= options.get("dropout_rate", 0) < 1:
         raise ValueError(f"dropout_rate must be in [0, 1), not {options['dropout_rate']}.")
     if options.get("variant", "rand") not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, not {options['variant']}.")
     if options.get("conv_stddev", 0) < 0:
         raise ValueError(f"conv_stddev must not be negative, but is {options['conv_stddev']}.")
+    if options.get("image_size") is not None and options["image_size"] < 1:
+        raise ValueError(f"image_size must be at least 1, not {options['image_size']}.")
     return network(num_classes=num_classes, **set_by_name, **options)
+
+
+def _check_kinds(network: type[nn.Module], options: Mapping[str, Any]) -> None:
+    """Raise ValueError for options such as `dense="maybe"`, which only counts as true."""
+    hints = get_type_hints(network)
+    for option, value in options.items():
+        hint = hints[option]
+        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if option == "dtype":
+            _check_dtype(value)
+        elif value is None and NoneType in kinds:
+            continue
+        for kind, (words, accepted) in _KINDS.items():
+            is_bool_for_number = isinstance(value, bool) and kind is not bool
+            if kind in kinds and (is_bool_for_number or not isinstance(value, accepted)):
+                raise ValueError(f"{option} must be {words}, not {value!r}.")
+
+
+def _check_dtype(value: Any) -> None:
+    try:
+        is_float = jnp.issubdtype(jnp.dtype(value), jnp.floating)
+    except TypeError:
+        is_float = False
+    if not is_float:
+        raise ValueError(f"dtype must be float32, bfloat16 or another of floats, not {value!r}.")

@@ -23,7 +23,8 @@ class Side(Protocol):
 
     What a side returns is called again and again, and ends when the work is done. A side may also
     have `recipe(train, test)`, which gives a function that trains by the recipe of the workload
-    `fast` and returns the test accuracy.
+    `fast` and returns the test accuracy, and `published_trainer(published, images, labels)`, which
+    is to a `workloads.Published` what `trainer` is to a `Network`.
     """
 
     def losses(

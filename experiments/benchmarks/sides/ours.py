@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.sides import linen_params
-from experiments.benchmarks.workloads import BATCH, LEARNING_RATE, NETWORKS, Network, Weights
+from experiments.benchmarks.workloads import (
+    BATCH,
+    LEARNING_RATE,
+    NETWORKS,
+    Network,
+    Published,
+    Weights,
+)
 from experiments.workdir import stacks
 from experiments.workdir.config import get
 from mnist_jax import loop, metrics, models, parallel, training
@@ -18,6 +25,7 @@ from mnist_jax.parallel import Layout
 
 _STEPS = 1_000_000  # of the optimizer, whose learning rate is constant
 _EPOCHS = 1_000_000
+_PUBLISHED_STEPS = 10  # in one call
 
 
 class MnistJax:
@@ -44,6 +52,34 @@ class MnistJax:
     ) -> Callable[[int], Any]:
         parallel.use_cpu_cores(members=members)
         return make_trainer(parallel.plan(members), _module(network), images, labels)
+
+    def published_trainer(
+        self, published: Published, images: np.ndarray, labels: np.ndarray
+    ) -> Callable[[int], None]:
+        parallel.use_cpu_cores()
+        layout, network = parallel.plan(members=1), models.create(published.network)
+        optimizer = (
+            training.make_optimizer(0.1, _STEPS, "momentum")
+            if published.optimizer == "momentum"
+            else training.make_optimizer(LEARNING_RATE, _STEPS)
+        )
+        state = parallel.init(layout, network, optimizer, [0], training.input_of(images))
+        data = parallel.replicate(layout, images), parallel.replicate(layout, labels)
+        train = parallel.compile_train(
+            layout, network, optimizer, [0], state, *data, published.batch, _PUBLISHED_STEPS
+        )
+        rng = np.random.default_rng(0)
+
+        def run(steps: int) -> None:
+            nonlocal state
+            for _ in range(steps // _PUBLISHED_STEPS):
+                batches = [
+                    rng.permutation(len(labels))[: published.batch] for _ in range(_PUBLISHED_STEPS)
+                ]
+                state, losses = train(state, *data, np.array(batches, np.int32))
+                jax.block_until_ready(losses)
+
+        return run
 
     def predictor(
         self, network: Network, weights: Weights, images: np.ndarray

@@ -12,8 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.benchmarks.sides import fastest
-from experiments.benchmarks.workloads import BATCH, EPS, LEARNING_RATE, SIDE, Network, Weights
+from experiments.benchmarks.sides import fastest, pytorch_networks
+from experiments.benchmarks.workloads import (
+    BATCH,
+    EPS,
+    LEARNING_RATE,
+    SIDE,
+    Network,
+    Published,
+    Weights,
+)
 
 
 class PyTorch:
@@ -51,6 +59,24 @@ class PyTorch:
                 for _ in range(steps):
                     batch = next(batches)
                     train_step(model, optimizer, x[batch], y[batch])
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+
+        return run
+
+    def published_trainer(
+        self, published: Published, images: np.ndarray, labels: np.ndarray
+    ) -> Callable[[int], None]:
+        x, y = to_tensor(images).to(self.device), to_target(labels).to(self.device)
+        model = pytorch_networks.build(published).to(self.device)
+        optimizer = pytorch_networks.make_optimizer(published, model)
+        model = self.compile(model)
+        batches = shuffled(len(y), self.device, published.batch)
+
+        def run(steps: int) -> None:
+            for _ in range(steps):
+                batch = next(batches)
+                train_step(model, optimizer, x[batch], y[batch])
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
 
@@ -148,10 +174,10 @@ def train_step(
     return loss
 
 
-def shuffled(n: int, device: torch.device) -> Iterator[Tensor]:
+def shuffled(n: int, device: torch.device, batch: int = BATCH) -> Iterator[Tensor]:
     """Each epoch's batches, without end."""
     while True:
-        yield from torch.randperm(n, device=device)[: n // BATCH * BATCH].split(BATCH)
+        yield from torch.randperm(n, device=device)[: n // batch * batch].split(batch)
 
 
 def to_tensor(images: np.ndarray) -> Tensor:

@@ -1,0 +1,131 @@
+"""The published networks in PyTorch, as its users write them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.benchmarks.workloads import LEARNING_RATE, Published
+
+
+def build(published: Published) -> nn.Module:
+    """A workload's network, in channels_last."""
+    makes: dict[str, type[nn.Module]] = {
+        "lenet5": LeNet5,
+        "alexnet": AlexNet,
+        "resnet18": ResNet18,
+        "resnet20": ResNet20,
+    }
+    return makes[published.network]().to(memory_format=torch.channels_last)
+
+
+def make_optimizer(published: Published, model: nn.Module) -> torch.optim.Optimizer:
+    if published.optimizer == "momentum":
+        return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
+    return torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
+
+
+class ScaledTanh(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 1.7159 * torch.tanh(x * (2 / 3))
+
+
+class Subsampling(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.coefficient = nn.Parameter(torch.full((channels, 1, 1), 0.25))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 4 * F.avg_pool2d(x, 2) * self.coefficient + self.bias
+
+
+class LeNet5(nn.Sequential):
+    """With dense outputs, and C3 seeing all of S2: less to do than the paper's."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            *(nn.ZeroPad2d(2), nn.Conv2d(1, 6, 5), ScaledTanh()),
+            *(Subsampling(6), ScaledTanh()),
+            *(nn.Conv2d(6, 16, 5), ScaledTanh()),
+            *(Subsampling(16), ScaledTanh()),
+            *(nn.Conv2d(16, 120, 5), ScaledTanh(), nn.Flatten()),
+            *(nn.Linear(120, 84), ScaledTanh(), nn.Linear(84, 10)),
+        )
+
+
+def response_norm() -> nn.Module:
+    return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)  # PyTorch's alpha is / size
+
+
+class AlexNet(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(
+            *(nn.Conv2d(3, 96, 11, stride=4), nn.ReLU(inplace=True)),
+            *(response_norm(), nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(96, 256, 5, padding=2), nn.ReLU(inplace=True)),
+            *(response_norm(), nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(inplace=True)),
+            *(nn.Conv2d(384, 384, 3, padding=1), nn.ReLU(inplace=True)),
+            *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(inplace=True)),
+            *(nn.MaxPool2d(3, 2), nn.Flatten()),
+            *(nn.Linear(9216, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
+            *(nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
+            nn.Linear(4096, 10),
+        )
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions; the shortcut is filled up with zeros, or `projected`."""
+
+    def __init__(self, channels: int, features: int, stride: int, projected: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, features, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(features)
+        self.conv2 = nn.Conv2d(features, features, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(features)
+        self.stride, self.missing = stride, features - channels
+        self.downsample = None
+        if projected and (stride > 1 or self.missing):
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels, features, 1, stride, bias=False), nn.BatchNorm2d(features)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        if self.downsample:
+            x = self.downsample(x)
+        elif self.missing:
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.missing))
+        return F.relu(out + x, inplace=True)
+
+
+def blocks(features: tuple[int, ...], number: int, projected: bool) -> list[nn.Module]:
+    """Stages of so many blocks; all but the first begin with stride 2."""
+    made: list[nn.Module] = []
+    channels = features[0]
+    for width in features:
+        for i in range(number):
+            stride = 2 if width > features[0] and i == 0 else 1
+            made.append(Block(channels, width, stride, projected))
+            channels = width
+    return made
+
+
+class ResNet20(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(
+            *(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)),
+            *blocks((16, 32, 64), 3, projected=False),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)),
+        )
+
+
+class ResNet18(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(
+            *(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)),
+            nn.MaxPool2d(3, 2, 1),
+            *blocks((64, 128, 256, 512), 2, projected=True),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)),
+        )

@@ -1,0 +1,301 @@
+"""Photographs in colour, of any size, through all commands and the estimator."""
+
+import json
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import evaluate, predict, report, run
+from experiments.console import cli
+from experiments.workdir import trained
+from mnist_jax import cache, classifier_folder, models, parallel, shifts
+from mnist_jax.classifier import Classifier
+from mnist_jax.classifier_folder import Fitted
+from mnist_jax.normalization import BatchNorm
+from tests.samples import idx, write_idx
+from tests.tiny import assert_close
+
+SHAPE = (12, 16, 3)
+CLASSES = ("blue sky", "fire", "grass")
+_COLOURS = ((60, 110, 220), (220, 80, 40), (60, 170, 60))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def this_process():
+    """The tests have started JAX already, and have a cache of compiled programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "use_cpu_cores", lambda *_, **__: None)
+        for module in (cli, cache):
+            patch.setattr(module, "use_compilation_cache", lambda: None)
+        yield
+
+
+def photos(n, seed=0, shape=SHAPE):
+    """Noise about each class's colour, and the classes; uint8 `[n, ...]` and `[n]`."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    noise = rng.normal(0, 60, (n, *shape)) + rng.normal(0, 30, (n, 1, shape[1], 1))
+    return np.clip(np.array(_COLOURS)[labels][:, None, None] + noise, 0, 255).astype(
+        np.uint8
+    ), labels
+
+
+def write(folder, shape=SHAPE, train=60, test=30):
+    for split, n, seed in (("train", train, 0), ("test", test, 1)):
+        for i, (image, label) in enumerate(zip(*photos(n, seed, shape), strict=True)):
+            path = folder / split / CLASSES[label] / f"{i:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("data") / "places")
+
+
+FLAGS = ["--epochs", "2", "--batch-size", "7", "--learning-rate", "0.01", "--validation", "12"]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, folder):
+    """Two networks that normalise, with an average of their weights."""
+    workdir = tmp_path_factory.mktemp("runs") / "places"
+    flags = ["--members", "simple:2,fast:1", "--normalize", "standard", "--ema", "0.8"]
+    flags += ["--augment", "crop-flip", "--data-dir", str(folder), "--workdir", str(workdir)]
+    assert run.main(["--config", "simple", *flags, *FLAGS]) == 0
+    return workdir
+
+
+def two_lines(command, argv, capsys):
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        command.main([*map(str, argv)])
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    return first, second
+
+
+def test_a_run_knows_what_it_was_trained_on(workdir, folder):
+    written = json.loads((workdir / "dataset.json").read_text())
+    assert written["image_shape"] == list(SHAPE) and not written["characters"]
+    loaded = trained.load(workdir)
+    train = trained.load_dataset(loaded).train.inputs / 255
+    np.testing.assert_allclose(loaded.members[2].network.mean, train.mean(axis=(0, 1, 2)))
+    np.testing.assert_allclose(loaded.members[0].network.stddev, train.std(axis=(0, 1, 2)))
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["ensemble"]["test_accuracy"] > 0.9
+
+
+def test_pictures_of_any_size_and_kind(workdir, folder, tmp_path, capsys):
+    images, _ = photos(3, 2, (120, 200, 3))
+    fire = Image.fromarray(images[1])
+    fire.save(tmp_path / "large.png")
+    fire.convert("L").save(tmp_path / "grey.jpg")
+    fire.save(tmp_path / "two.gif", save_all=True, append_images=[fire.rotate(90)])
+    (tmp_path / "colours").write_bytes(idx(photos(6, 1)[0]))
+    (tmp_path / "notes.txt").write_text("no picture")
+    names = ["large.png", "grey.jpg", "two.gif", "colours", "notes.txt"]
+    code = predict.main([str(workdir), "--json", *(str(tmp_path / name) for name in names)])
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 1 and "notes.txt: no image that Pillow can read" in err
+    assert "two.gif: frame 1 of 2" in err and err.splitlines()[-1].startswith("9 pictures")
+    assert len(rows) == 9 and rows[0]["class"] == rows[2]["class"] == "fire"
+    assert set(rows[0]) == {
+        *("image", "class", "probability", "entropy", "mutual_information", "votes", "unsure")
+    }
+    loaded = trained.load(workdir)  # those of the right size are taken as they are
+    votes = loaded.predict(photos(6, 1)[0]).argmax(axis=2).T
+    assert [row["votes"] for row in rows[3:]] == [[CLASSES[i] for i in vote] for vote in votes]
+    assert predict.main([str(workdir), str(folder / "test")]) == 0
+    accuracy = json.loads((workdir / "results.json").read_text())["ensemble"]["test_accuracy"]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert float(last.split()[1]) == pytest.approx(accuracy, abs=0.07)  # another rule combines
+
+
+def test_evaluation_and_report(workdir, tmp_path, capsys):
+    digits = write_idx(tmp_path / "digits", "{split}-{kind}-idx{n}-ubyte", train=10, test=20)
+    assert evaluate.main([str(workdir), "--shift", "noise", "--unfamiliar", str(digits)]) == 0
+    results = json.loads((workdir / "evaluation.json").read_text())
+    loaded = trained.load(workdir)
+    images, labels = trained.load_dataset(loaded).test
+    right = loaded.predict(shifts.apply("noise", images, 5)).argmax(axis=2) == labels
+    members = results["shifts"]["noise"][5]["members"]
+    said = [member["before"]["accuracy"] for member in members]
+    np.testing.assert_allclose(said, right.mean(axis=1), atol=1e-6)
+    assert results["unfamiliar"]["size"] == 20
+    assert results["unfamiliar"]["source"].endswith("from 28 x 28 x 1 to 12 x 16 x 3")
+    assert report.main([str(workdir)]) == 0
+    page = (workdir / "report" / "index.html").read_text()
+    assert "grey is zero" in page and "is fire, said fire" in page
+    assert (workdir / "report" / "filters_fast.png").exists()
+    message, _ = two_lines(evaluate, [workdir, "--mc-dropout", "2"], capsys)
+    assert "--mc-dropout needs networks with dropout" in message
+
+
+def test_going_on(workdir, tmp_path, capsys):
+    other = write(tmp_path / "other", (12, 12, 3))
+    message, hint = two_lines(
+        run, ["--resume", workdir, "--data-dir", other, "--epochs", 3], capsys
+    )
+    assert "other has images of 12 x 12 x 3; the run began with images of 12 x 16 x 3" in message
+    assert "the data that it began with" in hint
+    assert run.main(["--resume", str(workdir), "--epochs", "3"]) == 0
+
+
+def test_evaluation_on_other_images(workdir, tmp_path, capsys):
+    other = write(tmp_path / "other", (12, 12, 3))
+    message, hint = two_lines(evaluate, [workdir, "--data-dir", other], capsys)
+    assert "other has images of 12 x 12 x 3;" in message and "trained on 12 x 16 x 3." in message
+    assert "--data-dir" in hint
+    (other / "train" / "grass").rename(other / "train" / "meadow")
+    (other / "test" / "grass").rename(other / "test" / "meadow")
+    message, _ = two_lines(evaluate, [workdir, "--data-dir", other], capsys)
+    assert "images of meadow, which are not among the classes blue sky, fire, grass" in message
+
+
+def test_photographs_are_scaled_to_what_square_ones_were(tmp_path, capsys):
+    square = write(tmp_path / "square", (16, 16, 3))
+    workdir = tmp_path / "run"
+    flags = ["--network", "simple", "--data-dir", str(square), "--workdir", str(workdir), *FLAGS]
+    assert run.main([*flags, "--data-parallel", "2"]) == 0  # batches of 7
+    larger = write(tmp_path / "larger", (32, 40, 3), train=24, test=12)
+    assert evaluate.main([str(workdir), "--data-dir", str(larger)]) == 0
+    results = json.loads((workdir / "evaluation.json").read_text())
+    assert results["test_size"] == 12
+    assert results["rules"]["sum_logits"]["before"]["accuracy"] > 0.8
+
+
+def test_networks_that_need_larger_images(folder, tmp_path, capsys):
+    flags = ["--network", "alexnet", "--data-dir", folder, "--workdir", tmp_path / "run", *FLAGS]
+    message, hint = two_lines(run, flags, capsys)
+    assert "at least 67 x 67" in message and "--image-size" in hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_picture_a_class(tmp_path, capsys):
+    few = write(tmp_path / "few", train=3, test=3)
+    flags = ["--network", "simple", "--data-dir", few, "--workdir", tmp_path / "run"]
+    message, _ = two_lines(run, flags, capsys)
+    assert "batch_size must be from 1 to the 3 training images, not 100" in message
+
+
+# --- the estimator
+
+
+def simple(**options):
+    return Classifier(
+        **{"network": "simple", "epochs": 3, "batch_size": 20, "learning_rate": 0.01} | options
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    images, labels = photos(60)
+    return simple(members=2, augment="crop-flip").fit(images, np.array(CLASSES)[labels])
+
+
+def test_the_estimator_takes_images_of_any_size(fitted):
+    images, labels = photos(30, 1)
+    assert fitted.image_shape_ == SHAPE and fitted.n_features_in_ == 12 * 16 * 3
+    assert fitted.score(images, np.array(CLASSES)[labels]) > 0.9
+    wanted = fitted.predict_logits(images)
+    for form in (images.reshape(30, -1), images.tolist()):
+        np.testing.assert_array_equal(fitted.predict_logits(form), wanted)
+    np.testing.assert_allclose(fitted.predict_logits(np.float32(images / 255)), wanted, atol=1e-4)
+    for wrong in (images[:, :, :12], images[..., :1], images.reshape(30, -1)[:, :192]):
+        with pytest.raises(ValueError, match=r"\[n, 12, 16, 3\] or \[n, 576\] with n > 0, not"):
+            fitted.predict(wrong)
+
+
+def test_the_commands_take_what_the_estimator_saves(fitted, folder, tmp_path, capsys):
+    fitted.save(tmp_path / "saved")
+    images, _ = photos(9, 1)
+    again = Classifier.load(tmp_path / "saved")
+    assert again.image_shape_ == SHAPE and again.n_features_in_ == 576
+    np.testing.assert_array_equal(again.predict_logits(images), fitted.predict_logits(images))
+    assert predict.main([str(tmp_path / "saved"), str(folder / "test")]) == 0
+    assert "Accuracy: 1.0" in capsys.readouterr().out
+    assert evaluate.main([str(tmp_path / "saved"), "--data-dir", str(folder)]) == 0
+
+
+def test_one_letter_classes_of_colour_images_are_no_characters(tmp_path):
+    images, labels = photos(20)
+    simple(epochs=1).fit(images, labels).save(tmp_path)
+    loaded = trained.load(tmp_path)
+    assert loaded.image_shape == SHAPE and not loaded.characters
+
+
+OPTIONS = {"mean": (0.5, 0.4, 0.3), "stddev": (0.2, 0.2, 0.2), "image_size": 6}
+
+
+def test_a_network_with_options_comes_back(tmp_path):
+    images, labels = photos(20)
+    network = models.create("simple", 3, dtype="bfloat16", **OPTIONS)
+    kept = simple(network=network, epochs=1).fit(images, labels)
+    kept.save(tmp_path)
+    again, wanted = Classifier.load(tmp_path), kept.predict_logits(images)
+    assert again.network == network
+    np.testing.assert_array_equal(again.predict_logits(images), wanted)
+    np.testing.assert_array_equal(trained.load(tmp_path).predict(images), wanted)
+
+
+def test_batch_statistics_come_back(tmp_path):
+    network = models.create("resnet20", 3, shortcut="B", **OPTIONS)
+    like = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, *SHAPE), np.float32))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: rng.random((2, *x.shape), np.float32), like)
+    arguments = simple(network=network, members=2, ema=0.5).get_params()
+    losses = np.zeros((2, 3), np.float32)
+    written = Fitted(arguments, np.arange(3), SHAPE, variables, losses, 1, [], None)
+    classifier_folder.write(tmp_path / "saved", written)
+    again = Classifier.load(tmp_path / "saved")
+    assert again.network == network
+    assert_close(again.params_, variables["params"], 0, 0)
+    assert_close(again.batch_stats_, variables["batch_stats"], 0, 0)
+    members = trained.load(tmp_path / "saved").members
+    assert [member.network for member in members] == [network] * 2
+    for i, member in enumerate(members):
+        wanted = jax.tree.map(lambda leaf, i=i: leaf[i], variables)
+        assert_close(member.variables, wanted, 0, 0)
+
+
+class Normed(nn.Module):
+    """With batch statistics, as the estimator can use them."""
+
+    axis_name: str | None = None
+    axis_index_groups: tuple[tuple[int, ...], ...] | None = None
+
+    @nn.compact
+    def __call__(self, images, train=False, weights=None):
+        groups = {"axis_name": self.axis_name, "axis_index_groups": self.axis_index_groups}
+        normed = BatchNorm(**groups)(images, train, weights)
+        return nn.Dense(3)(normed.mean(axis=(1, 2)))
+
+
+def test_a_network_of_one_s_own_with_batch_statistics():
+    images, labels = photos(60)
+    made = simple(network=Normed(), epochs=10, learning_rate=0.1).fit(images, labels)
+    mean = made.batch_stats_["BatchNorm_0"]["mean"][0]
+    np.testing.assert_allclose(mean, images.mean(axis=(0, 1, 2)) / 255, atol=0.05)
+    assert made.score(*photos(30, 1)) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"network": "alexnet"}, r"67 x 67.*not 12 x 16\. To scale.*create\('alexnet', 3, image_s"),
+        (
+            {"network": "googlenet"},
+            r"googlenet with auxiliary heads.*not 12 x 16\. To scale images",
+        ),
+        ({"network": models.create("alexnet", 3)}, "alexnet needs images of at least 67 x 67"),
+        ({"augment": "handwriting"}, "needs images of 28 x 28 x 1, not 12 x 16 x 3"),
+    ],
+)
+def test_what_cannot_be_fitted(options, message):
+    with pytest.raises(ValueError, match=message):
+        simple(**options).fit(*photos(20))
