@@ -48,6 +48,8 @@ def from_torchvision(state_dict: Mapping[str, Any]) -> tuple[nn.Module, dict[str
     Raises:
         ValueError: the names or shapes are those of no such network.
     """
+    if not isinstance(state_dict, Mapping) or not all(isinstance(n, str) for n in state_dict):
+        raise ValueError("state_dict must be a dictionary of names and arrays.")
     network = _network(state_dict)
     variables = to_variables(state_dict)
     _check(network, variables)
@@ -86,7 +88,8 @@ def _network(state_dict: Mapping[str, Any]) -> nn.Module:
     some = ", ".join(list(state_dict)[:3]) or "nothing"
     raise ValueError(
         "state_dict must be that of torchvision's resnet18, 34, 50, 101, 152 or googlenet; "
-        f"this one has {some} and so on."
+        f"this one has {some} and so on. A checkpoint may hold it further in, as "
+        "checkpoint['state_dict'], or with names that begin with 'module.'."
     )
 
 

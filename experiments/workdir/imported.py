@@ -32,14 +32,15 @@ def write_torchvision(
         class_names: one a class of the weights.
 
     Raises:
-        ValueError: weights of no such network, another number of names, a folder that is in use.
+        ValueError: weights of no such network, or not of colour images, of a class alone, or not
+            finite; names that are not one a class, each another; a folder that is in use.
         CheckpointError: it cannot be written.
     """
     network, variables = from_torchvision(state_dict)
-    if len(class_names) != network.num_classes:
-        raise ValueError(
-            f"class_names must be {network.num_classes}, one a class, not {len(class_names)}."
-        )
+    _check(network, variables, class_names)
+    folder = epath.Path(workdir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"workdir {folder} exists and is not an empty folder.")
     values: dict[str, Any] = {"normalize": "standard", "optimizer": "momentum"}
     if isinstance(network, GoogLeNet):
         values["network"], mean, stddev = "googlenet", _HALF, _HALF
@@ -58,8 +59,27 @@ def write_torchvision(
     state = TrainState(jnp.zeros(1, jnp.int32), params, opt_state, batch_stats)
     source = "weights of torchvision"
     details = {"fingerprint": source, "progress": progress.start(1)._asdict()}
-    folder = epath.Path(workdir)
     records.open_workdir(folder, config, resume=False)
     records.write_dataset(folder, "imagenet", source, about)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(0, {config.network: jax.tree.map(np.asarray, state)}, details)
+
+
+def _check(network: Any, variables: Mapping[str, Any], class_names: Sequence[str]) -> None:
+    """Raise ValueError for what would only be found out by predicting."""
+    count = network.num_classes
+    names = list(class_names)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names must be strings, not {names[:3]}.")
+    if len(names) != count or len(set(names)) < count:
+        raise ValueError(
+            f"class_names must be {count}, one a class and each another, not {len(set(names))}."
+        )
+    if count < 2:
+        raise ValueError(f"state_dict must be of at least 2 classes, not {count}.")
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables)):
+        raise ValueError("state_dict has NaN or infinite weights.")
+    first = variables["params"]["conv1"]
+    channels = first.get("conv", first)["kernel"].shape[-2]
+    if channels != 3:
+        raise ValueError(f"state_dict must be of images of 3 channels, not {channels}.")
