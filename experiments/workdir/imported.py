@@ -1,11 +1,11 @@
 """A workdir of weights that were trained elsewhere, for `evaluate`, `predict` and `report`."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -13,9 +13,9 @@ from experiments.workdir import progress, records, stacks
 from experiments.workdir.config import Config
 from experiments.workdir.records import TrainedOn
 from mnist_jax.checkpoints import Checkpoints
-from mnist_jax.from_torchvision import MEAN, STD, from_torchvision
+from mnist_jax.from_torchvision import MEAN, STD, channels_of, from_torchvision
 from mnist_jax.models.googlenet import GoogLeNet
-from mnist_jax.training import TrainState, with_batch_stats
+from mnist_jax.training import state_of
 
 _SIDE = 224
 _HALF = (0.5, 0.5, 0.5)  # makes [0, 1] [-1, 1], which torchvision's GoogLeNet expects
@@ -51,12 +51,8 @@ def write_torchvision(
         values["network_options"] = "bottleneck_stride=3x3"
     config = Config(**values)
     about = TrainedOn(tuple(class_names), False, (_SIDE, _SIDE, 3), mean, stddev)
-    params, batch_stats = jax.tree.map(
-        lambda leaf: leaf[None], (variables["params"], variables["batch_stats"])
-    )
-    optimizer = stacks.make_optimizer(config, config.epochs)
-    opt_state = with_batch_stats(jax.vmap(optimizer.init)(params), batch_stats)
-    state = TrainState(jnp.zeros(1, jnp.int32), params, opt_state, batch_stats)
+    begin = partial(state_of, stacks.make_optimizer(config, config.epochs))
+    state = jax.vmap(begin)(jax.tree.map(lambda leaf: leaf[None], variables))
     source = "weights of torchvision"
     details = {"fingerprint": source, "progress": progress.start(1)._asdict()}
     records.open_workdir(folder, config, resume=False)
@@ -79,7 +75,7 @@ def _check(network: Any, variables: Mapping[str, Any], class_names: Sequence[str
         raise ValueError(f"state_dict must be of at least 2 classes, not {count}.")
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables)):
         raise ValueError("state_dict has NaN or infinite weights.")
-    first = variables["params"]["conv1"]
-    channels = first.get("conv", first)["kernel"].shape[-2]
-    if channels != 3:
-        raise ValueError(f"state_dict must be of images of 3 channels, not {channels}.")
+    if channels_of(variables) != 3:
+        raise ValueError(
+            f"state_dict must be of images of 3 channels, not {channels_of(variables)}."
+        )
