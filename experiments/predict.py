@@ -74,11 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.fail("- can be given once: standard input is one picture.", "Name files or folders.")
     with cli.importing_jax("Interrupted.", prints_results=True):
         from experiments.workdir import records, trained
-        from mnist_jax import parallel
 
-    cli.use_compilation_cache()
-    parallel.use_cpu_cores()
-    cli.check_devices()
+    cli.start_jax()
     try:
         loaded = trained.load(given.workdir)
     except ValueError as error:

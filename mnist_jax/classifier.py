@@ -358,7 +358,9 @@ def _make_network(network: str | nn.Module, num_classes: int) -> nn.Module:
 
 def _check_network(network: nn.Module, num_classes: int, image_shape: tuple[int, ...]) -> None:
     """Raise ValueError unless a module can be trained and gives a logit for each class."""
-    logits, variables = _shapes(network, image_shape)
+    init = partial(network.init_with_output, train=False)
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    logits, variables = jax.eval_shape(init, jax.random.key(0), image)
     shape: tuple[int, ...] = getattr(logits, "shape", ())
     if len(shape) != 2 or shape[0] != 1 or shape[1] < num_classes:
         raise ValueError(
@@ -382,22 +384,13 @@ def _check_network(network: nn.Module, num_classes: int, image_shape: tuple[int,
 
 def _check_size(name: str, network: nn.Module, image_shape: tuple[int, ...]) -> None:
     """Raise ValueError where a network of `models.NAMES` cannot take images of this shape."""
-    if image_shape == models.PUBLISHED[name].image_shape:
-        return
     try:
-        _shapes(network, image_shape)
+        models.check_size(name, network, image_shape)
     except ValueError as error:
         raise ValueError(
             f"{error} To scale images, make the network by models.create({name!r}, "
             f"{network.num_classes}, image_size=...)."
         ) from None
-
-
-def _shapes(network: nn.Module, image_shape: tuple[int, ...]) -> Any:
-    """Of a network's logits for one image, and of its variables."""
-    init = partial(network.init_with_output, train=False)
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return jax.eval_shape(init, jax.random.key(0), image)
 
 
 def _check_digits(images: np.ndarray, classes: np.ndarray) -> None:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax import ensemble, models, parallel, training
-from mnist_jax.training import TrainState, Variables
+from mnist_jax.training import Variables
 
 _CONFIG = "config.json"
 _DATASET = "dataset.json"
@@ -97,10 +97,8 @@ def write(folder: str | PathLike[str], fitted: Fitted) -> None:
     details = {"config": config, "fingerprint": _DATA, "progress": progress}
     parallel.claim_cpu_cores(members)  # before Orbax starts JAX
     optimizer = _make_optimizer(arguments)
-    params, batch_stats = fitted.variables["params"], fitted.variables.get("batch_stats")
-    opt_state = training.with_batch_stats(jax.vmap(optimizer.init)(params), batch_stats)
-    made = TrainState(jnp.full(members, steps), params, opt_state, batch_stats)
-    state = jax.tree.map(np.asarray, made)
+    begun = jax.vmap(partial(training.state_of, optimizer))(fitted.variables)
+    state = jax.tree.map(np.asarray, begun._replace(step=jnp.full(members, steps)))
     folder.mkdir(parents=True, exist_ok=True)
     with Checkpoints(folder / _CHECKPOINTS) as checkpoints:
         checkpoints.save(steps, {name: state}, details)

@@ -48,6 +48,8 @@ def from_torchvision(state_dict: Mapping[str, Any]) -> tuple[nn.Module, dict[str
     Raises:
         ValueError: the names or shapes are those of no such network.
     """
+    if not isinstance(state_dict, Mapping) or not all(isinstance(n, str) for n in state_dict):
+        raise ValueError("state_dict must be a dictionary of names and arrays.")
     network = _network(state_dict)
     variables = to_variables(state_dict)
     _check(network, variables)
@@ -86,7 +88,8 @@ def _network(state_dict: Mapping[str, Any]) -> nn.Module:
     some = ", ".join(list(state_dict)[:3]) or "nothing"
     raise ValueError(
         "state_dict must be that of torchvision's resnet18, 34, 50, 101, 152 or googlenet; "
-        f"this one has {some} and so on."
+        f"this one has {some} and so on. A checkpoint may hold it further in, as "
+        "checkpoint['state_dict'], or with names that begin with 'module.'."
     )
 
 
@@ -130,10 +133,7 @@ def _transposed(name: str, array: np.ndarray) -> np.ndarray:
 
 def _check(network: nn.Module, variables: dict[str, Any]) -> None:
     """That the variables have the names and shapes of the network's own."""
-    first = variables["params"].get("conv1", {})
-    kernel = first.get("conv", first).get("kernel")
-    channels = 3 if kernel is None else kernel.shape[-2]
-    images = jnp.zeros((1, _SIDE, _SIDE, channels))
+    images = jnp.zeros((1, _SIDE, _SIDE, channels_of(variables)))
     wanted = _shapes(jax.eval_shape(network.init, jax.random.key(0), images))
     found = _shapes(variables)
     for name in sorted(wanted.keys() | found.keys()):
@@ -142,6 +142,13 @@ def _check(network: nn.Module, variables: dict[str, Any]) -> None:
                 f"state_dict has {found.get(name, 'nothing')} for {name}, where "
                 f"{type(network).__name__} has {wanted.get(name, 'nothing')}."
             )
+
+
+def channels_of(variables: Mapping[str, Any]) -> int:
+    """How many channels the images have; 3 where the first convolution is missing."""
+    first = variables["params"].get("conv1", {})
+    kernel = first.get("conv", first).get("kernel")
+    return 3 if kernel is None else kernel.shape[-2]
 
 
 def _shapes(variables: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -52,13 +52,14 @@ def conv2d(
     return platforms.choose(
         images,
         kernel,
-        cpu=partial(_xla_conv2d, strides=strides, padding=padding),
-        tpu=partial(_xla_conv2d, strides=strides, padding=padding),
+        cpu=partial(xla_conv2d, strides=strides, padding=padding),
+        tpu=partial(xla_conv2d, strides=strides, padding=padding),
         default=partial(_columns_times_kernel, strides=strides, padding=padding),
     )
 
 
-def _xla_conv2d(images: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
+def xla_conv2d(images: Array, kernel: Array, strides: Pair, padding: Pads) -> Array:
+    """`conv2d` by XLA's own operation."""
     numbers = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=numbers)
 
@@ -83,15 +84,16 @@ def _conv2d_backward(
         kernel,
         grad,
         cpu=partial(conv2d_gradients_in_blocks, strides=strides, padding=padding),
-        tpu=partial(_xla_conv2d_gradients, strides=strides, padding=padding),
+        tpu=partial(xla_conv2d_gradients, strides=strides, padding=padding),
         default=partial(_conv2d_gradients, strides=strides, padding=padding, size=len(images)),
     )
 
 
-def _xla_conv2d_gradients(
-    images: Array, kernel: Array, grad: Array, strides: Pair, padding: Padding
+def xla_conv2d_gradients(
+    images: Array, kernel: Array, grad: Array, strides: Pair, padding: Pads
 ) -> tuple[Array, Array]:
-    convolution = partial(_xla_conv2d, strides=strides, padding=padding)
+    """Of images and kernel, as JAX derives them of `xla_conv2d`."""
+    convolution = partial(xla_conv2d, strides=strides, padding=padding)
     images_grad, kernel_grad = jax.vjp(convolution, images, kernel)[1](grad)
     return images_grad, kernel_grad
 

@@ -222,12 +222,17 @@ def init_state(
     """
     init_key, _ = jax.random.split(keys.key(seed))
     variables = network.init(init_key, jnp.zeros((1, *input_.shape), input_.dtype))
+    return state_of(optimizer, variables)
+
+
+def state_of(optimizer: optax.GradientTransformation, variables: Variables) -> TrainState:
+    """The state before the first step of one member that has these weights."""
     params, batch_stats = variables["params"], variables.get("batch_stats")
-    opt_state = with_batch_stats(optimizer.init(params), batch_stats)
+    opt_state = _with_batch_stats(optimizer.init(params), batch_stats)
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, batch_stats)
 
 
-def with_batch_stats(opt_state: optax.OptState, batch_stats: BatchStats) -> optax.OptState:
+def _with_batch_stats(opt_state: optax.OptState, batch_stats: BatchStats) -> optax.OptState:
     """A new `opt_state` where `average_weights` has a place for what its `init` does not know."""
     if not batch_stats:
         return opt_state

@@ -14,10 +14,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
-from jax import Array, lax
+from jax import Array
 
 from mnist_jax import kernels, platforms
-from mnist_jax.layers import conv2d_gradients_in_blocks
+from mnist_jax.layers import (
+    conv2d_gradients_in_blocks,
+    xla_conv2d,
+    xla_conv2d_gradients,
+)
 
 _WIDEST = 15  # pool, whose places a byte tells
 _NEEDS = "A window of {window} pixels does not fit into {side} with {padding} padded on both sides."
@@ -106,13 +110,8 @@ def _convolve(images: Array, kernel: Array, stride: int, padding: int) -> Array:
 
 
 def _by_xla(images: Array, kernel: Array, stride: int, padding: int) -> Array:
-    return lax.conv_general_dilated(
-        images,
-        kernel,
-        window_strides=(stride, stride),
-        padding=((padding, padding), (padding, padding)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    pads = (padding, padding)
+    return xla_conv2d(images, kernel, (stride, stride), (pads, pads))
 
 
 def _convolve_forward(
@@ -124,22 +123,14 @@ def _convolve_forward(
 def _convolve_backward(
     stride: int, padding: int, residuals: tuple[Array, Array], grad: Array
 ) -> tuple[Array, Array]:
+    strides, pads = (stride, stride), ((padding, padding), (padding, padding))
     on_cpu: Callable[..., tuple[Array, Array]]
     if kernels.take_windows(*residuals):
         on_cpu = partial(kernels.convolution_gradients, stride=stride, padding=padding)
     else:
-        pads = ((padding, padding), (padding, padding))
-        on_cpu = partial(conv2d_gradients_in_blocks, strides=(stride, stride), padding=pads)
-    default = partial(_gradients_by_xla, stride=stride, padding=padding)
+        on_cpu = partial(conv2d_gradients_in_blocks, strides=strides, padding=pads)
+    default = partial(xla_conv2d_gradients, strides=strides, padding=pads)
     return platforms.choose(*residuals, grad, cpu=on_cpu, default=default)
-
-
-def _gradients_by_xla(
-    images: Array, kernel: Array, grad: Array, stride: int, padding: int
-) -> tuple[Array, Array]:
-    convolution = partial(_by_xla, stride=stride, padding=padding)
-    images_grad, kernel_grad = jax.vjp(convolution, images, kernel)[1](grad)
-    return images_grad, kernel_grad
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)

@@ -51,8 +51,20 @@ def test_a_workdir_of_weights_predicts_what_pytorch_does(tmp_path):
     with torch.no_grad():
         wanted = model(torch.tensor(np.moveaxis(standard, -1, 0)[None]).float())[0].numpy()
     np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
-    with pytest.raises(ValueError, match="class_names must be 5"):
-        imported.write_torchvision(tmp_path / "other", model.state_dict(), "abc")
+    nan = model.state_dict() | {"fc.bias": torch.full((5,), float("nan"))}
+    for weights, names, message in (
+        (model.state_dict(), "abc", "class_names must be 5"),
+        (model.state_dict(), "abcdd", "class_names must be 5"),
+        (model.state_dict(), range(5), "class_names must be strings"),
+        (nan, "abcde", "NaN or infinite"),
+        (torch_networks.ResNet(18, channels=4, num_classes=5).state_dict(), "abcde", "not 4"),
+        (torch_networks.ResNet(18, num_classes=1).state_dict(), "a", "at least 2 classes"),
+        (None, "abcde", "must be a dictionary"),
+        ({"state_dict": model.state_dict()}, "abcde", "further in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            imported.write_torchvision(tmp_path / "other", weights, names)
+    assert not (tmp_path / "other").exists()
     with pytest.raises(ValueError, match="not an empty folder"):
         imported.write_torchvision(tmp_path / "run", model.state_dict(), "abcde")
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from experiments import run
 from experiments.console import cli, clock, display
 from experiments.workdir import config, trained, trainer
 from experiments.workdir.config import Config
-from mnist_jax import metrics, parallel
+from mnist_jax import metrics, models, parallel
 from mnist_jax.checkpoints import CheckpointError, Checkpoints
 from tests.test_data import write_digits
 
@@ -424,6 +425,11 @@ def test_draw():
 )
 def test_how_many_members_the_cores_are_told_of(flags, members):
     assert trainer._side_by_side(cli.parse(flags)) == members
+
+
+def test_every_network_can_be_named():
+    """The config knows them without JAX, which `models` needs."""
+    assert sorted(get_args(config.Network)) == sorted(models.NAMES)
 
 
 def test_options_of_a_network():

@@ -148,6 +148,19 @@ def show_warning(
     print(f"warning: {message}", file=sys.stderr)
 
 
+def start_jax() -> None:
+    """Begin to use JAX: all CPU cores as devices, and what earlier commands have compiled.
+
+    Raises:
+        SystemExit: code 2 with an error of two lines, where JAX finds no device.
+    """
+    from mnist_jax import parallel
+
+    use_compilation_cache()
+    parallel.use_cpu_cores()
+    check_devices()
+
+
 def check_devices() -> None:
     """See that JAX finds a device; from then on it knows its devices.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 _BEGIN, _END = "begin ", "end "
-_JOINING = {"add": "add", "concatenate": "concatenate"}  # of JAX's operations, those shown
+_JOINING = ("add", "concatenate")  # of JAX's operations, those shown
 
 Names = tuple[str, ...]
 
@@ -111,8 +111,8 @@ class _Walk:
             scope = deepest.rpartition("/")[0]
             while not all(name.startswith(scope) for name in together) and kind == "concatenate":
                 scope = scope.rpartition("/")[0]
-            name = self._new(f"{scope}/{_JOINING[kind]}".lstrip("/"))
-            self.nodes.append(Node(name, _JOINING[kind], together, shape))
+            name = self._new(f"{scope}/{kind}".lstrip("/"))
+            self.nodes.append(Node(name, kind, together, shape))
             return (name,)
         return together
 

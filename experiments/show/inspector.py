@@ -77,7 +77,7 @@ def run(
         try:
             layers = look(network, shape)
         except ValueError as error:
-            cli.fail(str(error), "Give another size by --images, such as 224x224x3.")
+            cli.fail(str(error), "Give another size by --images.")
         reports.append((kind, shape, layers))
         if output is not None:
             name = output.stem if len(kinds) == 1 else f"{output.stem}-{kind.network}"

@@ -21,7 +21,7 @@ from experiments.show.page import Picture
 from experiments.workdir import evaluator, records, trained
 from experiments.workdir.evaluator import Evaluation
 from experiments.workdir.trained import Trained
-from mnist_jax import data, parallel
+from mnist_jax import data
 from mnist_jax.data import Dataset, Split
 
 MOST_WRONG = 48  # pictures of wrong answers
@@ -97,9 +97,7 @@ def run(given: argparse.Namespace) -> int:
     Raises:
         SystemExit: code 2, with an error of two lines on stderr, for what is wrong with it.
     """
-    cli.use_compilation_cache()
-    parallel.use_cpu_cores()
-    cli.check_devices()
+    cli.start_jax()
     output = given.output or given.workdirs[0] / "report" / "index.html"
     try:
         sources = [_load(workdir) for workdir in given.workdirs]

@@ -320,13 +320,15 @@ def _read_options(text: str | None) -> dict[str, Any]:
     Raises:
         ValueError: it is not of the form NAME=VALUE,NAME=VALUE, or has what is not an option.
     """
-    options = {}
+    options: dict[str, Any] = {}
     for part in text.split(",") if text else []:
         name, equals, value = part.partition("=")
         if not (name and equals and value):
             raise ValueError(f"network_options must be like shortcut=B,dense=True, not {text!r}.")
-        if name in ("name", "num_classes"):
+        if name in ("name", "num_classes", "parent"):
             raise ValueError(f"network_options has {name}, which is no option of a network.")
+        if name in options:
+            raise ValueError(f"network_options must have each option once, not {text!r}.")
         try:
             options[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

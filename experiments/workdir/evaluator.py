@@ -20,7 +20,7 @@ from experiments.console import cli, terminal
 from experiments.console.display import WorkDisplay
 from experiments.workdir import datasets, evaluation, records, trained
 from experiments.workdir.trained import Trained
-from mnist_jax import data, images, parallel, shifts
+from mnist_jax import data, images, shifts
 from mnist_jax.data import Dataset
 
 _HINT = "See python -m experiments.evaluate --help."
@@ -41,9 +41,7 @@ def run(given: argparse.Namespace) -> int:
     Raises:
         SystemExit: code 2, with an error of two lines on stderr, for what is wrong with it.
     """
-    cli.use_compilation_cache()
-    parallel.use_cpu_cores()
-    cli.check_devices()
+    cli.start_jax()
     made, failure = None, None
     try:
         loaded = trained.load(given.workdir)

@@ -1,11 +1,11 @@
 """A workdir of weights that were trained elsewhere, for `evaluate`, `predict` and `report`."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -13,9 +13,9 @@ from experiments.workdir import progress, records, stacks
 from experiments.workdir.config import Config
 from experiments.workdir.records import TrainedOn
 from mnist_jax.checkpoints import Checkpoints
-from mnist_jax.from_torchvision import MEAN, STD, from_torchvision
+from mnist_jax.from_torchvision import MEAN, STD, channels_of, from_torchvision
 from mnist_jax.models.googlenet import GoogLeNet
-from mnist_jax.training import TrainState, with_batch_stats
+from mnist_jax.training import state_of
 
 _SIDE = 224
 _HALF = (0.5, 0.5, 0.5)  # makes [0, 1] [-1, 1], which torchvision's GoogLeNet expects
@@ -32,14 +32,15 @@ def write_torchvision(
         class_names: one a class of the weights.
 
     Raises:
-        ValueError: weights of no such network, another number of names, a folder that is in use.
+        ValueError: weights of no such network, or not of colour images, of a class alone, or not
+            finite; names that are not one a class, each another; a folder that is in use.
         CheckpointError: it cannot be written.
     """
     network, variables = from_torchvision(state_dict)
-    if len(class_names) != network.num_classes:
-        raise ValueError(
-            f"class_names must be {network.num_classes}, one a class, not {len(class_names)}."
-        )
+    _check(network, variables, class_names)
+    folder = epath.Path(workdir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"workdir {folder} exists and is not an empty folder.")
     values: dict[str, Any] = {"normalize": "standard", "optimizer": "momentum"}
     if isinstance(network, GoogLeNet):
         values["network"], mean, stddev = "googlenet", _HALF, _HALF
@@ -50,16 +51,31 @@ def write_torchvision(
         values["network_options"] = "bottleneck_stride=3x3"
     config = Config(**values)
     about = TrainedOn(tuple(class_names), False, (_SIDE, _SIDE, 3), mean, stddev)
-    params, batch_stats = jax.tree.map(
-        lambda leaf: leaf[None], (variables["params"], variables["batch_stats"])
-    )
-    optimizer = stacks.make_optimizer(config, config.epochs)
-    opt_state = with_batch_stats(jax.vmap(optimizer.init)(params), batch_stats)
-    state = TrainState(jnp.zeros(1, jnp.int32), params, opt_state, batch_stats)
+    begin = partial(state_of, stacks.make_optimizer(config, config.epochs))
+    state = jax.vmap(begin)(jax.tree.map(lambda leaf: leaf[None], variables))
     source = "weights of torchvision"
     details = {"fingerprint": source, "progress": progress.start(1)._asdict()}
-    folder = epath.Path(workdir)
     records.open_workdir(folder, config, resume=False)
     records.write_dataset(folder, "imagenet", source, about)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(0, {config.network: jax.tree.map(np.asarray, state)}, details)
+
+
+def _check(network: Any, variables: Mapping[str, Any], class_names: Sequence[str]) -> None:
+    """Raise ValueError for what would only be found out by predicting."""
+    count = network.num_classes
+    names = list(class_names)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names must be strings, not {names[:3]}.")
+    if len(names) != count or len(set(names)) < count:
+        raise ValueError(
+            f"class_names must be {count}, one a class and each another, not {len(set(names))}."
+        )
+    if count < 2:
+        raise ValueError(f"state_dict must be of at least 2 classes, not {count}.")
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables)):
+        raise ValueError("state_dict has NaN or infinite weights.")
+    if channels_of(variables) != 3:
+        raise ValueError(
+            f"state_dict must be of images of 3 channels, not {channels_of(variables)}."
+        )

@@ -73,20 +73,18 @@ def make_schedule(config: Config, total_steps: int) -> optax.Schedule:
 
 
 def check(stacks: dict[str, Stack], data: TrainedOn) -> None:
-    """See that the networks take the data's images; those they were published for they do.
+    """See that the networks take the data's images.
 
     Raises:
         ValueError: they cannot, as too small ones.
     """
     if data.vocabulary:
         return  # sentences are padded to what the windows need
-    images = jax.ShapeDtypeStruct((1, *data.image_shape), np.float32)
     for name, stack in stacks.items():
-        if data.image_shape != models.PUBLISHED[name].image_shape:
-            try:
-                jax.eval_shape(stack.network.init, jax.random.key(0), images)
-            except ValueError as error:
-                raise ValueError(f"{error}\n--image-size scales images to another size.") from None
+        try:
+            models.check_size(name, stack.network, data.image_shape)
+        except ValueError as error:
+            raise ValueError(f"{error}\n--image-size scales images to another size.") from None
 
 
 def shapes(

@@ -7,6 +7,7 @@ from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from mnist_jax.models.alexnet import AlexNet
@@ -108,6 +109,17 @@ def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
     if options.get("image_size") is not None and options["image_size"] < 1:
         raise ValueError(f"image_size must be at least 1, not {options['image_size']}.")
     return network(num_classes=num_classes, **set_by_name, **options)
+
+
+def check_size(name: str, network: nn.Module, image_shape: tuple[int, ...]) -> None:
+    """See that a network of `NAMES` takes images of a shape; those it was published for it does.
+
+    Raises:
+        ValueError: it does not, as too small ones.
+    """
+    if image_shape != PUBLISHED[name].image_shape:
+        images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        jax.eval_shape(network.init, jax.random.key(0), images)
 
 
 def _check_kinds(network: type[nn.Module], options: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ On the GPU where it sees one, else on the CPU.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -52,17 +52,7 @@ class PyTorch:
         models = [build(network, network.dropout).to(self.device) for _ in range(members)]
         optimizers = [make_optimizer(model) for model in models]
         models = [self.compile(model) for model in models]
-        batches = shuffled(len(y), self.device)
-
-        def run(steps: int) -> None:
-            for model, optimizer in zip(models, optimizers, strict=True):
-                for _ in range(steps):
-                    batch = next(batches)
-                    train_step(model, optimizer, x[batch], y[batch])
-            if self.device.type == "cuda":
-                torch.cuda.synchronize()
-
-        return run
+        return self._steps(models, optimizers, x, y, shuffled(len(y), self.device))
 
     def published_trainer(
         self, published: Published, images: np.ndarray, labels: np.ndarray
@@ -72,11 +62,23 @@ class PyTorch:
         optimizer = pytorch_networks.make_optimizer(published, model)
         model = self.compile(model)
         batches = shuffled(len(y), self.device, published.batch)
+        return self._steps([model], [optimizer], x, y, batches)
+
+    def _steps(
+        self,
+        models: Sequence[nn.Module],
+        optimizers: Sequence[torch.optim.Optimizer],
+        x: Tensor,
+        y: Tensor,
+        batches: Iterator[Tensor],
+    ) -> Callable[[int], None]:
+        """Steps of each model, one after another; they are done when it returns."""
 
         def run(steps: int) -> None:
-            for _ in range(steps):
-                batch = next(batches)
-                train_step(model, optimizer, x[batch], y[batch])
+            for model, optimizer in zip(models, optimizers, strict=True):
+                for _ in range(steps):
+                    batch = next(batches)
+                    train_step(model, optimizer, x[batch], y[batch])
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
 
