@@ -23,7 +23,8 @@ BatchStats = Any
 Variables = Any  # {"params": ...} and, of a network that has them, {"batch_stats": ...}
 # Inputs as the data set stores them, [n, ...], to those that the network takes.
 Decode = Callable[[Array], Array]
-OptimizerName = Literal["adam", "sgd", "momentum"]
+OptimizerName = Literal["adam", "sgd", "momentum", "adadelta"]
+_ADADELTA_RHO, _ADADELTA_EPS = 0.95, 1e-6  # Zeiler's own, and Kim's
 ScheduleName = Literal["constant", "cosine", "onecycle", "steps"]
 
 
@@ -42,6 +43,13 @@ class Average(NamedTuple):
     step: Array  # int32 []
     average: Params
     batch_stats: BatchStats = None
+
+
+class Constraint(NamedTuple):
+    """What a network asks of its optimizer."""
+
+    is_trained: Callable[[Params], Any]  # parameters to a tree of bools; the others do not move
+    after_step: optax.GradientTransformation  # of the updates, the learning rate in them
 
 
 class Share(NamedTuple):
@@ -66,14 +74,16 @@ def make_optimizer(
     beta2: float = 0.999,
     cycles: int = 1,
     ema: float | None = None,
+    constraint: Constraint | None = None,
 ) -> optax.GradientTransformation:
-    """Adam (eps 1e-8) or SGD with momentum, with a schedule and weight decay.
+    """Adam (eps 1e-8), SGD with momentum or Adadelta, with a schedule and weight decay.
 
     Args:
         learning_rate: the constant, or the largest value of the schedule.
         total_steps: optimizer steps in the whole run, for the schedule.
-        optimizer: `"adam"` (Kingma and Ba 2015), `"sgd"`, with Nesterov's momentum, or
-            `"momentum"`, SGD with the plain one (Krizhevsky et al. 2012, section 5).
+        optimizer: `"adam"` (Kingma and Ba 2015), `"sgd"`, with Nesterov's momentum, `"momentum"`,
+            SGD with the plain one (Krizhevsky et al. 2012, section 5), or `"adadelta"` (Zeiler
+            2012; rho 0.95, eps 1e-6), whose own learning rate is 1.
         schedule: `"constant"`, `"cosine"` (to 0), `"onecycle"` (Smith and Topin 2018), or
             `"steps"`, a tenth after half and again after three quarters (He et al. 2016, 4.2).
         weight_decay: times the learning rate, taken off the weights each step (Loshchilov and
@@ -83,6 +93,7 @@ def make_optimizer(
         cycles: how many times the schedule is gone through, each `total_steps / cycles` long.
         ema: also keep a moving average of the weights with this decay a step, which
             `evaluated` gives; training does not depend on it.
+        constraint: of the network, such as `constraints.of_sentences`.
 
     Returns:
         The same object for the same arguments: by it compiled training is found again.
@@ -102,12 +113,15 @@ def make_optimizer(
         "adam": lambda: [optax.scale_by_adam(beta1, beta2, eps=1e-8), decay],
         "sgd": lambda: [optax.trace(beta1, nesterov=True), decay],
         "momentum": lambda: [decay, optax.trace(beta1)],
+        "adadelta": lambda: [optax.scale_by_adadelta(_ADADELTA_RHO, _ADADELTA_EPS), decay],
     }
     if optimizer not in directions:
         raise ValueError(f"optimizer must be one of {', '.join(directions)}, not {optimizer!r}.")
+    steps = [*directions[optimizer](), optax.scale_by_learning_rate(rate)]
+    if constraint is not None:
+        steps = [optax.masked(optax.chain(*steps), constraint.is_trained), constraint.after_step]
     return optax.chain(
-        *directions[optimizer](),
-        optax.scale_by_learning_rate(rate),
+        *steps,
         *([] if ema is None else [average_weights(ema)]),
     )
 
