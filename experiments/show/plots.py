@@ -158,16 +158,17 @@ def sizes(rows: Sequence[dict[str, Any]], metric: str, color: str = RUN_COLORS[0
     return figure
 
 
-def reliability(curves: dict[str, Any], color: str = RUN_COLORS[0]) -> Figure:
-    """Accuracy by confidence, and how many images there are of each, before and after scaling.
+def reliability(curves: dict[str, Any], color: str = RUN_COLORS[0], what: str = "images") -> Figure:
+    """Accuracy by confidence, and how many inputs there are of each, before and after scaling.
 
     Args:
         curves: of one rule, of an evaluation's `curves`.
+        what: inputs are.
     """
     figure = Figure((4.8, 5.0), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _style(axes, "Is it right as often as it says?", "", "accuracy, %")
-    _style(counts, "", "confidence: probability of the answer, %", "images")
+    _style(counts, "", "confidence: probability of the answer, %", what)
     axes.plot([0, 100], [0, 100], color=GREY, lw=1, label="perfect")
     kinds = {
         "before": (_line(color, "-", "o"), {"color": color}, -1.2),
@@ -180,13 +181,13 @@ def reliability(curves: dict[str, Any], color: str = RUN_COLORS[0]) -> Figure:
         confidence, accuracy = (
             100 * np.array(bins[name], float) for name in ("confidence", "accuracy")
         )
-        images = np.array(bins["images"])
-        many, few = images >= FEW, (images > 0) & (images < FEW)
+        inputs = np.array(bins["images"])
+        many, few = inputs >= FEW, (inputs > 0) & (inputs < FEW)
         label = "as it is" if kind == "before" else "after temperature scaling"
         axes.plot(confidence[many], accuracy[many], **style, label=label, clip_on=False)
         axes.plot(confidence[few], accuracy[few], **style | {"ls": ""}, alpha=0.3, clip_on=False)
-        centres = 100 * (np.arange(len(images)) + 0.5) / len(images)
-        counts.bar(centres + shift, images, width=2.4, **bars)
+        centres = 100 * (np.arange(len(inputs)) + 0.5) / len(inputs)
+        counts.bar(centres + shift, inputs, width=2.4, **bars)
     axes.set(xlim=(0, 100), ylim=(0, 101))
     _legend(figure, axes)
     counts.set_yscale("log")
@@ -195,15 +196,18 @@ def reliability(curves: dict[str, Any], color: str = RUN_COLORS[0]) -> Figure:
     return figure
 
 
-def risk_coverage(curves: dict[str, Any], single: bool, color: str = RUN_COLORS[0]) -> Figure:
-    """The errors that remain when the least certain images are refused.
+def risk_coverage(
+    curves: dict[str, Any], single: bool, color: str = RUN_COLORS[0], what: str = "images"
+) -> Figure:
+    """The errors that remain when the least certain inputs are refused.
 
     Args:
         curves: of an evaluation.
         single: draw one curve, since there is one member and no rule to tell apart.
+        what: inputs are.
     """
     figure, axes = _plot(
-        "Errors left when it may refuse", "images it answers, the surest first, %", "errors, %"
+        "Errors left when it may refuse", f"{what} it answers, the surest first, %", "errors, %"
     )
     styles = _rules(color)
     rules = ["mean_probability"] if single else list(styles)
@@ -224,12 +228,12 @@ def risk_coverage(curves: dict[str, Any], single: bool, color: str = RUN_COLORS[
     return figure
 
 
-def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
+def confusion(counts: np.ndarray, names: Sequence[str], what: str = "images") -> Figure:
     """A confusion matrix, int `[classes, classes]`, a row a true class; errors are coloured.
 
     Of more than 30 classes those 20 with the most mistakes are shown, and the others as one.
     """
-    title = f"{counts.sum() - np.trace(counts):,} of {counts.sum():,} images get a wrong answer"
+    title = f"{counts.sum() - np.trace(counts):,} of {counts.sum():,} {what} get a wrong answer"
     counts, names = most_mistaken(counts, [_short(name, _LONGEST_CLASS) for name in names])
     errors = counts * (1 - np.eye(len(counts), dtype=int))
     long, many = max(map(len, names)) > 3, len(names) > 12

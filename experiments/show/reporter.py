@@ -37,11 +37,11 @@ _HEAD = (
     "training, s",
 )
 _ABOUT_TABLE = (
-    "Accuracies are of the test images. NLL, ECE and AURC are those of the members' mean "
+    "Accuracies are of the test data. NLL, ECE and AURC are those of the members' mean "
     "probability, and of the network where there is one: NLL is the mean negative log of the "
     "probability given to the right class; ECE is how far stated probabilities are from how often "
-    "they come true, before and after scaling by a temperature fitted on the validation images; "
-    "AURC is the mean error over all shares of images that it may refuse. All three: lower is "
+    "they come true, before and after scaling by a temperature fitted on the validation data; "
+    "AURC is the mean error over all shares of the data that it may refuse. All three: lower is "
     "better."
 )
 _KEY_OF_ENSEMBLES = (
@@ -56,7 +56,7 @@ _KEY_OF_NETWORKS = (
     "compare with. Mistakes are vermilion."
 )
 _DIFFERENT_DATA = (
-    "These runs are tested on different images, so they are in a table for each: numbers of "
+    "These runs are tested on different data, so they are in a table for each: numbers of "
     "different tables cannot be compared."
 )
 
@@ -267,12 +267,12 @@ def _together(group: Sequence[Run]) -> Pictures:
     validated = all("ensemble" in row for run in begun for row in run.history)
     first = begun[0].dataset.validation
     same = all(_same(first, run.dataset.validation) for run in begun)
-    ours = "" if same else " Not all runs are validated on the same images."
+    ours = "" if same else " Not all runs are validated on the same data."
     about = {
         "cost": ("Training cost", "lower is better. The scale is logarithmic."),
         "accuracy": (
             "Validation accuracy",
-            f"the share of right answers on images that are kept out of training.{ours}",
+            f"the share of right answers on data that are kept out of training.{ours}",
         ),
         "nll": (
             "Validation NLL",
@@ -433,7 +433,7 @@ def _certainty(run: Run) -> Pictures:
     risk = curves[_RULE]["before"]["risk_coverage"]
     return {
         "reliability": Picture(
-            plots.to_png(plots.reliability(curves[_RULE], run.color)),
+            plots.to_png(plots.reliability(curves[_RULE], run.color, run.what)),
             f"Reliability diagram: accuracy by confidence; {ece}.",
             f"Test {run.what} are put in bins by the probability of the answer; of those answered "
             "with 80 %, 80 % should be right, on the grey line. Points above it: too modest; "
@@ -441,7 +441,7 @@ def _certainty(run: Run) -> Pictures:
             f"{plots.FEW}, up to chance. {ece}.",
         ),
         "risk_coverage": Picture(
-            plots.to_png(plots.risk_coverage(curves, single, run.color)),
+            plots.to_png(plots.risk_coverage(curves, single, run.color, run.what)),
             f"Risk-coverage curve: {_percent(risk[99])} % errors when all {run.what} are answered, "
             f"{_percent(risk[89])} % when the tenth it is least sure of is refused.",
             f"The errors among the {run.what} it still answers, when it may refuse those it is "
@@ -512,7 +512,7 @@ def _confusion(run: Run) -> Pictures:
         how += f"Most often it takes {most}."
     return {
         "confusion": Picture(
-            plots.to_png(plots.confusion(matrix, names)),
+            plots.to_png(plots.confusion(matrix, names, what)),
             f"Confusion matrix of the test {what}; most often: {most or 'no mistakes'}.",
             how + limited,
         )

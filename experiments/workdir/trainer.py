@@ -410,7 +410,7 @@ def _train(
 
     score = _make_scorer(run)
     chunks = _start(run, clock, states, now, is_wanted)
-    with TrainingDisplay(run.config.epochs, images_per_step, steps_done) as display:
+    with TrainingDisplay(run.config.epochs, images_per_step, steps_done, _what(run)) as display:
         while True:
             with clock.during("training"):
                 chunk = next(chunks, None)
