@@ -5,9 +5,9 @@ import unicodedata
 _UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of pairs, and breaks of lines
 
 
-def counted(count: int, noun: str) -> str:
-    """A number of things: `1 picture`, `2,000 pictures`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A number of things: `1 picture`, `2,000 pictures`; the plural by default with an s."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def on_one_line(name: str) -> str:

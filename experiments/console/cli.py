@@ -23,6 +23,7 @@ from experiments.workdir import config as configs
 from experiments.workdir import records
 from experiments.workdir.config import Config
 from mnist_jax.cache import use_compilation_cache as use_compilation_cache
+from mnist_jax.words import counted
 
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT
@@ -344,8 +345,8 @@ def _check_changes(stored: Config, config: Config, force: bool) -> None:
             hint = "The saved state has no use for another; start a new run."
         elif option.name == "epochs":
             hint = (
-                f"The {stored.schedule} schedule would be stretched over {now} epochs, and the "
-                "learning rate jump to another place of it. Add --force to go on so."
+                f"The {stored.schedule} schedule would be stretched over {counted(now, 'epoch')}, "
+                "and the learning rate jump to another place of it. Add --force to go on so."
             )
         fail(f"--{option.name.replace('_', '-')} was {was} and is now {now}.", hint)
 

@@ -22,6 +22,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mnist_jax import ensemble, shifts
+from mnist_jax.words import counted
 
 BLACK, GREY = "#000000", "#767676"
 VERMILION = "#D55E00"
@@ -229,7 +230,9 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
 
     Of more than 30 classes those 20 with the most mistakes are shown, and the others as one.
     """
-    title = f"{counts.sum() - np.trace(counts):,} of {counts.sum():,} images get a wrong answer"
+    title = (
+        f"{counts.sum() - np.trace(counts):,} of {counted(counts.sum(), 'image')} wrongly answered"
+    )
     counts, names = most_mistaken(counts, [_short(name, _LONGEST_CLASS) for name in names])
     errors = counts * (1 - np.eye(len(counts), dtype=int))
     long, many = max(map(len, names)) > 3, len(names) > 12
@@ -376,7 +379,7 @@ def filters(kernels: np.ndarray, name: str) -> Figure:
     figure.suptitle(f"What {name} looks for first", x=0.01, ha="left", weight="bold", fontsize=11)
     by = f"{rows} x {columns}" + (f" x {channels}" if channels > 1 else "")
     axes = figure.subplots()
-    _maps(axes, canvas, f"{count} filters of {by} weights")
+    _maps(axes, canvas, f"{counted(count, 'filter')} of {by} weights")
     _white_after(axes, canvas, count, side_by_side)
     return figure
 
@@ -415,7 +418,7 @@ def features(
     for axes, (name, canvas) in zip(others, canvases.items(), strict=True):
         height, width, channels = maps[name].shape
         some = f"{MOST_MAPS} of " if channels > MOST_MAPS else ""
-        _maps(axes, canvas, f"{name}: {height} x {width}, {some}{channels} channels")
+        _maps(axes, canvas, f"{name}: {height} x {width}, {some}{counted(channels, 'channel')}")
         _white_after(axes, canvas, min(channels, MOST_MAPS), columns)
     return figure
 

@@ -22,6 +22,7 @@ from experiments.workdir.evaluator import Evaluation
 from experiments.workdir.trained import Trained
 from mnist_jax import data
 from mnist_jax.data import Dataset, Split
+from mnist_jax.words import counted
 
 MOST_WRONG = 48  # pictures of wrong answers
 LEAST_SURE = 12  # pictures of right ones
@@ -248,7 +249,7 @@ def _table(group: Sequence[Run]) -> list[str]:
     rows = [(row, run.color) for run in group for row in summary(run)]
     cells, colors = zip(*rows, strict=True)
     return [
-        page.paragraph(f"Tested on {count:,} images of {' and of '.join(names)}:"),
+        page.paragraph(f"Tested on {counted(count, 'image')} of {' and of '.join(names)}:"),
         page.table(_HEAD, cells, words=[1], colors=colors),
     ]
 
@@ -305,7 +306,7 @@ def summary(run: Run) -> Iterator[list[str]]:
     ]
     dropping = results.get("mc_dropout")
     if dropping:
-        passes = f"{dropping['passes']} passes each, dropout on"
+        passes = f"{counted(dropping['passes'], 'pass', 'passes')} each, dropout on"
         accuracy = _percent(dropping["before"]["accuracy"])
         yield [run.name, passes, "", "", accuracy, "", *_quality(dropping), ""]
 
@@ -339,9 +340,9 @@ def _introduction(run: Run) -> str:
     sizes = [len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)]
     config = run.loaded.config
     return (
-        f"{_members(run.loaded)}, trained on {sizes[0]:,} images of {dataset.name} in batches of "
-        f"{config.batch_size}; {sizes[1]:,} more for validation, {sizes[2]:,} for testing. "
-        f"Optimizer {config.optimizer}, learning rate {config.learning_rate:g} "
+        f"{_members(run.loaded)}, trained on {counted(sizes[0], 'image')} of {dataset.name} in "
+        f"batches of {config.batch_size}; {sizes[1]:,} more for validation, {sizes[2]:,} for "
+        f"testing. Optimizer {config.optimizer}, learning rate {config.learning_rate:g} "
         f"({config.schedule})."
     )
 
@@ -452,7 +453,7 @@ def _mistakes(run: Run) -> tuple[list[str], Pictures]:
         votes = f" The last line has the answers of the members ({len(logits)})."
     below = f"Below each: its number among the test images and its class; what {who} said.{votes}"
     errors = [
-        (matrix[i, j], f"{names[i]} for {names[j]} ({matrix[i, j]} times)")
+        (matrix[i, j], f"{names[i]} for {names[j]} ({counted(int(matrix[i, j]), 'time')})")
         for i, j in np.ndindex(matrix.shape)
         if i != j and matrix[i, j]
     ]
@@ -485,7 +486,8 @@ def _mistakes(run: Run) -> tuple[list[str], Pictures]:
     }
     some = f"; here are {MOST_WRONG}" if len(wrong) > MOST_WRONG else ""
     titles = {
-        "wrong": f"The {len(wrong):,} test images that {who} gets wrong{some}, the surest first",
+        "wrong": f"The {counted(len(wrong), 'test image')} that {who} gets wrong{some}, the surest "
+        "first",
         "least_sure": f"The right answers that {who} is least sure of",
     }
     for kind, numbers in chosen.items():
@@ -606,8 +608,9 @@ def _unfamiliar(run: Run) -> list[str]:
         for name, by in rows.items()
     ]
     about = (
-        f"{results['size']:,} images of something else from {results['source']} are mixed with the "
-        "test images. AUROC is how often the uncertainty of an unfamiliar image is the larger one "
+        f"{counted(results['size'], 'image')} of something else from {results['source']} are mixed "
+        "with the test images. AUROC is how often the uncertainty of an unfamiliar image is the "
+        "larger one "
         f"of a pair (50 %: guessing); AUPR is the mean precision (guessing: "
         f"{_percent(results['share'])} %)."
     )

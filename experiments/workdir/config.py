@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from experiments import configs
 from mnist_jax import data
+from mnist_jax.words import counted
 
 Network = Literal[
     "simple",
@@ -181,7 +182,8 @@ class Config:
                 raise ValueError(f"{name} must be in [0, 1), not {value}.")
         if self.epochs % self.snapshots:
             raise ValueError(
-                f"snapshots must divide the {self.epochs} epochs, which {self.snapshots} does not."
+                f"snapshots must divide the {counted(self.epochs, 'epoch')}, which "
+                f"{self.snapshots} does not."
             )
         for name, count in self._counts().items():
             if count < 1:

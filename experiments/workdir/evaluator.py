@@ -22,6 +22,7 @@ from experiments.workdir import evaluation, records, trained
 from experiments.workdir.trained import Trained
 from mnist_jax import data, images, shifts
 from mnist_jax.data import Dataset
+from mnist_jax.words import counted
 
 _HINT = "See python -m experiments.evaluate --help."
 _SCORES = ("error_probability", "entropy", "mutual_information")
@@ -148,19 +149,12 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
     """
     if name is None and data_dir is None:
         return trained.load_dataset(loaded)
-    same = name in (None, loaded.config.dataset)
-    load = partial(
-        data.load,
-        name or loaded.config.dataset,
-        data_dir,
-        validation=loaded.config.validation if same else None,
-        class_names=loaded.class_names,
-    )
-    dataset = load()
+    load = partial(_load_split, loaded, name or loaded.config.dataset, data_dir)
+    dataset = load(None)
     height, width, _ = loaded.image_shape
     if dataset.test.inputs.shape[1:] != loaded.image_shape and height == width:
         with suppress(ValueError):  # they are no pictures in folders
-            dataset = load(image_size=height)
+            dataset = load(height)
     here = dataset.test.inputs.shape[1:]
     if here != loaded.image_shape:
         raise ValueError(
@@ -169,6 +163,19 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
             "Evaluate on images of that size and as many channels, by --dataset or --data-dir."
         )
     return dataset
+
+
+def _load_split(
+    loaded: Trained, name: str, data_dir: str | None, image_size: int | None
+) -> Dataset:
+    """Data with the validation images that they had in training; others with those of their own."""
+    load = partial(data.load, name, data_dir, class_names=loaded.class_names, image_size=image_size)
+    if name == loaded.config.dataset and loaded.config.validation is not None:
+        with suppress(ValueError):  # they are fewer images than that
+            dataset = load(validation=loaded.config.validation)
+            if loaded.fingerprint in (None, data.fingerprint(dataset)):
+                return dataset
+    return load()
 
 
 def _load_unfamiliar(path: str, image_shape: tuple[int, ...]) -> tuple[np.ndarray, str]:
@@ -222,16 +229,18 @@ def evaluate(
     total = sum(map(len, always)) * (1 + mc_dropout) + len(dataset.test.inputs) * shifted_times
     predicted = 0
 
-    def predict(what: str, images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
+    def predict(
+        what: str, images: np.ndarray, how: str = "", dropout_seed: int | None = None
+    ) -> np.ndarray:
         nonlocal predicted
-        say(f"Predicting {len(images):,} {what}", predicted / total)
+        say(f"Predicting {counted(len(images), what)}{how}", predicted / total)
         logits = loaded.predict(images, dropout_seed)
         predicted += len(images)
         return logits
 
     def predict_dropping(what: str, images: np.ndarray) -> np.ndarray:
         passes = [
-            predict(f"{what} with dropout, {seed + 1} of {mc_dropout}", images, seed)
+            predict(what, images, f" with dropout, {seed + 1} of {mc_dropout}", seed)
             for seed in range(mc_dropout)
         ]
         return np.concatenate(passes)
@@ -239,13 +248,13 @@ def evaluate(
     by_split = {}
     temperatures, unsure = None, None
     if len(dataset.validation.labels):
-        by_split["validation"] = predict("validation images", dataset.validation.inputs)
+        by_split["validation"] = predict("validation image", dataset.validation.inputs)
         temperatures = evaluation.fit_temperatures(
             by_split["validation"], dataset.validation.labels
         )
         unsure = evaluation.unsure(by_split["validation"], dataset.validation.labels)
     test, labels = dataset.test
-    logits = by_split["test"] = predict("test images", test)
+    logits = by_split["test"] = predict("test image", test)
     results = {
         "step": loaded.step,
         "weights": _weights(loaded),
@@ -269,11 +278,11 @@ def evaluate(
     ]
     yield Evaluation(dict(results), by_split)
     if mc_dropout:
-        passes = predict_dropping("test images", test)
+        passes = predict_dropping("test image", test)
         dropping_temperatures = None
         if len(dataset.validation.labels):
             dropping_temperatures = evaluation.fit_temperatures(
-                predict_dropping("validation images", dataset.validation.inputs),
+                predict_dropping("validation image", dataset.validation.inputs),
                 dataset.validation.labels,
             )
         rules = evaluation.scores(passes, labels, dropping_temperatures)["rules"]
@@ -281,9 +290,9 @@ def evaluate(
         yield Evaluation(dict(results), by_split)
     if unfamiliar is not None:
         found = {"source": source, "size": len(unfamiliar)}
-        found |= evaluation.detection(logits, predict("unfamiliar images", unfamiliar))
+        found |= evaluation.detection(logits, predict("unfamiliar image", unfamiliar))
         if mc_dropout:
-            strange = predict_dropping("unfamiliar images", unfamiliar)
+            strange = predict_dropping("unfamiliar image", unfamiliar)
             found["mc_dropout"] = evaluation.detection(passes, strange)["ensemble"]
         results["unfamiliar"] = found
         yield Evaluation(dict(results), by_split)
@@ -292,7 +301,7 @@ def evaluate(
         for strength, amount in enumerate(shifts.AMOUNTS[name]):
             if strength > 0:
                 shifted = shifts.apply(name, test, strength)
-                logits_here = predict(f"test images, {name} {amount:g}", shifted)
+                logits_here = predict("test image", shifted, f", {name} {amount:g}")
             else:
                 logits_here = logits
             strengths.append(
@@ -313,13 +322,11 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
     if results["mc_dropout"]:
         rows[f"{results['mc_dropout']['passes']} x dropout"] = results["mc_dropout"]
     name = results["dataset"]["name"]
-    title = f"{name}: {results['test_size']:,} test images"
+    title = f"{name}: {counted(results['test_size'], 'test image')}"
     yield _predictions(f"{title}; accuracy also after refusing the least certain", rows)
     if results["validation_size"]:
-        title = (
-            f"Before → after scaling by T, from {results['validation_size']:,} validation images"
-        )
-        yield _calibration(title, rows)
+        validation = counted(results["validation_size"], "validation image")
+        yield _calibration(f"Before → after scaling by T, from {validation}", rows)
     if len(names) > 1:
         yield _sizes(results)
         yield _diversity(results["diversity"])
@@ -408,7 +415,8 @@ def _diversity(diversity: dict[str, Any]) -> Table:
 
 def _detection(names: list[str], unfamiliar: dict[str, Any]) -> Table:
     share = _percent(unfamiliar["share"])
-    title = f"{unfamiliar['size']:,} unfamiliar images ({share} % of all): AUROC % / AUPR %"
+    count = counted(unfamiliar["size"], "unfamiliar image")
+    title = f"{count} ({share} % of all): AUROC % / AUPR %"
     table = _table(title, "told apart by", *(name.replace("_", " ") for name in _SCORES))
     rows = dict(zip(names, unfamiliar["members"], strict=True))
     if len(rows) > 1:

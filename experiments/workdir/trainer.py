@@ -32,6 +32,7 @@ from mnist_jax import augment, data, ensemble, kernels, loop, metrics, models, p
 from mnist_jax.data import Dataset
 from mnist_jax.loop import Chunk
 from mnist_jax.training import TrainState
+from mnist_jax.words import counted
 
 TERMINATED = 128 + signal.SIGTERM
 _HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # Windows has none
@@ -131,7 +132,7 @@ def _prepare(command: Command, clock: Clock) -> Run:
     kinds = stacks.create(config, config.devices, about)
     stacks.check(kinds, about)
     images = len(dataset.train.labels)
-    steps = training.steps_per_epoch(images, config.batch_size)
+    steps = _steps_per_epoch(config, dataset)
     # What shuffles is compiled by the time it is needed.
     _beside(partial(training.epoch_batches, config.data_seed, 1, images, config.batch_size))
     optimizer = stacks.make_optimizer(config, config.epochs * steps)
@@ -150,6 +151,25 @@ def _prepare(command: Command, clock: Clock) -> Run:
     if parallel.agree(problem is not None):
         raise problem or ValueError("Process 0 cannot use the workdir, and says why.")
     return Run(config, kinds, optimizer, dataset, fingerprint, steps, workdir, about)
+
+
+def _steps_per_epoch(config: Config, dataset: Dataset) -> int:
+    """How many batches an epoch has.
+
+    Raises:
+        ValueError: fewer images than a batch has; with what to do about it in a second line.
+    """
+    labels = dataset.train.labels
+    try:
+        return training.steps_per_epoch(len(labels), config.batch_size)
+    except ValueError as error:
+        counts = np.bincount(labels, minlength=len(dataset.class_names))
+        needed = -(-config.batch_size // len(counts))
+        rarest = dataset.class_names[counts.argmin()]
+        raise ValueError(
+            f"{error}\nAdd --batch-size {len(labels)}, or images: a batch of {config.batch_size} "
+            f"takes {needed} of each class to train on, and {rarest} has {counts.min()}."
+        ) from None
 
 
 def _import_writers() -> None:
@@ -495,7 +515,7 @@ def _evaluate(
     """
     images, labels = run.dataset.test
     members = _describe_members(run.config)
-    with clock.waiting("evaluation", f"Predicting {len(labels):,} test images"):
+    with clock.waiting("evaluation", f"Predicting {counted(len(labels), 'test image')}"):
         if run.config.snapshots > 1:
             from experiments.workdir import trained
 
@@ -579,11 +599,11 @@ def _first_line(run: Run) -> str:
     members = " + ".join(f"{len(stack.seeds)} x {name}" for name, stack in run.kinds.items())
     layouts = [stack.layout for stack in run.kinds.values()]
     count = len({device for layout in layouts for device in layout.devices})
-    devices = f"{count} {layouts[0].devices[0].device_kind} device{'s' if count > 1 else ''}"
+    devices = counted(count, f"{layouts[0].devices[0].device_kind} device")
     if len(layouts) == 1 and layouts[0].data > 1:
         devices += f", {layouts[0].data} a member"
     return (
-        f"{members} on {len(run.dataset.train.labels):,} images of {run.dataset.name} "
+        f"{members} on {counted(len(run.dataset.train.labels), 'image')} of {run.dataset.name} "
         f"({run.dataset.source}), {devices}; into {run.workdir}"
     )
 

@@ -21,6 +21,7 @@ from mnist_jax import cache
 from mnist_jax.data import memory
 from mnist_jax.data.files import File
 from mnist_jax.data.names import DataError
+from mnist_jax.words import counted
 
 _LARGEST_SIDE = 224  # of pictures of several sizes, unless asked: what ImageNet's networks take
 _COPIES = 2  # of all images in memory while they are shuffled
@@ -194,7 +195,8 @@ def _told() -> Iterator[None]:
 
 def unusable(errors: Sequence[str]) -> DataError:
     """Of pictures that cannot be used, the first one's error, and how many more there are."""
-    more = f"\n{len(errors) - 1:,} more pictures cannot be used." if len(errors) > 1 else ""
+    others = counted(len(errors) - 1, "more picture")
+    more = f"\n{others} cannot be used." if len(errors) > 1 else ""
     return DataError(f"{errors[0]}{more}")
 
 
@@ -237,7 +239,7 @@ def _refuse_too_many(count: int, shape: tuple[int, ...], first: File) -> None:
         return
     size = " x ".join(map(str, shape))
     raise DataError(
-        f"{os.path.dirname(first.where)}: all {count:,} pictures of {size} would take "
+        f"{os.path.dirname(first.where)}: {counted(count, 'picture')} of {size} would take "
         f"{_COPIES} x {needed / 1e9:,.1f} GB while they are shuffled; {free / 1e9:,.1f} GB of "
         "memory are free.\nTake fewer pictures, or a smaller image_size."
     )

@@ -21,6 +21,7 @@ from mnist_jax.data.arrays import SIDE
 from mnist_jax.data.files import PICTURES, File, Found, Part
 from mnist_jax.data.names import SYNSETS, DataError
 from mnist_jax.data.photos import Photos, open_picture, unusable
+from mnist_jax.words import counted
 
 _HEIC = (".heic", ".heif")
 _PAPER = 200  # a border at least this light is paper
@@ -61,12 +62,12 @@ def found(here: Sequence[File], image_size: int | None = None) -> list[Found]:
     if loose and not sets:
         where, count = next(iter(loose.items()))
         raise DataError(
-            f"{count:,} pictures lie side by side in {where}, and nothing tells their classes.\n"
-            "Put them into a folder a class, such as 7/0001.png."
+            f"{where} holds {counted(count, 'picture')} side by side, and nothing tells the "
+            "classes.\nPut each into its class's folder, as 7/0001.png."
         )
-    left_out = [f"{n:,} pictures without a class in {where}" for where, n in loose.items()]
+    left_out = [f"{counted(n, 'picture')} without a class in {w}" for w, n in loose.items()]
     heic = sum(file.suffix in _HEIC for file in here)
-    left_out += [f"{heic:,} HEIC pictures, which Pillow does not read"] if heic else []
+    left_out += [f"{counted(heic, 'HEIC picture')}, which Pillow does not read"] if heic else []
     return [_found(group, splits, tuple(left_out), image_size) for group, splits in sets.items()]
 
 
@@ -87,7 +88,7 @@ def _found(
         split: max(by.items(), key=lambda item: len(item[1])) for split, by in splits.items()
     }
     others = tuple(
-        f"{len(pictures):,} pictures in {folder}"
+        f"{counted(len(pictures), 'picture')} in {folder}"
         for split, by in splits.items()
         for folder, pictures in by.items()
         if folder != largest[split][0]
@@ -103,7 +104,7 @@ def _found(
         splits=frozenset(by_split),
         read=_Pictures(by_split, image_size).read,
         missing={},
-        notes=tuple(f"{what}, are left out" for what in (*left_out, *others)),
+        notes=tuple(f"left out: {what}" for what in (*left_out, *others)),
     )
 
 

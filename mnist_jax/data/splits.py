@@ -11,6 +11,7 @@ import numpy as np
 
 from mnist_jax.data.files import Part
 from mnist_jax.data.names import CLASS_NAMES, DataError, Dataset, DataWarning, Split
+from mnist_jax.words import counted
 
 _MOST_CLASSES = 1000
 _MOST_VALIDATION = 5000
@@ -201,7 +202,7 @@ def see_classes(splits: Mapping[str, Split], class_names: Sequence[str], place: 
 
 
 def cut(
-    splits: Mapping[str, Split], validation: int | None
+    splits: Mapping[str, Split], validation: int | None, class_names: Sequence[str], place: str
 ) -> tuple[Split, Split, Split, tuple[str, ...]]:
     """Training, validation and test images out of the splits that there are.
 
@@ -209,19 +210,23 @@ def cut(
     as `load` says. Where the images lie in order of their classes, or the test images are missing,
     the classes take turns first, so that any stretch is balanced.
 
+    Args:
+        place: where the images were found, for messages.
+
     Returns:
         The three, and in words what was done.
 
     Raises:
+        DataError: too few images of a class to take some of them for testing.
         ValueError: `validation` below 0 or beyond the training images.
     """
     train, notes = splits["train"], []
     if "test" not in splits:
         count, n = len(train.labels) // _TEST, len(train.labels)
-        if count == 0:
-            raise ValueError(f"{n} images are too few to take some of them for testing.")
-        train = take_turns(train)
-        test, train = _part(train, 0, count), _part(train, count, None)
+        mixed = take_turns(train)
+        if count == 0 or _lost(mixed.labels, count):
+            raise DataError(_too_few(train.labels, class_names, place))
+        test, train = _part(mixed, 0, count), _part(mixed, count, None)
         notes.append(f"without test images: {count:,} of {n:,} are, of all classes alike")
     else:
         test = splits["test"]
@@ -237,7 +242,29 @@ def cut(
         raise ValueError(
             f"validation must be from 0 to {n - 1}, one less than the training images, not {kept}."
         )
+    lost = [class_names[i] for i in _lost(train.labels, kept)]
+    if lost:
+        warnings.warn(
+            f"{place}: all training images of {listed(lost)} are kept for validation; with "
+            "--validation 0 (validation=0) none are.",
+            DataWarning,
+            stacklevel=4,
+        )
     return _part(train, kept, None), _part(train, 0, kept), test, tuple(notes)
+
+
+def _lost(labels: np.ndarray, count: int) -> list[int]:
+    """Of which classes nothing is left without the first labels."""
+    return sorted(set(np.unique(labels).tolist()) - set(np.unique(labels[count:]).tolist()))
+
+
+def _too_few(labels: np.ndarray, class_names: Sequence[str], place: str) -> str:
+    counts = np.bincount(labels).tolist()
+    few = [f"{class_names[i]} has {n}" for i, n in enumerate(counts) if 0 < n < _TEST]
+    return (
+        f"{place}: a class needs at least {counted(_TEST, 'image')}, of which one is for testing; "
+        f"{listed(few)}.\nAdd images, or put those for testing apart: train/CLASS and test/CLASS."
+    )
 
 
 def _part(split: Split, start: int, stop: int | None) -> Split:
