@@ -164,6 +164,57 @@ def test_damaged_ones_are_named_and_counted(tmp_path, content):
     assert str(list(written)[2]) in first and second == "2 more pictures cannot be used."
 
 
+def test_a_damaged_one_and_a_link_to_nothing(tmp_path):
+    written = write(tmp_path)
+    first, second, *_ = written
+    first.unlink()
+    first.symlink_to("gone.png")
+    with pytest.raises(DataError, match=r"0.png: cannot be read: No such file.*\.\nReplace it, or"):
+        data.load("auto", tmp_path)
+    second.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"\n1 more picture cannot be used."):
+        data.load("auto", tmp_path)
+
+
+def test_more_pixels_than_pillow_reads(tmp_path, monkeypatch):
+    first, *_ = write(tmp_path)
+    photo(np.random.default_rng(0), 300, 300).save(first)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30_000)
+    with pytest.raises(DataError, match=r"0.png: too large; more than 60,000 pixels.\nReplace"):
+        data.load("auto", tmp_path)
+
+
+def test_folders_within_a_class_are_said_to_be_left_out(tmp_path):
+    written = write(tmp_path)
+    inside = tmp_path / "train" / "cat" / "sub"
+    inside.mkdir()
+    for i, image in enumerate(list(written.values())[:3]):
+        image.save(inside / f"{i}.png")
+    dataset = data.load("auto", tmp_path, validation=0)
+    assert len(dataset.train.labels) == 12 and dataset.class_names == ("cat", "dog")
+    assert "left out: 3 pictures in train/cat/sub, within a class" in dataset.source
+
+
+@pytest.mark.parametrize("to", ["..", ".", "../.."])
+def test_a_folder_that_leads_back_is_passed_over(tmp_path, to):
+    written = write(tmp_path)
+    (tmp_path / "train" / "cat" / "loop").symlink_to(to, target_is_directory=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets" / "train").symlink_to(tmp_path / "train")  # a link, but to no folder above
+    dataset = data.load("auto", tmp_path / "pets", validation=0)
+    assert of(dataset, dataset.train, dataset.test) == arrays_of(written, "train")
+    assert "left out" not in dataset.source
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_split_alone_is_none_to_train_on(tmp_path, split):
+    write(tmp_path, splits=[split])
+    name = {"test": "test", "val": "validation"}[split]
+    with pytest.raises(DataError, match=f"holds pictures for {name} alone, and none to train on"):
+        data.load("auto", tmp_path)
+
+
 def test_all_damaged(tmp_path):
     for path in write(tmp_path, n=2):
         path.write_bytes(b"no picture")

@@ -139,7 +139,7 @@ def test_pictures_without_classes(tmp_path):
     (tmp_path / "all" / "3" / "IMG_0001.HEIC").write_bytes(b"")
     for i, image in enumerate(images[:3]):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
-    with pytest.raises(DataError, match=r"holds 1 picture side by side, and nothing tells"):
+    with pytest.raises(DataError, match=r"holds 1 picture in no class's folder, and nothing"):
         data.load("auto", tmp_path / "0.png")
     # Kaggle's test pictures have no labels, and lie beside those that have.
     (tmp_path / "all" / "testSet").mkdir()

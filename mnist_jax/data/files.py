@@ -240,11 +240,17 @@ def _in_folder(folder: Path) -> list[File]:
     for where, folders, names in os.walk(folder, followlinks=True):
         inside = PurePosixPath(Path(where).relative_to(folder).as_posix())
         deepest = len(inside.parts) >= _DEPTH
-        folders[:] = [] if deepest else sorted(f for f in folders if not _is_junk(f))
+        further = [f for f in folders if not (_is_junk(f) or _leads_back(Path(where) / f))]
+        folders[:] = [] if deepest else sorted(further)
         files += [
             _file(Path(where) / name, inside / name) for name in sorted(names) if not _is_junk(name)
         ]
     return files
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _file(path: Path, inside: PurePosixPath) -> File:

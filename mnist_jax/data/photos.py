@@ -187,17 +187,21 @@ def _told() -> Iterator[None]:
         yield
     except UnidentifiedImageError:
         raise ValueError("no picture that Pillow can read.") from None
-    except OSError as error:
-        raise ValueError(f"damaged: {error.strerror or error}.") from None
+    except OSError as error:  # of the system's, or of Pillow's
+        what = f"cannot be read: {error.strerror}" if error.strerror else f"damaged: {error}"
+        raise ValueError(f"{what}.") from None
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ValueError(f"too large; more than {limit:,} pixels.") from None
     except Exception as error:  # Pillow's decoders raise of all kinds on damaged files
-        raise ValueError(f"damaged: {error}.") from None
+        raise ValueError(f"damaged: {str(error).rstrip('.')}.") from None
 
 
 def unusable(errors: Sequence[str]) -> DataError:
     """Of pictures that cannot be used, the first one's error, and how many more there are."""
     others = counted(len(errors) - 1, "more picture")
-    more = f"\n{others} cannot be used." if len(errors) > 1 else ""
-    return DataError(f"{errors[0]}{more}")
+    hint = f"{others} cannot be used." if len(errors) > 1 else "Replace it, or take it away."
+    return DataError(f"{errors[0]}\n{hint}")
 
 
 def _header(file: File) -> _Header | str:

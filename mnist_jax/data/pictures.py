@@ -49,23 +49,31 @@ def found(here: Sequence[File], image_size: int | None = None) -> list[Found]:
     # By data set and split, the pictures of each folder that holds the classes' folders.
     sets: dict[PurePosixPath, dict[str, dict[PurePosixPath, list[File]]]]
     sets = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    loose: dict[str, int] = {}
+    loose: dict[str, int] = {}  # how many lie in folders that are no class's
+    below: dict[PurePosixPath, int] = {}  # and how many in folders within a class's
     of_classes = {folder.parent for folder in by_folder if not _is_split(folder)}
-    for folder, pictures in by_folder.items():
+
+    def is_class(folder: PurePosixPath) -> bool:
         # CIFAR-100 has a class called train: `train/train`, beside `train/apple`.
-        is_class = files.split_of(folder.parent) is not None and folder.parent in of_classes
-        if not folder.parts or (_is_split(folder) and not is_class):
+        is_train = files.split_of(folder.parent) is not None and folder.parent in of_classes
+        return bool(folder.parts) and (is_train or not _is_split(folder))
+
+    for folder, pictures in by_folder.items():
+        if not is_class(folder):
             loose[os.path.dirname(pictures[0].where)] = len(pictures)
+        elif any(above in by_folder and is_class(above) for above in folder.parents):
+            below[folder] = len(pictures)
         else:
             split = files.split_of(folder.parent) or "all"
             sets[files.group_of(folder.parent)][split][folder.parent] += pictures
     if loose and not sets:
         where, count = next(iter(loose.items()))
         raise DataError(
-            f"{where} holds {counted(count, 'picture')} side by side, and nothing tells the "
-            "classes.\nPut each into its class's folder, as 7/0001.png."
+            f"{where} holds {counted(count, 'picture')} in no class's folder, and nothing else "
+            "tells the classes.\nPut each into its class's folder, as 7/0001.png."
         )
     left_out = [f"{counted(n, 'picture')} without a class in {w}" for w, n in loose.items()]
+    left_out += [f"{counted(n, 'picture')} in {w}, within a class" for w, n in below.items()]
     heic = sum(file.suffix in _HEIC for file in here)
     left_out += [f"{counted(heic, 'HEIC picture')}, which Pillow does not read"] if heic else []
     return [_found(group, splits, tuple(left_out), image_size) for group, splits in sets.items()]
