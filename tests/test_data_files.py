@@ -251,6 +251,8 @@ def test_an_empty_folder_and_none(tmp_path):
         data.load("auto", tmp_path)
     with pytest.raises(DataError, match="nowhere is no folder and no file"):
         data.load("auto", tmp_path / "nowhere")
+    with pytest.raises(DataError, match="data_dir is empty"):
+        data.load("auto", "")
 
 
 def test_images_without_labels_are_an_error(tmp_path):

@@ -137,6 +137,8 @@ def find(path: str | PathLike[str]) -> list[File]:
     Raises:
         DataError: no such folder or file, or a damaged archive.
     """
+    if not os.fspath(path):  # as of a shell's variable that is not set; Path takes it for a dot
+        raise DataError("data_dir is empty; . is the folder that the command is in.")
     path = Path(path).expanduser()
     if path.is_dir():
         return _in_folder(path)

@@ -303,7 +303,7 @@ def _choose(
                 )
             return meant
         for found in founds:
-            problems.append(f"{place} {_lacking(found, split)}.")
+            problems.append(f"{place} {_lacking(found, split)}")
     raise DataError(_why_nothing(here, place, split, problems))
 
 
@@ -341,14 +341,17 @@ def _in_archives(rooms: Sequence[Room], here: Sequence[File]) -> list[Room]:
 
 
 def _lacking(found: Found, split: str) -> str:
-    """What a data set does not have that a split needs."""
+    """A sentence on what a data set does not have that a split needs."""
     if split in found.missing:
-        return f"has {found.missing[split]}"
+        return f"has {found.missing[split]}."
     if found.kind == "IDX files":
         first = idx.TEST[0] if split == "test" else idx.TRAIN[0]
-        return f"has no {first}, plain or with .gz"
+        return f"has no {first}, plain or with .gz."
     there = " and ".join(sorted(found.splits | found.missing.keys()))
-    return f"holds {found.kind} for {there} alone, and none to {split} on"
+    return (
+        f"holds {found.kind} for {there} alone, and none to {split} on.\n"
+        "Give a folder that has both."
+    )
 
 
 def _why_nothing(here: Sequence[File], place: str, split: str, problems: Sequence[str]) -> str:
