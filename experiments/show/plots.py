@@ -230,9 +230,9 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
 
     Of more than 30 classes those 20 with the most mistakes are shown, and the others as one.
     """
-    title = (
-        f"{counts.sum() - np.trace(counts):,} of {counted(counts.sum(), 'image')} wrongly answered"
-    )
+    mistakes = int(counts.sum() - np.trace(counts))
+    get = "gets" if mistakes == 1 else "get"
+    title = f"{mistakes:,} of {counted(int(counts.sum()), 'image')} {get} a wrong answer"
     counts, names = most_mistaken(counts, [_short(name, _LONGEST_CLASS) for name in names])
     errors = counts * (1 - np.eye(len(counts), dtype=int))
     long, many = max(map(len, names)) > 3, len(names) > 12
