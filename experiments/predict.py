@@ -15,6 +15,7 @@ from PIL import Image
 
 from experiments.console import cli, pictures, terminal, texts
 from experiments.console.pictures import Picture
+from mnist_jax.words import counted, on_one_line
 
 _MNIST = (28, 28, 1)
 _FOUND = 0.3  # a mark found less surely than this may be no digit, or not all of one
@@ -141,11 +142,11 @@ def _read_all(arguments: Sequence[str], look: Look) -> tuple[list[Item], bool]:
         named = [picture for argument in arguments for picture in pictures.named_by(argument)]
         for picture, seen in zip(named, pool.map(see, named), strict=True):
             if isinstance(seen, ValueError):
-                print(f"error: {picture.name}: {seen}", file=sys.stderr)
+                print(f"error: {on_one_line(f'{picture.name}: {seen}')}", file=sys.stderr)
                 failed = True
                 continue
             if seen[0].note:
-                print(f"note: {picture.name}: {seen[0].note}", file=sys.stderr)
+                print(f"note: {on_one_line(picture.name)}: {seen[0].note}", file=sys.stderr)
             items += seen
     return items, failed
 
@@ -271,7 +272,8 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
             votes = Counter(row["votes"]).most_common()
             cells.append(f"{row['mutual_information']:.4f}")
             cells.append(", ".join(f"{count} for {name}" for name, count in votes))
-        table.add_row(*map(Text, [*cells, "unsure" if row["unsure"] else ""]))
+        cells.append("unsure" if row["unsure"] else "")
+        table.add_row(*(Text(on_one_line(cell)) for cell in cells))
     terminal.show(table)
 
 
@@ -281,16 +283,16 @@ def _summary(
     """How many were found, how many of them unsure, and how many right where that is known."""
     count = len({row["image"] for row in rows})
     unsure = sum(row["unsure"] for row in rows)
-    found = f"{count:,} picture{'s' * (count > 1)}"
+    found = counted(count, "picture")
     if any("box" in row for row in rows):
-        found = f"{len(rows):,} digit{'s' * (len(rows) > 1)} on {found}"
+        found = f"{counted(len(rows), 'digit')} on {found}"
     yield f"{found}, {unsure:,} unsure" if unsure else found
     if threshold is None:
         yield "No entropy is known above which to be unsure: trained without validation images."
     labels = {row.get("label") for row in rows}
     if labels <= set(class_names):
         right = sum(_is_right(row) for row in rows)
-        yield f"Accuracy: {right / count:.4f} ({right:,} of {count:,} pictures)"
+        yield f"Accuracy: {right / count:.4f} ({right:,} of {counted(count, 'picture')})"
 
 
 def _is_right(row: dict[str, Any]) -> bool:

@@ -201,7 +201,7 @@ def test_data_that_are_not_those_trained_on(tmp_path, digits, capsys):
         (["WORKDIR", "--dataset", "minst"], "--dataset minst does not exist", "mnist"),
         (["WORKDIR", "--data-dir", "/nowhere"], "/nowhere is no folder", "--help"),
         (["WORKDIR", "--unfamiliar", "/nowhere"], "/nowhere is no folder", "--help"),
-        (["WORKDIR", "--unfamiliar", "WORKDIR"], "has no t10k-images-idx3-ubyte", "IDX files"),
+        (["WORKDIR", "--unfamiliar", "WORKDIR"], "holds no images to test on", "IDX files"),
         (["WORKDIR", "--mc-dropout", "-1"], "--mc-dropout must be at least 0", "--help"),
         (["WORKDIR", "--mc-dropout", "9"], "--mc-dropout needs networks with dropout", "--help"),
         (["WORKDIR", "--shifts", "all"], "--shifts is no flag", "--shift"),

@@ -48,11 +48,11 @@ class TrainingDisplay(_Display):
 
     Args:
         inputs_per_step: of all members.
-        what: inputs are.
+        what: an input is.
     """
 
     def __init__(
-        self, epochs: int, inputs_per_step: int, steps_done: int = 0, what: str = "images"
+        self, epochs: int, inputs_per_step: int, steps_done: int = 0, what: str = "image"
     ) -> None:
         super().__init__()
         self._epochs = epochs
@@ -73,7 +73,7 @@ class TrainingDisplay(_Display):
         total = self._epochs * chunk.steps
         left = (total - self._steps_done) * self._inputs_per_step / speed
         epoch = f"epoch {chunk.epoch}/{self._epochs}"
-        rate = f"{speed:,.0f} {self._what}/s"
+        rate = f"{speed:,.0f} {self._what}s/s"
         texts = [epoch, f"loss {loss:.4f}", f"{duration(left)} left", rate]
         self._bar.update(self._steps_done / total, texts)
         now = time.perf_counter()

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from experiments import configs
 from mnist_jax import data
 from mnist_jax.data import sentences
+from mnist_jax.words import counted
 
 Network = Literal[
     "simple",
@@ -209,7 +210,8 @@ class Config:
                 raise ValueError(f"{name} must be in [0, 1), not {value}.")
         if self.epochs % self.snapshots:
             raise ValueError(
-                f"snapshots must divide the {self.epochs} epochs, which {self.snapshots} does not."
+                f"snapshots must divide the {counted(self.epochs, 'epoch')}, which "
+                f"{self.snapshots} does not."
             )
         if self.folds == 1 and self.repeats > 1:
             raise ValueError(f"repeats {self.repeats} needs --folds of 2 or more.")
@@ -294,6 +296,11 @@ class Config:
     def reads_sentences(self) -> bool:
         """Whether the networks take sentences, and not images."""
         return "sentence" in self._counts()
+
+    @property
+    def input_is(self) -> str:
+        """What one input is, in a word."""
+        return "sentence" if self.reads_sentences else "image"
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from experiments.workdir import datasets, evaluation, records, trained
 from experiments.workdir.trained import Trained
 from mnist_jax import data, images, shifts
 from mnist_jax.data import Dataset
+from mnist_jax.words import counted
 
 _HINT = "See python -m experiments.evaluate --help."
 _SCORES = ("error_probability", "entropy", "mutual_information")
@@ -155,19 +156,12 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
         return trained.load_dataset(loaded)
     if loaded.config.reads_sentences:
         return datasets.load(loaded.config, loaded.trained_on, name, data_dir)
-    same = name in (None, loaded.config.dataset)
-    load = partial(
-        data.load,
-        name or loaded.config.dataset,
-        data_dir,
-        validation=loaded.config.validation if same else None,
-        class_names=loaded.class_names,
-    )
-    dataset = load()
+    load = partial(_load_split, loaded, name or loaded.config.dataset, data_dir)
+    dataset = load(None)
     height, width, _ = loaded.image_shape
     if dataset.test.inputs.shape[1:] != loaded.image_shape and height == width:
         with suppress(ValueError):  # they are no pictures in folders
-            dataset = load(image_size=height)
+            dataset = load(height)
     here = dataset.test.inputs.shape[1:]
     if here != loaded.image_shape:
         raise ValueError(
@@ -176,6 +170,19 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
             "Evaluate on images of that size and as many channels, by --dataset or --data-dir."
         )
     return dataset
+
+
+def _load_split(
+    loaded: Trained, name: str, data_dir: str | None, image_size: int | None
+) -> Dataset:
+    """Data with the validation images that they had in training; others with those of their own."""
+    load = partial(data.load, name, data_dir, class_names=loaded.class_names, image_size=image_size)
+    if name == loaded.config.dataset and loaded.config.validation is not None:
+        with suppress(ValueError):  # they are fewer images than that
+            dataset = load(validation=loaded.config.validation)
+            if loaded.fingerprint in (None, data.fingerprint(dataset)):
+                return dataset
+    return load()
 
 
 def _load_unfamiliar(loaded: Trained, path: str) -> tuple[np.ndarray, str]:
@@ -223,7 +230,7 @@ def evaluate(
     kept: dict[str, Any] = {"unfamiliar": None, "shifts": {}, "mc_dropout": None}
     kept |= {name: before[name] for name in kept if before}
 
-    what = "sentences" if loaded.config.reads_sentences else "images"
+    what = loaded.config.input_is
     unfamiliar, source = None, unfamiliar_dir
     if unfamiliar_dir is not None:
         unfamiliar, source = _load_unfamiliar(loaded, unfamiliar_dir)
@@ -233,16 +240,18 @@ def evaluate(
     total = sum(map(len, always)) * (1 + mc_dropout) + len(dataset.test.inputs) * shifted_times
     predicted = 0
 
-    def predict(what: str, images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
+    def predict(
+        what: str, images: np.ndarray, how: str = "", dropout_seed: int | None = None
+    ) -> np.ndarray:
         nonlocal predicted
-        say(f"Predicting {len(images):,} {what}", predicted / total)
+        say(f"Predicting {counted(len(images), what)}{how}", predicted / total)
         logits = loaded.predict(images, dropout_seed)
         predicted += len(images)
         return logits
 
     def predict_dropping(what: str, images: np.ndarray) -> np.ndarray:
         passes = [
-            predict(f"{what} with dropout, {seed + 1} of {mc_dropout}", images, seed)
+            predict(what, images, f" with dropout, {seed + 1} of {mc_dropout}", seed)
             for seed in range(mc_dropout)
         ]
         return np.concatenate(passes)
@@ -267,7 +276,7 @@ def evaluate(
         },
         "validation_size": len(dataset.validation.labels),
         "test_size": len(labels),
-        "inputs": what,
+        "inputs": f"{what}s",
         **evaluation.scores(logits, labels, temperatures),
         "diversity": evaluation.diversity(logits, labels),
         "sizes": evaluation.sizes(logits, labels),
@@ -304,7 +313,7 @@ def evaluate(
         for strength, amount in enumerate(shifts.AMOUNTS[name]):
             if strength > 0:
                 shifted = shifts.apply(name, test, strength)
-                logits_here = predict(f"test images, {name} {amount:g}", shifted)
+                logits_here = predict("test image", shifted, f", {name} {amount:g}")
             else:
                 logits_here = logits
             strengths.append(
@@ -325,14 +334,12 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
     if results["mc_dropout"]:
         rows[f"{results['mc_dropout']['passes']} x dropout"] = results["mc_dropout"]
     name = results["dataset"]["name"]
-    what = results.get("inputs", "images")  # of an older evaluation they are images
-    title = f"{name}: {results['test_size']:,} test {what}"
+    what = results.get("inputs", "images").removesuffix("s")  # an older evaluation has none
+    title = f"{name}: {counted(results['test_size'], f'test {what}')}"
     yield _predictions(f"{title}; accuracy also after refusing the least certain", rows)
     if results["validation_size"]:
-        title = (
-            f"Before → after scaling by T, from {results['validation_size']:,} validation {what}"
-        )
-        yield _calibration(title, rows)
+        validation = counted(results["validation_size"], f"validation {what}")
+        yield _calibration(f"Before → after scaling by T, from {validation}", rows)
     if len(names) > 1:
         yield _sizes(results)
         yield _diversity(results["diversity"], what)
@@ -411,7 +418,7 @@ def _diversity(diversity: dict[str, Any], what: str) -> Table:
     table = _table("How the members differ", "", "")
     table.show_header = False
     uncertainty = diversity["uncertainty"]
-    table.add_row(f"two members disagree on, % of {what}", _percent(diversity["disagreement"]))
+    table.add_row(f"two members disagree on, % of {what}s", _percent(diversity["disagreement"]))
     table.add_row("correlation of two members' errors", _number(diversity["error_correlation"]))
     table.add_row("total uncertainty, nats", _number(uncertainty["total"]))
     table.add_row("  aleatoric: the members' own", _number(uncertainty["aleatoric"]))
@@ -421,7 +428,8 @@ def _diversity(diversity: dict[str, Any], what: str) -> Table:
 
 def _detection(names: list[str], unfamiliar: dict[str, Any], what: str) -> Table:
     share = _percent(unfamiliar["share"])
-    title = f"{unfamiliar['size']:,} unfamiliar {what} ({share} % of all): AUROC % / AUPR %"
+    count = counted(unfamiliar["size"], f"unfamiliar {what}")
+    title = f"{count} ({share} % of all): AUROC % / AUPR %"
     table = _table(title, "told apart by", *(name.replace("_", " ") for name in _SCORES))
     rows = dict(zip(names, unfamiliar["members"], strict=True))
     if len(rows) > 1:
