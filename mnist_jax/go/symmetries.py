@@ -14,7 +14,7 @@ from jax import Array
 COUNT = 8
 
 
-def of_planes(planes: Array, symmetry: Array) -> Array:
+def of_planes(planes: Array | np.ndarray, symmetry: Array | np.ndarray) -> Array:
     """Turn each position in its own way.
 
     Args:
@@ -23,19 +23,21 @@ def of_planes(planes: Array, symmetry: Array) -> Array:
     """
     size = planes.shape[1]
     flat = planes.reshape(len(planes), size * size, -1)
-    turned = jnp.take_along_axis(flat, _sources(size)[symmetry][..., None], axis=1)
+    turned = jnp.take_along_axis(
+        jnp.asarray(flat), jnp.asarray(_sources(size))[symmetry][..., None], axis=1
+    )
     return turned.reshape(planes.shape)
 
 
-def of_points(points: Array, symmetry: Array, size: int) -> Array:
+def of_points(points: Array | np.ndarray, symmetry: Array | np.ndarray, size: int) -> Array:
     """Where points come to lie; int32 `[n]`."""
-    return _targets(size)[symmetry, points]
+    return jnp.asarray(_targets(size))[symmetry, points]
 
 
-def back(logits: Array, symmetry: Array) -> Array:
+def back(logits: Array | np.ndarray, symmetry: Array | np.ndarray) -> Array:
     """Logits of turned positions, `[n, size * size]`, as those of the boards before."""
     size = round(logits.shape[-1] ** 0.5)
-    return jnp.take_along_axis(logits, _targets(size)[symmetry], axis=-1)
+    return jnp.take_along_axis(jnp.asarray(logits), jnp.asarray(_targets(size))[symmetry], axis=-1)
 
 
 def augment(planes: Array, moves: Array, key: Array) -> tuple[Array, Array]:
