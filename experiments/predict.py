@@ -1,4 +1,4 @@
-"""Classify pictures or sentences: `python -m experiments.predict WORKDIR IMAGE...`."""
+"""Classify pictures, sentences or positions of Go: `python -m experiments.predict WORKDIR ...`."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from experiments.console import cli, pictures, terminal, texts
+from experiments.console import cli, games, pictures, terminal, texts
 from experiments.console.pictures import Picture
 from mnist_jax.words import counted, on_one_line
 
@@ -48,6 +48,9 @@ is how sure it is, from 0 to 1, that there is one digit in the box and all of it
 Networks of sentences take sentences, each in quotes, files with one a line, or -, one a line from
 standard input: python -m experiments.predict runs/sentence "what a lovely film". Words that
 were not in the training data are named as unknown; a sentence of such words alone is unsure.
+
+Networks of Go positions take records of games: python -m experiments.predict runs/policy game.sgf
+--move 57 draws the board before that move, with the likeliest moves on it.
 
 exit codes: 0; 1 where a picture cannot be read (the others are answered); 2 for a wrong command.
 """
@@ -84,6 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if loaded.trained_on.vocabulary:
         threshold = records.read_threshold(loaded.workdir)
         return texts.predict(loaded, threshold, given.images, given.json)
+    if loaded.config.reads_positions:
+        return games.predict(loaded, given.images, given.move, given.json)
+    if given.move is not None:
+        cli.fail("--move is for networks of Go positions.", "Leave it out.")
     items, failed = _read_all(given.images, _look(loaded.characters, loaded.image_shape))
     if items:
         threshold = records.read_threshold(loaded.workdir)
@@ -111,6 +118,13 @@ def _parser() -> cli.Parser:
         help="PNG, JPEG, ... (anything Pillow reads) of any size, a folder of such files or of "
         "folders of them, an IDX file of images (plain or .gz), a sentence, or - for one picture, "
         "or sentences, from standard input",
+    )
+    parser.add_argument(
+        "--move",
+        type=int,
+        metavar="N",
+        help="of networks of Go positions, which take .sgf files: the move of each game to predict "
+        "(default: the one after the last)",
     )
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object a line, not a table"

@@ -15,17 +15,19 @@ import numpy as np
 from etils import epath
 
 from experiments.console import cli
-from experiments.show import features, page, plots
+from experiments.show import boards, features, page, plots
 from experiments.show import sentences as marked
 from experiments.show.page import Picture
 from experiments.workdir import evaluator, records, trained
 from experiments.workdir.evaluator import Evaluation
 from experiments.workdir.trained import Trained
-from mnist_jax import data
+from mnist_jax import data, ensemble
 from mnist_jax.data import Dataset, Split
+from mnist_jax.data.positions import Positions
 from mnist_jax.words import counted
 
 MOST_WRONG = 48  # pictures of wrong answers
+MOST_BOARDS = 12  # of wrong answers
 LEAST_SURE = 12  # pictures of right ones
 MOST_LAYERS = 12  # of a network, whose output is shown
 _HINT = "See python -m experiments.report --help."
@@ -364,6 +366,10 @@ def sections(run: Run) -> Iterator[tuple[str, list[str], Pictures]]:
         yield "Mistakes", *_wrong_sentences(run)
         yield "Unfamiliar sentences", _unfamiliar(run), {}
         return
+    if run.loaded.config.reads_positions:
+        yield "Mistakes", _wrong_moves(run), {}
+        yield "Unfamiliar positions", _unfamiliar(run), {}
+        return
     yield "Mistakes", *_mistakes(run)
     yield "What it looks at", [], _features(run)
     yield "Harder images", *_shifts(run)
@@ -489,6 +495,28 @@ def _wrong_sentences(run: Run) -> tuple[list[str], Pictures]:
             for one, lines in zip(found, texts, strict=True)
         ]
     return notes, shown
+
+
+def _wrong_moves(run: Run) -> list[str]:
+    """Boards on which another move than the one played is thought likeliest."""
+    logits, (inputs, labels) = run.evaluation.logits["test"], run.dataset.test
+    assert isinstance(run.dataset, Positions)
+    mean = np.exp(np.asarray(ensemble.mean_probability(logits)))
+    figures = [
+        boards.as_html(
+            inputs[number],
+            mean[number],
+            int(labels[number]),
+            boards.describe(mean[number], int(labels[number]), run.dataset.test_turns[number]),
+        )
+        for number in plots.wrong(logits, labels)[:MOST_BOARDS]
+    ]
+    about = (
+        "Test positions in which it is surest of another move than the one that was played. Whose "
+        "turn it is has the black stones; the likeliest moves are numbered in blue, and the one "
+        "played has a ring of vermilion."
+    )
+    return [page.paragraph(about), f'<div class="pictures">{"".join(figures)}</div>']
 
 
 def _confusion(run: Run) -> Pictures:

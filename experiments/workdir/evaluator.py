@@ -18,10 +18,11 @@ from rich.table import Table
 
 from experiments.console import cli, terminal
 from experiments.console.display import WorkDisplay
-from experiments.workdir import datasets, evaluation, records, trained
+from experiments.workdir import datasets, evaluation, moves, records, trained
 from experiments.workdir.trained import Trained
 from mnist_jax import data, images, shifts
 from mnist_jax.data import Dataset
+from mnist_jax.data.positions import Positions
 from mnist_jax.words import counted
 
 _HINT = "See python -m experiments.evaluate --help."
@@ -46,10 +47,11 @@ def run(given: argparse.Namespace) -> int:
     made, failure = None, None
     try:
         loaded = trained.load(given.workdir)
-        if given.shift and loaded.config.reads_sentences:
+        what = loaded.config.input_is
+        if given.shift and what != "image":
             raise ValueError(
-                f"--shift is for images, and {given.workdir} reads sentences.\n"
-                "--unfamiliar FILE tells sentences of something else from those tested."
+                f"--shift is for images, and {given.workdir} reads {what}s.\n"
+                f"--unfamiliar FILE tells {what}s of something else from those tested."
             )
         dataset = _load_dataset(loaded, given.dataset, given.data_dir)
         if not records.writable(given.workdir):
@@ -154,7 +156,7 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
     """
     if name is None and data_dir is None:
         return trained.load_dataset(loaded)
-    if loaded.config.reads_sentences:
+    if loaded.config.input_is != "image":
         return datasets.load(loaded.config, loaded.trained_on, name, data_dir)
     load = partial(_load_split, loaded, name or loaded.config.dataset, data_dir)
     dataset = load(None)
@@ -187,7 +189,7 @@ def _load_split(
 
 def _load_unfamiliar(loaded: Trained, path: str) -> tuple[np.ndarray, str]:
     """Inputs of anything; images made into the size and colours trained on, and that in words."""
-    if loaded.config.reads_sentences:
+    if loaded.config.input_is != "image":
         return datasets.load_test(loaded, path), path
     image_shape = loaded.image_shape
     inputs = data.load_test(path).inputs
@@ -288,6 +290,9 @@ def evaluate(
         member.describe() | {"name": member.name} | row
         for member, row in zip(loaded.members, results["members"], strict=True)
     ]
+    if isinstance(dataset, Positions):
+        say("Predicting turned boards", predicted / total)
+        results["moves"] = moves.scores(logits, dataset, loaded.predict)
     yield Evaluation(dict(results), by_split)
     if mc_dropout:
         passes = predict_dropping(f"test {what}", test)
@@ -337,6 +342,8 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
     what = results.get("inputs", "images").removesuffix("s")  # an older evaluation has none
     title = f"{name}: {counted(results['test_size'], f'test {what}')}"
     yield _predictions(f"{title}; accuracy also after refusing the least certain", rows)
+    if "moves" in results:
+        yield from moves.tables(results["moves"], names)
     if results["validation_size"]:
         validation = counted(results["validation_size"], f"validation {what}")
         yield _calibration(f"Before → after scaling by T, from {validation}", rows)

@@ -342,7 +342,7 @@ def _begin(
                     stack.network,
                     run.optimizer,
                     stack.seeds,
-                    training.input_of(run.dataset.train.inputs),
+                    training.input_of(run.dataset.train.inputs, stack.decode),
                 )
                 for name, stack in run.kinds.items()
             }
@@ -501,6 +501,7 @@ def _start(
                 done=(now.epochs, now.steps),
                 is_wanted=is_wanted if ahead else None,
                 own_inputs=None if run.folds is None else run.folds.own_inputs,
+                decode=stack.decode,
             )
             for name, stack in run.kinds.items()
         ]
@@ -725,7 +726,7 @@ def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset
 def _print_next(run: Run, unfinished: bool) -> None:
     """Where everything is, and what can be done with it."""
     folder = shlex.quote(str(run.workdir))
-    what = '"A SENTENCE"' if run.config.reads_sentences else "IMAGE..."
+    what = {"sentence": '"A SENTENCE"', "position": "GAME.sgf"}.get(run.config.input_is, "IMAGE...")
     commands = [f"evaluate {folder}", f"report {folder}", f"predict {folder} {what}"]
     if run.folds is not None:  # it has been evaluated, fold by fold
         commands = commands[2:]
