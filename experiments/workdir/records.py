@@ -174,6 +174,14 @@ def read_dataset(workdir: epath.Path, config: Config) -> TrainedOn:
         raise ValueError(f"{path} is damaged: {error}.") from None
 
 
+def read_source(workdir: epath.Path, config: Config) -> tuple[str, str]:
+    """The name of a workdir's data set, and where it was found, as far as that is known."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        content = json.loads((workdir / "dataset.json").read_text())
+        return str(content["name"]), str(content["source"])
+    return config.dataset, "not known"
+
+
 def _read_vocabulary(path: epath.Path, count: int) -> tuple[str, ...]:
     words = tuple(path.read_text().split("\n")[:-1])
     if len(words) != count:
