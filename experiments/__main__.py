@@ -15,6 +15,8 @@ COMMANDS = {
     "report": "write one HTML page about runs",
     "predict": "tell the digits on pictures, or the classes of sentences",
     "inspect": "show a network layer by layer",
+    "export": "write a run's members as ONNX, StableHLO or safetensors, for other programs",
+    "import": "make a workdir of such a safetensors file, or of PyTorch's weights",
     "benchmarks.run": "train and predict beside other frameworks",
     "benchmarks.sentences": "train ten folds of Kim's CNN beside PyTorch",
     "benchmarks.scaling": "measure by number of devices and processes",

@@ -165,13 +165,24 @@ def read_dataset(workdir: epath.Path, config: Config) -> TrainedOn:
         return TrainedOn(config.class_names, config.dataset in ("auto", "mnist", "mnist5k"))
     try:
         content = json.loads(path.read_text())
-        known = {name: content[name] for name in TrainedOn._fields if name in content}
-        values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
-        if "words" in content:
-            values["vocabulary"] = _read_vocabulary(workdir / "vocabulary.txt", content["words"])
-        return TrainedOn(**values)
+        about = trained_on_of(content)
+        if "words" not in content:
+            return about
+        vocabulary = _read_vocabulary(workdir / "vocabulary.txt", content["words"])
+        return about._replace(vocabulary=vocabulary)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}.") from None
+
+
+def trained_on_of(content: dict[str, Any]) -> TrainedOn:
+    """What JSON has kept of one.
+
+    Raises:
+        TypeError: too little of it.
+    """
+    known = {name: content[name] for name in TrainedOn._fields if name in content}
+    values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
+    return TrainedOn(**values)
 
 
 def read_source(workdir: epath.Path, config: Config) -> tuple[str, str]:
