@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from jax import export
 
 from experiments.interchange import files, model
@@ -33,7 +34,8 @@ def write(exported: Model, path: Path) -> str:
             f"--to stablehlo holds up to 2 GiB of weights, and not {exported.bytes / 2**30:.1f}.\n"
             "Export members one by one with --member, or all with --to safetensors."
         )
-    predict = partial(model.make_function(exported.members), exported.variables)
+    weights = jax.tree.map(jnp.asarray, exported.variables)  # NumPy's take no traced tokens
+    predict = partial(model.make_function(exported.members), weights)
     with platforms.known(platforms.PLAIN):
         program = export.export(jax.jit(predict), platforms=PLATFORMS)(exported.input.symbolic())
     content = bytes(program.serialize())
