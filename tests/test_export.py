@@ -14,10 +14,9 @@ import pytest
 from experiments import export
 from experiments.console import cli
 from experiments.interchange import exporter, files, stablehlo_file
-from experiments.workdir import records, stacks, trained
+from experiments.workdir import records, trained
 from experiments.workdir.config import Config
 from mnist_jax import ensemble, parallel
-from mnist_jax.checkpoints import Checkpoints
 from tests.test_evaluate import workdir_of
 
 onnx = pytest.importorskip("onnx")
@@ -56,19 +55,9 @@ def wanted(mixed, images):
     return np.asarray(jax.nn.softmax(logits)), np.exp(ensemble.mean_probability(logits))
 
 
-def _fill(
-    folder, config, about, draw=lambda shape: abs(np.random.default_rng(1).normal(0, 0.2, shape))
-):
-    """What `run` leaves of networks with drawn weights, whose variances are above 0."""
-    kinds = stacks.create(config, None, about)
-    like = stacks.shapes(kinds, stacks.make_optimizer(config, 1), about)
-    floats = jax.tree.map(
-        lambda x: draw(x.shape) if x.dtype == np.float32 else np.zeros(x.shape, x.dtype), like
-    )
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        checkpoints.save(0, jax.tree.map(lambda a, x: a.astype(x.dtype), floats, like), {})
-    records.write_json(folder / "config.json", dataclasses.asdict(config))
-    records.write_dataset(folder, "mine", "drawn", about)
+def above_zero(rng, shape):
+    """What variances may be too."""
+    return abs(rng.normal(0, 0.2, shape))
 
 
 def call(workdir, target, output, *more):
@@ -156,15 +145,20 @@ def test_safetensors(mixed, tmp_path, capsys):
     assert not tensors
 
 
+def recipe():
+    """The lines of the README that make PyTorch's `deep` of a safetensors file."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    (found,) = [block for block in blocks if "load_file" in block]
+    return found
+
+
 def test_safetensors_of_deep_in_pytorch_as_the_readme_says(images, tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     folder = workdir_of(tmp_path / "deep", Config(network="deep", dataset="mnist"))
     assert call(folder, "safetensors", tmp_path / "deep.safetensors") == 0
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    (recipe,) = [block for block in blocks if "load_file" in block]
     monkeypatch.chdir(tmp_path)
     known = {"images": torch.from_numpy(images)}
-    exec(recipe, known)
+    exec(recipe(), known)
     logits = trained.load(folder).predict(images)[0]
     found = known["probabilities"].detach().numpy()
     np.testing.assert_allclose(found, jax.nn.softmax(logits), atol=1e-5)
@@ -175,7 +169,7 @@ def test_batch_statistics_and_normalisation_are_inside(tmp_path):
     config = Config(network="resnet20", dataset="cifar10", normalize="standard")
     folder = tmp_path / "resnet20"
     about = records.TrainedOn(tuple("abcd"), False, (16, 16, 3), (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
-    _fill(folder, config, about)
+    workdir_of(folder, config, about=about, draw=above_zero)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
     assert call(folder, "onnx", tmp_path / "r.onnx") == 0
     running = onnxruntime.InferenceSession(tmp_path / "r.onnx", providers=["CPUExecutionProvider"])
@@ -195,7 +189,7 @@ def test_sentences(tmp_path):
     words = ("", *["the", "film", "is", "good", "bad"])
     about = records.TrainedOn(("no", "yes"), False, (12,), vocabulary=words)
     folder = tmp_path / "sentence"
-    _fill(folder, config, about)
+    workdir_of(folder, config, about=about, draw=above_zero)
     tokens = np.random.default_rng(0).integers(0, 6, (4, 12)).astype(np.int32)
     assert call(folder, "onnx", tmp_path / "s.onnx") == 0
     running = onnxruntime.InferenceSession(tmp_path / "s.onnx", providers=["CPUExecutionProvider"])
@@ -280,8 +274,7 @@ def test_networks_that_onnx_cannot_hold(tmp_path, capsys, monkeypatch, mixed):
 
 def test_weights_that_are_nan(tmp_path, capsys):
     config = Config(network="fast", dataset="mnist")
-    about = records.TrainedOn(config.class_names, True)
-    _fill(tmp_path / "nan", config, about, lambda shape: np.full(shape, np.nan))
+    workdir_of(tmp_path / "nan", config, draw=lambda rng, shape: np.full(shape, np.nan))
     error = fails(capsys, tmp_path / "nan", "safetensors", tmp_path / "a")
     assert "member fast 0 are not finite" in error[0] and not (tmp_path / "a").exists()
 

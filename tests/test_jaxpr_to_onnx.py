@@ -182,7 +182,13 @@ def inputs_of(exported, n):
     return RNG.integers(0, 256, (n, *exported.input.dims[1:])).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+_SLOW = ("resnet18", "googlenet, batch_norm")  # made of what `resnet20` and `googlenet` are
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in _SLOW else n for n in NETWORKS],
+)
 def test_every_network(name):
     """In ONNX Runtime as in JAX."""
     exported = make(name, members=1)
