@@ -22,6 +22,7 @@ COMMANDS = {
     "benchmarks.scaling": "measure by number of devices and processes",
     "benchmarks.gpu": "check and measure one NVIDIA GPU",
     "benchmarks.tpu": "compile for TPUs, without one: operations, bytes, memory, time",
+    "benchmarks.exports": "compare what exported files predict, weigh and take",
     "benchmarks.first_minute": "measure a run's start, phase by phase",
 }
 _WIDE = 1000  # characters a line, for who does not say how many he has room for

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import jax
@@ -149,7 +150,7 @@ def recipe():
     """The lines of the README that make PyTorch's `deep` of a safetensors file."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     (found,) = [block for block in blocks if "load_file" in block]
-    return found
+    return textwrap.dedent(found)
 
 
 def test_safetensors_of_deep_in_pytorch_as_the_readme_says(images, tmp_path, monkeypatch):

@@ -148,40 +148,22 @@ def lab(name, classes=10):
     """A lab's network as PyTorch has it, with drawn weights."""
     torch.manual_seed(0)
     without = {**PADDED, "bias": False}
+    two = (*conv(1, 32, **without), *conv(32, 64, **without))
+    biased = (*conv(1, 32, **PADDED), *conv(32, 64, **PADDED), *conv(64, 128, **PADDED))
     layers = {
-        "simple": (
-            *conv(1, 32, **without),
-            *conv(32, 64, **without),
-            nn.Flatten(),
-            nn.Linear(3136, classes),
-        ),
+        "simple": (*two, nn.Flatten(), nn.Linear(3136, classes)),
         "deep": (
-            *conv(1, 32, **without),
-            *conv(32, 64, **without),
-            *conv(64, 128, **without),
-            nn.Flatten(),
-            nn.Linear(2048, 625),
-            nn.ReLU(),
-            nn.Linear(625, 625),
-            nn.ReLU(),
+            *(*two, *conv(64, 128, **without), nn.Flatten()),
+            *(nn.Linear(2048, 625), nn.ReLU(), nn.Linear(625, 625), nn.ReLU()),
             nn.Linear(625, classes),
         ),
         "layers": (
-            *conv(1, 32, **PADDED),
-            *conv(32, 64, **PADDED),
-            *conv(64, 128, **PADDED),
-            nn.Flatten(),
-            nn.Linear(2048, 2048),
-            nn.ReLU(),
-            nn.Linear(2048, classes),
+            *(*biased, nn.Flatten()),
+            *(nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, classes)),
         ),
         "fast": (
-            *conv(1, 24, kernel_size=5),
-            *conv(24, 32, kernel_size=3),
-            nn.Flatten(),
-            nn.Linear(800, 256),
-            nn.ReLU(),
-            nn.Linear(256, classes),
+            *(*conv(1, 24, kernel_size=5), *conv(24, 32, kernel_size=3), nn.Flatten()),
+            *(nn.Linear(800, 256), nn.ReLU(), nn.Linear(256, classes)),
         ),
     }
     return nn.Sequential(*layers[name])
