@@ -1,5 +1,6 @@
 """Files that are there as a whole or not at all."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises:
         ValueError: it cannot be written.
     """
-    unfinished = path.parent / f"{path.name}.tmp"
+    unfinished = path.parent / f"{path.name}.{os.getpid()}.tmp"
     try:
         yield unfinished
         unfinished.replace(path)
