@@ -98,11 +98,11 @@ def take_product(inputs: Array, kernel: Array) -> bool:
     """Whether `matmul` and its gradients take these arrays here, and are likely to pay."""
     return (
         inputs.ndim == kernel.ndim == 2
-        and len(inputs) > 0
         and inputs.shape[1] == kernel.shape[0]
         and inputs.dtype == kernel.dtype == jnp.float32
         and min(kernel.shape) >= _FEWEST
         and available()
+        and len(inputs) > 0  # the last: a batch of any size, for export, has no length
     )
 
 
