@@ -398,9 +398,14 @@ def _sum_pool(graph: Graph, eqn: JaxprEqn, inputs: list[Value]) -> Value:
     return graph.add("Mul", mean, Constant(size))
 
 
+def _shift_right(graph: Graph, eqn: JaxprEqn, inputs: list[Value]) -> Value:
+    return graph.add("BitShift", *inputs, direction="RIGHT")
+
+
 _CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 _TRANSLATIONS: dict[str, Translation] = {
     "add": _as("Add"),
+    "and": _as("BitwiseAnd"),
     "argmax": _argmax,
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
@@ -423,6 +428,7 @@ _TRANSLATIONS: dict[str, Translation] = {
     "reduce_window_sum": _sum_pool,
     "reshape": _reshape,
     "select_n": _select,
+    "shift_right_logical": _shift_right,
     "slice": _slice,
     "split": _split,
     "stop_gradient": _same_value,

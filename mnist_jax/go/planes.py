@@ -61,7 +61,7 @@ def pack(planes: np.ndarray) -> np.ndarray:
 
 def unpack(packed: Array) -> Array:
     """On the device, bits as float32 0 or 1 `[..., 48]`; a `training.Decode`."""
-    bits = packed[..., None] >> jnp.arange(8, dtype=jnp.uint8) & 1
+    bits = jnp.concatenate([(packed >> bit & 1)[..., None] for bit in range(8)], axis=-1)
     return bits.reshape(*packed.shape[:-1], -1).astype(jnp.float32)
 
 

@@ -5,13 +5,13 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
-from jax import Array
+from jax import Array, lax
 
 from mnist_jax.go.planes import COUNT, LEGAL
 from mnist_jax.windows import Convolution
 
-EMPTY_PLANE = 2
-_ILLEGAL = -1e9  # a logit, instead of minus infinity, which makes gradients NaN
+_EMPTY = slice(2, 3)  # the plane of empty points
+_FAR = 1e9  # below others lie illegal points; minus infinity would make gradients NaN
 
 
 class Policy(nn.Module):
@@ -43,14 +43,16 @@ class Policy(nn.Module):
             raise ValueError(
                 f"policy takes planes [n, {side}, {side}, {COUNT}], not {planes.shape}."
             )
-        x = planes[..., : self.planes].astype(self.dtype)
+        x = _part(planes, slice(0, self.planes)).astype(self.dtype)
         x = nn.relu(Convolution(self.filters, 5, padding=2, name="conv1")(x))
         for layer in range(2, 13):
             x = nn.relu(Convolution(self.filters, 3, padding=1, name=f"conv{layer}")(x))
-        x = Convolution(1, 1, use_bias=False, name="conv13")(x).reshape(len(x), -1)
+        x = Convolution(1, 1, use_bias=False, name="conv13")(x).reshape(x.shape[0], -1)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)
-        can_be_played = planes[..., EMPTY_PLANE] > 0
-        if self.planes >= LEGAL.stop:
-            can_be_played = planes[..., LEGAL].any(axis=-1)
-        logits = x.astype(jnp.float32) + bias
-        return jnp.where(can_be_played.reshape(len(x), -1), logits, _ILLEGAL)
+        telling = LEGAL if self.planes >= LEGAL.stop else _EMPTY
+        can_be_played = _part(planes, telling).max(axis=-1).reshape(x.shape[0], -1)
+        return x.astype(jnp.float32) + bias + (can_be_played - 1) * _FAR
+
+
+def _part(planes: Array, which: slice) -> Array:
+    return lax.slice_in_dim(planes, which.start, which.stop, axis=planes.ndim - 1)
