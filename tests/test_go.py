@@ -444,14 +444,16 @@ def test_the_policy_network_is_a_stack_of_convolutions():
     inputs = planes.unpack(made.planes)
     network = Policy(81, filters=8)
     params = network.init(jax.random.key(0), inputs[:1])["params"]
-    params["bias"] = jnp.arange(81) / 81
+    params["points"]["bias"] = jnp.arange(81) / 81
     x = inputs
     for layer in range(1, 13):
         weights = params[f"conv{layer}"]
         size = len(weights["kernel"])
         x = convolve_by_xla(x, weights["kernel"], 1, size // 2, 1) + weights["bias"]
         x = jax.nn.relu(x)
-    expected = (x @ params["conv13"]["kernel"][0, 0])[..., 0].reshape(len(x), -1) + params["bias"]
+    expected = (x @ params["conv13"]["kernel"][0, 0])[..., 0].reshape(len(x), -1) + params[
+        "points"
+    ]["bias"]
     legal = np.asarray(inputs[..., planes.LEGAL].any(axis=-1)).reshape(len(x), -1)
     logits = np.asarray(network.apply({"params": params}, inputs))
     np.testing.assert_allclose(logits[legal], np.asarray(expected)[legal], rtol=1e-4, atol=1e-5)

@@ -18,6 +18,7 @@ from experiments.show import flow
 from mnist_jax import models
 from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
 from mnist_jax.models.lenet5 import Distances, PartialConvolution, Subsampling
+from mnist_jax.models.policy import PointBias
 from mnist_jax.models.sentence import WordVectors, WordWindows
 from mnist_jax.normalization import BatchNorm, LocalResponseNorm
 from mnist_jax.windows import Convolution, MaxPooling, MeanOverPlaces, MeanPooling
@@ -221,6 +222,7 @@ _SIZES: dict[type[nn.Module], Callable[[Any, tuple[int, ...]], str]] = {
         f"over {', '.join(map(str, module.windows))} of {shape[0]} words, {module.maps} maps each; "
         "maximum over time"
     ),
+    PointBias: lambda module, shape: f"a bias for each of {shape[-1]} points",
     Distances: lambda module, shape: f"squared distances to {module.num_classes} fixed codes",
 }
 

@@ -48,10 +48,19 @@ class Policy(nn.Module):
         for layer in range(2, 13):
             x = nn.relu(Convolution(self.filters, 3, padding=1, name=f"conv{layer}")(x))
         x = Convolution(1, 1, use_bias=False, name="conv13")(x).reshape(x.shape[0], -1)
-        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)
+        logits = PointBias(name="points")(x.astype(jnp.float32))
         telling = LEGAL if self.planes >= LEGAL.stop else _EMPTY
         can_be_played = _part(planes, telling).max(axis=-1).reshape(x.shape[0], -1)
-        return x.astype(jnp.float32) + bias + (can_be_played - 1) * _FAR
+        return logits + (can_be_played - 1) * _FAR
+
+
+class PointBias(nn.Module):
+    """Adds a bias of its own to each point, float32 `[n, points]`; parameter `bias` `[points]`."""
+
+    @nn.compact
+    def __call__(self, logits: Array) -> Array:
+        shape = (logits.shape[-1],)
+        return logits + self.param("bias", nn.initializers.zeros, shape, jnp.float32)
 
 
 def _part(planes: Array, which: slice) -> Array:
