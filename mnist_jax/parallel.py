@@ -415,6 +415,17 @@ def gather(layout: Layout, state: Any) -> Any:
     return jax.tree.map(leaf, state)
 
 
+def member(layout: Layout, tree: Any, i: int) -> Any:
+    """One member's part of a state, copied on the (first) device that trains it.
+
+    Such a copy stays when the state's own buffers are used up. Of members of this process only.
+    """
+    group, slot = divmod(i, layout.slots)
+    return jax.tree.map(
+        lambda leaf: leaf.addressable_shards[group * layout.data].data[0, slot], tree
+    )
+
+
 @as_written
 def compile_train(
     layout: Layout,

@@ -16,6 +16,7 @@ Network = Literal[
     "layers",
     "fast",
     "lenet5",
+    "convnetjs",
     "alexnet",
     "googlenet",
     "resnet18",
@@ -110,9 +111,10 @@ class Config:
     )
     epochs: int = _option(15, "passes over the training images", "free")
     batch_size: int = _option(100, "images a step")
-    optimizer: Literal["adam", "sgd", "momentum"] = _option(
+    optimizer: Literal["adam", "sgd", "momentum", "adadelta"] = _option(
         "adam",
-        "adam (eps 1e-8), sgd (Nesterov), or momentum (plain, weight decay through it)",
+        "adam (eps 1e-8), sgd (Nesterov), momentum (plain, weight decay through it), or adadelta "
+        "(eps 1e-6, weight decay through it)",
         "never",
     )
     learning_rate: float = _option(0.001, "the optimizer's, or the largest of the schedule")
@@ -121,9 +123,15 @@ class Config:
         "of the learning rate over the run; steps: a tenth of it after half, and again after three "
         "quarters",
     )
-    beta1: float = _option(0.9, "adam's decay of the mean gradient; sgd's and momentum's momentum")
+    beta1: float = _option(
+        0.9,
+        "adam's decay of the mean gradient, adadelta's of the mean squares; sgd's and momentum's "
+        "momentum",
+    )
     beta2: float = _option(0.999, "adam's decay of the mean squared gradient")
-    weight_decay: float = _option(0.0, "decoupled; times the learning rate; of momentum: L2")
+    weight_decay: float = _option(
+        0.0, "decoupled; times the learning rate; of momentum and adadelta: L2"
+    )
     ema: float | None = _option(
         None,
         "evaluate a moving average of the weights, of this decay a step, such as 0.999",
