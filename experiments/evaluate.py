@@ -9,6 +9,7 @@ from etils import epath
 
 from experiments.console import cli
 from mnist_jax import data, shifts
+from mnist_jax.data import sentences
 
 _HINT = "See python -m experiments.evaluate --help."
 
@@ -61,10 +62,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     given = parser.parse(argv)
     if given.mc_dropout < 0:
         cli.fail(f"--mc-dropout must be at least 0, not {given.mc_dropout}.", _HINT)
-    if given.dataset not in (None, *data.NAMES):
-        cli.fail(
-            f"--dataset {given.dataset} does not exist.", cli.nearest(given.dataset, data.NAMES)
-        )
+    known = list(dict.fromkeys([*data.NAMES, *sentences.NAMES]))
+    if given.dataset not in (None, *known):
+        cli.fail(f"--dataset {given.dataset} does not exist.", cli.nearest(given.dataset, known))
     choices = {name: (name,) for name in shifts.NAMES} | {"all": shifts.NAMES, "none": ()}
     if given.shift not in choices:
         cli.fail(f"--shift {given.shift} does not exist.", cli.nearest(given.shift, list(choices)))

@@ -1,4 +1,4 @@
-"""Classify pictures: `python -m experiments.predict WORKDIR IMAGE...`."""
+"""Classify pictures or sentences: `python -m experiments.predict WORKDIR IMAGE...`."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from experiments.console import cli, pictures, terminal
+from experiments.console import cli, pictures, terminal, texts
 from experiments.console.pictures import Picture
 
 _MNIST = (28, 28, 1)
@@ -43,6 +43,10 @@ sure); the mutual information is the part of it that comes from the members' dis
 is how sure it is, from 0 to 1, that there is one digit in the box and all of it. Rows are marked
 `unsure` where the entropy is above what 95 % of the right answers on validation images have, where
 `found` is low, or where a third of the digits of the same picture are.
+
+Networks of sentences take sentences, each in quotes, files with one a line, or -, one a line from
+standard input: python -m experiments.predict runs/sentence "what a lovely film". Words that
+were not in the training data are named as unknown; a sentence of such words alone is unsure.
 
 exit codes: 0; 1 where a picture cannot be read (the others are answered); 2 for a wrong command.
 """
@@ -76,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         loaded = trained.load(given.workdir)
     except ValueError as error:
         cli.fail(str(error), "WORKDIR is a folder that python -m experiments.run has made.")
+    if loaded.trained_on.vocabulary:
+        threshold = records.read_threshold(loaded.workdir)
+        return texts.predict(loaded, threshold, given.images, given.json)
     items, failed = _read_all(given.images, _look(loaded.characters, loaded.image_shape))
     if items:
         threshold = records.read_threshold(loaded.workdir)
@@ -101,8 +108,8 @@ def _parser() -> cli.Parser:
         nargs="+",
         metavar="IMAGE",
         help="PNG, JPEG, ... (anything Pillow reads) of any size, a folder of such files or of "
-        "folders of them, an IDX file of images (plain or .gz), or - for one picture from standard "
-        "input",
+        "folders of them, an IDX file of images (plain or .gz), a sentence, or - for one picture, "
+        "or sentences, from standard input",
     )
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object a line, not a table"

@@ -415,6 +415,8 @@ def _check_options(options: Classifier) -> None:
             raise ValueError(f"{name} must be a number, not {value!r}.")
     if not isinstance(options.network, str | nn.Module):
         raise ValueError(f"network must be a name or a linen module, not {options.network!r}.")
+    if options.network in models.OF_SENTENCES:
+        raise ValueError(f"network {options.network!r} reads sentences: use SentenceClassifier.")
     if options.seed + options.members > 2**32:
         raise ValueError(f"seed + members must be at most 2 ** 32; seed is {options.seed}.")
     if not 0 < options.validation_fraction < 1:

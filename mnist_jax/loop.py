@@ -116,6 +116,7 @@ def train(
     augment: Augment | None = None,
     input_weights: np.ndarray | None = None,
     decode: Decode = to_float,
+    own_inputs: np.ndarray | None = None,
     done: tuple[int, int] = (0, 0),
     is_wanted: Callable[[int, int], bool] | None = None,
     longest: int | None = None,
@@ -136,6 +137,8 @@ def train(
         input_weights: of each input in the loss, float32 `[n]`; a batch's loss is the sum of its
             inputs' weighted losses, divided by `batch_size`. Default 1.
         decode: makes inputs as they are stored, and given here, into those of the network.
+        own_inputs: of each member the places of the inputs that it trains on, int32
+            `[members, m]`, as of folds; each then has batches of its own. Default all inputs.
         done: whole epochs, and steps of the next one, that `state` has behind it. A run that goes
             on from the end of one of its own chunks ends with the bits it would have had.
         is_wanted: whether the state is wanted after a chunk, by its epoch and the steps done in it;
@@ -164,7 +167,9 @@ def train(
     weights = None
     if input_weights is not None:
         weights = parallel.replicate(layout, np.asarray(input_weights, np.float32))
-    steps = steps_per_epoch(len(inputs), batch_size)
+    count = len(inputs) if own_inputs is None else own_inputs.shape[1]
+    own_shuffles = own_shuffles or own_inputs is not None
+    steps = steps_per_epoch(count, batch_size)
     epochs_done, steps_done = done
     if epochs_done >= epochs:
         return iter(())
@@ -195,7 +200,7 @@ def train(
         [first, *[whole] * (epochs - epochs_done - 1)],
         done,
         lambda epoch: _batches(
-            data_seed, epoch, len(inputs), batch_size, seeds if own_shuffles else None
+            data_seed, epoch, count, batch_size, seeds if own_shuffles else None, own_inputs
         ),
     )
 
@@ -264,12 +269,20 @@ def _pieces(
 
 
 def _batches(
-    data_seed: int, epoch: int, n: int, batch_size: int, seeds: Sequence[int] | None
+    data_seed: int,
+    epoch: int,
+    n: int,
+    batch_size: int,
+    seeds: Sequence[int] | None,
+    own_inputs: np.ndarray | None,
 ) -> np.ndarray:
     """An epoch's batches of all members `[steps, batch]` or, given seeds, of each one."""
     if seeds is None:
         return np.asarray(epoch_batches(data_seed, epoch, n, batch_size))
-    return np.stack([epoch_batches(data_seed, epoch, n, batch_size, seed) for seed in seeds])
+    batches = [np.asarray(epoch_batches(data_seed, epoch, n, batch_size, seed)) for seed in seeds]
+    if own_inputs is not None:
+        batches = [own[batch] for own, batch in zip(own_inputs, batches, strict=True)]
+    return np.stack(batches)
 
 
 def _check_finite(losses: np.ndarray, seeds: Sequence[int], epoch: int, done: int) -> None:

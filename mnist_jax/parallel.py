@@ -589,6 +589,52 @@ def _map_predict(layout: Layout, network: nn.Module, batch: int, decode: Decode)
     return _pmap(layout, on_device, in_axes=(0, 0, 0, None), static_broadcasted_argnums=4)
 
 
+class PredictOwn(Protocol):
+    """What `make_predict_own` gives."""
+
+    def __call__(self, variables: Any, inputs: Array, places: np.ndarray) -> np.ndarray:
+        """Logits of every member, of inputs of its own.
+
+        Args:
+            variables: as of `Predict`.
+            inputs: `[n, ...]` from `replicate`.
+            places: int32 `[members, m]`, which of them each member predicts.
+
+        Returns:
+            float32 `[members, m, classes]`, on the host.
+        """
+
+
+def make_predict_own(
+    layout: Layout, network: nn.Module, decode: Decode = training.to_float
+) -> PredictOwn:
+    """Prediction by each member of inputs of its own, as of folds; arguments of `make_predict`."""
+    batch = predict_batch(layout)
+    mapped = _program(_map_predict_own, layout, network, decode)
+
+    @as_written
+    def predict(variables: Any, inputs: Array, places: np.ndarray) -> np.ndarray:
+        blocks = np.pad(places, ((0, 0), (0, -places.shape[1] % batch)))
+        blocks = blocks.reshape(len(places), -1, batch).astype(np.int32)
+        logits = gather(layout, mapped(variables, inputs, _spread(layout, blocks)))
+        return logits.reshape(len(places), -1, logits.shape[-1])[:, : places.shape[1]]
+
+    return predict
+
+
+def _map_predict_own(layout: Layout, network: nn.Module, decode: Decode) -> Any:
+    def on_device(variables: Any, inputs: Array, places: Array) -> Array:
+        def one_member(variables: Any, blocks: Array) -> Array:
+            def one_block(block: Array) -> Array:
+                return training.apply(network, variables, decode(inputs[block]))
+
+            return lax.map(one_block, blocks)
+
+        return ensemble.map_members(one_member, variables, places)
+
+    return _pmap(layout, on_device)
+
+
 def lower_train(
     layout: Layout,
     network: nn.Module,

@@ -24,6 +24,7 @@ Variables = Any  # {"params": ...} and, of a network that has them, {"batch_stat
 # Inputs as the data set stores them, [n, ...], to those that the network takes.
 Decode = Callable[[Array], Array]
 OptimizerName = Literal["adam", "sgd", "momentum", "adadelta"]
+_ADADELTA_RHO, _ADADELTA_EPS = 0.95, 1e-6  # Zeiler's own, and Kim's
 ScheduleName = Literal["constant", "cosine", "onecycle", "steps"]
 
 
@@ -42,6 +43,13 @@ class Average(NamedTuple):
     step: Array  # int32 []
     average: Params
     batch_stats: BatchStats = None
+
+
+class Constraint(NamedTuple):
+    """What a network asks of its optimizer."""
+
+    is_trained: Callable[[Params], Any]  # parameters to a tree of bools; the others do not move
+    after_step: optax.GradientTransformation  # of the updates, the learning rate in them
 
 
 class Share(NamedTuple):
@@ -66,26 +74,26 @@ def make_optimizer(
     beta2: float = 0.999,
     cycles: int = 1,
     ema: float | None = None,
+    constraint: Constraint | None = None,
 ) -> optax.GradientTransformation:
-    """Adam (eps 1e-8) or SGD with momentum, with a schedule and weight decay.
+    """Adam (eps 1e-8), SGD with momentum or Adadelta, with a schedule and weight decay.
 
     Args:
         learning_rate: the constant, or the largest value of the schedule.
         total_steps: optimizer steps in the whole run, for the schedule.
         optimizer: `"adam"` (Kingma and Ba 2015), `"sgd"`, with Nesterov's momentum, `"momentum"`,
             SGD with the plain one (Krizhevsky et al. 2012, section 5), or `"adadelta"` (Zeiler
-            2012, eps 1e-6).
+            2012; rho 0.95, eps 1e-6), whose own learning rate is 1.
         schedule: `"constant"`, `"cosine"` (to 0), `"onecycle"` (Smith and Topin 2018), or
             `"steps"`, a tenth after half and again after three quarters (He et al. 2016, 4.2).
         weight_decay: times the learning rate, taken off the weights each step (Loshchilov and
-            Hutter 2019); with `"momentum"` and `"adadelta"` times the weights, added to their
-            gradient.
-        beta1: Adam's decay of the mean gradient; Adadelta's of the mean squares; the momentum of
-            the others.
+            Hutter 2019); with `"momentum"` times the weights, added to their gradient.
+        beta1: Adam's decay of the mean gradient; the momentum of the others.
         beta2: Adam's decay of the mean squared gradient.
         cycles: how many times the schedule is gone through, each `total_steps / cycles` long.
         ema: also keep a moving average of the weights with this decay a step, which
             `evaluated` gives; training does not depend on it.
+        constraint: of the network, such as `constraints.of_sentences`.
 
     Returns:
         The same object for the same arguments: by it compiled training is found again.
@@ -101,8 +109,11 @@ def make_optimizer(
             raise ValueError(f"{name} must be in [0, 1), not {value}.")
     rate = make_schedule(learning_rate, total_steps, schedule, cycles)
     decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
+    steps = _links(optimizer, rate, decay, beta1, beta2)
+    if constraint is not None:
+        steps = [optax.masked(optax.chain(*steps), constraint.is_trained), constraint.after_step]
     return optax.chain(
-        *_links(optimizer, rate, decay, beta1, beta2),
+        *steps,
         *([] if ema is None else [average_weights(ema)]),
     )
 
@@ -118,7 +129,7 @@ def _links(
         "adam": lambda: [optax.scale_by_adam(beta1, beta2, eps=1e-8), decay],
         "sgd": lambda: [optax.trace(beta1, nesterov=True), decay],
         "momentum": lambda: [decay, optax.trace(beta1)],
-        "adadelta": lambda: [decay, optax.scale_by_adadelta(beta1, eps=1e-6)],
+        "adadelta": lambda: [optax.scale_by_adadelta(_ADADELTA_RHO, _ADADELTA_EPS), decay],
     }
     if optimizer not in directions:
         raise ValueError(f"optimizer must be one of {', '.join(directions)}, not {optimizer!r}.")

@@ -23,7 +23,8 @@ from mnist_jax.checkpoints import CheckpointError, Checkpoints
 from tests.test_data import write_digits
 
 NAMES = [
-    *("class", "deep", "ensemble", "fast", "handwriting", "layers", "lenet5", "resnet20", "simple")
+    *("class", "deep", "ensemble", "fast", "handwriting", "layers", "lenet5", "resnet20"),
+    *("sentence", "simple"),
 ]
 
 
@@ -398,6 +399,7 @@ def test_the_configs_are_the_labs():
         "handwriting": "layers",
         "lenet5": "lenet5",
         "resnet20": "resnet20",
+        "sentence": "sentence",
     }
     assert config.get("ensemble")[0].seeds == list(range(7))
     assert config.get("class")[0].options == {"conv_stddev": 1.0}
@@ -429,7 +431,7 @@ def test_how_many_members_the_cores_are_told_of(flags, members):
 
 def test_every_network_can_be_named():
     """The config knows them without JAX, which `models` needs."""
-    assert sorted(get_args(config.Network)) == sorted(models.NAMES)
+    assert sorted(get_args(config.Network)) == sorted([*models.NAMES, *models.OF_SENTENCES])
 
 
 def test_options_of_a_network():

@@ -9,6 +9,5 @@ config = Config(
     batch_size=20,
     optimizer="adadelta",
     learning_rate=1.0,
-    beta1=0.95,
     weight_decay=5e-5,  # its 0.001, which is divided by the batch with the gradients
 )

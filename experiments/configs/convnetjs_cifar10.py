@@ -11,6 +11,5 @@ config = Config(
     batch_size=4,
     optimizer="adadelta",
     learning_rate=1.0,
-    beta1=0.95,
     weight_decay=2.5e-5,  # its 0.0001, which is divided by the batch with the gradients
 )

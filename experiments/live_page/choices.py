@@ -40,7 +40,8 @@ _TITLES = {"beta1": "momentum"}
 
 def presets() -> dict[str, tuple[Config, str]]:
     """The networks of the menu with their configs, as they train on the page, and a line each."""
-    found = {name: configs.get(name) for name in configs.names()}
+    ready = {name: configs.get(name) for name in configs.names()}
+    found = {name: pair for name, pair in ready.items() if not pair[0].reads_sentences}
     for depth in (32, 44):
         small, _ = found["resnet20"]
         config = dataclasses.replace(small, network=f"resnet{depth}")

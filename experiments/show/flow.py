@@ -35,7 +35,7 @@ def trace(
     program is gone through.
 
     Args:
-        image_shape: `(height, width, channels)`.
+        image_shape: `(height, width, channels)`; of sentences `(length,)`, which are tokens.
         layers: the kinds of modules that are layers; what they consist of is not looked at.
     """
     about: dict[str, dict[str, Any]] = {}  # of each layer the fields of its node
@@ -55,7 +55,8 @@ def trace(
         return out
 
     with nn.intercept_methods(watch):
-        images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        dtype = jnp.int32 if len(image_shape) == 1 else jnp.float32
+        images = jax.ShapeDtypeStruct((1, *image_shape), dtype)
         program = jax.make_jaxpr(network.init)(jax.random.key(0), images)
     walk = _Walk()
     walk.through(program.jaxpr, [(), ("images",)])

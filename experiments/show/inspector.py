@@ -18,8 +18,11 @@ from experiments.show import flow
 from mnist_jax import models
 from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
 from mnist_jax.models.lenet5 import Distances, PartialConvolution, Subsampling
+from mnist_jax.models.sentence import WordVectors, WordWindows
 from mnist_jax.normalization import BatchNorm, LocalResponseNorm
 from mnist_jax.windows import Convolution, MaxPooling, MeanOverPlaces, MeanPooling
+
+_WORDS = 18_766  # of MR, and padding
 
 
 class Kind(NamedTuple):
@@ -64,7 +67,12 @@ def run(
     reports = []
     for kind in kinds:
         published = models.PUBLISHED[kind.network]
-        network = models.create(kind.network, num_classes or published.num_classes, **kind.options)
+        options = kind.options
+        if kind.network in models.OF_SENTENCES:
+            options = {"words": _WORDS} | options
+            if image_shape is not None:
+                cli.fail(f"--images is of no use to {kind.network}.", "It reads sentences.")
+        network = models.create(kind.network, num_classes or published.num_classes, **options)
         shape = image_shape or published.image_shape
         try:
             layers = look(network, shape)
@@ -107,11 +115,18 @@ def _layer(node: flow.Node) -> Layer:
         joined = {"add": "the sum", "concatenate": "side by side"}[node.kind]
         return Layer(node.name, node.output_shape, 0, 0, joined, node.inputs)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(node.params))
-    # Each place of the output takes every weight of the kernel once.
-    places = prod(node.output_shape[:-1])
-    multiply_adds = places * node.params["kernel"].size if "kernel" in node.params else 0
+    multiply_adds = _multiply_adds(node)
     size = _SIZES[type(node.module)](node.module, node.input_shape)
     return Layer(node.name, node.output_shape, parameters, multiply_adds, size, node.inputs)
+
+
+def _multiply_adds(node: flow.Node) -> int:
+    """Each place of the output takes every weight of the kernel once."""
+    if isinstance(node.module, WordWindows):  # its output is the maximum over the places
+        places = {size: node.input_shape[0] - size + 1 for size in node.module.windows}
+        return sum(n * node.params[f"kernel_{size}"].size for size, n in places.items())
+    places_out = prod(node.output_shape[:-1])
+    return places_out * node.params["kernel"].size if "kernel" in node.params else 0
 
 
 def _conv_size(module: Conv, shape: tuple[int, ...]) -> str:
@@ -179,6 +194,11 @@ _SIZES: dict[type[nn.Module], Callable[[Any, tuple[int, ...]], str]] = {
     LocalResponseNorm: lambda module, shape: "less where neighbouring channels have much",
     PartialConvolution: lambda module, shape: _without_pads(shape, module.window),
     Subsampling: lambda module, shape: _without_pads(shape, 2, 2),
+    WordVectors: lambda module, shape: f"{module.words:,} words, vectors of {module.width}",
+    WordWindows: lambda module, shape: (
+        f"over {', '.join(map(str, module.windows))} of {shape[0]} words, {module.maps} maps each; "
+        "maximum over time"
+    ),
     Distances: lambda module, shape: f"squared distances to {module.num_classes} fixed codes",
 }
 
@@ -216,7 +236,7 @@ def table(layers: Sequence[Layer]) -> Table:
     parameters = sum(layer.parameters for layer in layers)
     multiply_adds = sum(layer.multiply_adds for layer in layers)
     rows.add_row(
-        "total", "", f"{parameters:,}", f"{multiply_adds:,}", "of one member, for one image"
+        "total", "", f"{parameters:,}", f"{multiply_adds:,}", "of one member, for one input"
     )
     return rows
 

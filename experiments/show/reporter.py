@@ -16,6 +16,7 @@ from etils import epath
 
 from experiments.console import cli
 from experiments.show import features, page, plots
+from experiments.show import sentences as marked
 from experiments.show.page import Picture
 from experiments.workdir import evaluator, records, trained
 from experiments.workdir.evaluator import Evaluation
@@ -75,6 +76,11 @@ class Run(NamedTuple):
     def color(self) -> str:
         """What it is drawn in."""
         return plots.run_color(self.number)
+
+    @property
+    def what(self) -> str:
+        """What the networks take."""
+        return "sentences" if self.loaded.config.reads_sentences else "images"
 
     @property
     def data_name(self) -> str:
@@ -248,7 +254,7 @@ def _table(group: Sequence[Run]) -> list[str]:
     rows = [(row, run.color) for run in group for row in summary(run)]
     cells, colors = zip(*rows, strict=True)
     return [
-        page.paragraph(f"Tested on {count:,} images of {' and of '.join(names)}:"),
+        page.paragraph(f"Tested on {count:,} {group[0].what} of {' and of '.join(names)}:"),
         page.table(_HEAD, cells, words=[1], colors=colors),
     ]
 
@@ -339,8 +345,8 @@ def _introduction(run: Run) -> str:
     sizes = [len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)]
     config = run.loaded.config
     return (
-        f"{_members(run.loaded)}, trained on {sizes[0]:,} images of {dataset.name} in batches of "
-        f"{config.batch_size}; {sizes[1]:,} more for validation, {sizes[2]:,} for testing. "
+        f"{_members(run.loaded)}, trained on {sizes[0]:,} {run.what} of {dataset.name} in batches "
+        f"of {config.batch_size}; {sizes[1]:,} more for validation, {sizes[2]:,} for testing. "
         f"Optimizer {config.optimizer}, learning rate {config.learning_rate:g} "
         f"({config.schedule})."
     )
@@ -353,6 +359,10 @@ def sections(run: Run) -> Iterator[tuple[str, list[str], Pictures]]:
     if len(run.loaded.members) > 1:
         yield "How many members it takes", [], _sizes(run)
     yield "Whether it knows when it is wrong", [], _certainty(run)
+    if run.loaded.config.reads_sentences:
+        yield "Mistakes", *_wrong_sentences(run)
+        yield "Unfamiliar sentences", _unfamiliar(run), {}
+        return
     yield "Mistakes", *_mistakes(run)
     yield "What it looks at", [], _features(run)
     yield "Harder images", *_shifts(run)
@@ -367,8 +377,8 @@ def _learning(run: Run) -> Pictures:
         "cost": Picture(
             plots.to_png(plots.cost(history, run.color)),
             f"Training cost by epoch: from {history[0]['cost']:.4f} to {history[-1]['cost']:.4f}.",
-            f"How wrong the networks are on the images they learn from, by epoch; lower is better."
-            f"{thin} The scale is logarithmic.",
+            f"How wrong the networks are on the {run.what} they learn from, by epoch; lower is "
+            f"better.{thin} The scale is logarithmic.",
         )
     }
     if all("ensemble" in row for row in history):
@@ -377,13 +387,13 @@ def _learning(run: Run) -> Pictures:
         shown["validation_accuracy"] = Picture(
             plots.to_png(plots.validation(history, "accuracy", run.color)),
             f"Validation accuracy by epoch: from {first:.2f} % to {last:.2f} %.",
-            f"The share of right answers on images that are kept out of training.{thin}",
+            f"The share of right answers on {run.what} that are kept out of training.{thin}",
         )
         first, last = (row["validation_nll"] for row in (together[0], together[-1]))
         shown["validation_nll"] = Picture(
             plots.to_png(plots.validation(history, "nll", run.color)),
             f"Validation NLL by epoch: from {first:.4f} to {last:.4f} nats.",
-            f"On the same images, the mean negative log of the probability given to the right "
+            f"On the same {run.what}, the mean negative log of the probability given to the right "
             f"class: sure mistakes cost most; lower is better.{thin} The scale is logarithmic.",
         )
     return shown
@@ -425,32 +435,64 @@ def _certainty(run: Run) -> Pictures:
         "reliability": Picture(
             plots.to_png(plots.reliability(curves[_RULE], run.color)),
             f"Reliability diagram: accuracy by confidence; {ece}.",
-            "Test images are put in bins by the probability of the answer; of those answered with "
-            "80 %, 80 % should be right, on the grey line. Points above it: too modest; below: too "
-            f"sure. Bars count the images; pale points are of fewer than {plots.FEW}, up to "
-            f"chance. {ece}.",
+            f"Test {run.what} are put in bins by the probability of the answer; of those answered "
+            "with 80 %, 80 % should be right, on the grey line. Points above it: too modest; "
+            f"below: too sure. Bars count the {run.what}; pale points are of fewer than "
+            f"{plots.FEW}, up to chance. {ece}.",
         ),
         "risk_coverage": Picture(
             plots.to_png(plots.risk_coverage(curves, single, run.color)),
-            f"Risk-coverage curve: {_percent(risk[99])} % errors when all images are answered, "
+            f"Risk-coverage curve: {_percent(risk[99])} % errors when all {run.what} are answered, "
             f"{_percent(risk[89])} % when the tenth it is least sure of is refused.",
-            "The errors among the images it still answers, when it may refuse those it is least "
-            "sure of; a lower curve knows better when it is wrong. Where hardly any errors are "
-            f"left, the axis is cut off. Answering all: {_percent(risk[99])} % errors; the surest "
-            f"90 %: {_percent(risk[89])} %.",
+            f"The errors among the {run.what} it still answers, when it may refuse those it is "
+            "least sure of; a lower curve knows better when it is wrong. Where hardly any errors "
+            f"are left, the axis is cut off. Answering all: {_percent(risk[99])} % errors; the "
+            f"surest 90 %: {_percent(risk[89])} %.",
         ),
     }
 
 
-def _mistakes(run: Run) -> tuple[list[str], Pictures]:
-    logits, (images, labels) = run.evaluation.logits["test"], run.dataset.test
+def _wrong_sentences(run: Run) -> tuple[list[str], Pictures]:
+    """The confusion matrix, and sentences with the words that decided marked."""
+    logits, (tokens, labels) = run.evaluation.logits["test"], run.dataset.test
     names = run.dataset.class_names
-    matrix = np.array(run.evaluation.results["curves"][_RULE]["confusion_matrix"])
     who = "the ensemble" if len(logits) > 1 else "the network"
-    votes = ""
-    if len(logits) > 1:
-        votes = f" The last line has the answers of the members ({len(logits)})."
-    below = f"Below each: its number among the test images and its class; what {who} said.{votes}"
+    shown = _confusion(run)
+    wrong = plots.wrong(logits, labels)
+    some = f"; here are {MOST_WRONG}" if len(wrong) > MOST_WRONG else ""
+    titles = {
+        f"The {len(wrong):,} test sentences that {who} gets wrong{some}, the surest first.": wrong[
+            :MOST_WRONG
+        ],
+        f"The right answers that {who} is least sure of.": plots.least_sure(
+            logits, labels, LEAST_SURE
+        ),
+    }
+    notes = [
+        page.paragraph(
+            "Words on blue speak for the answer that was given, words on vermilion against it, as "
+            "much as the maxima over time that picked out their n-grams weigh in it; of several "
+            "members it is the mean."
+        )
+    ]
+    for title, numbers in titles.items():
+        if not len(numbers):
+            continue
+        notes.append(page.paragraph(title))
+        answers = np.asarray(logits[:, numbers].sum(axis=0).argmax(axis=-1))
+        texts = plots.describe(logits, labels, numbers, names)
+        vocabulary = run.loaded.trained_on.vocabulary
+        found = marked.explain(run.loaded, tokens[numbers], answers, vocabulary)
+        notes += [
+            marked.as_html(one, f"{', '.join(lines)}.")
+            for one, lines in zip(found, texts, strict=True)
+        ]
+    return notes, shown
+
+
+def _confusion(run: Run) -> Pictures:
+    names, what = run.dataset.class_names, run.what
+    matrix = np.array(run.evaluation.results["curves"][_RULE]["confusion_matrix"])
     errors = [
         (matrix[i, j], f"{names[i]} for {names[j]} ({matrix[i, j]} times)")
         for i, j in np.ndindex(matrix.shape)
@@ -464,20 +506,28 @@ def _mistakes(run: Run) -> tuple[list[str], Pictures]:
             "mistakes as true class or as answer; the others are taken together, so that their "
             "diagonal number is also of mistakes among themselves."
         )
-    shown = {
+    how = f"How many test {what} of each class (rows) got which answer (columns)."
+    if most:
+        how += " Grey numbers on the diagonal are right; mistakes are vermilion. "
+        how += f"Most often it takes {most}."
+    return {
         "confusion": Picture(
             plots.to_png(plots.confusion(matrix, names)),
-            f"Confusion matrix of the test images; most often: {most or 'no mistakes'}.",
-            "How many test images of each class (rows) got which answer (columns)."
-            + (
-                " Grey numbers on the diagonal are right; mistakes are vermilion. Most often it "
-                f"takes {most}."
-                if most
-                else ""
-            )
-            + limited,
+            f"Confusion matrix of the test {what}; most often: {most or 'no mistakes'}.",
+            how + limited,
         )
     }
+
+
+def _mistakes(run: Run) -> tuple[list[str], Pictures]:
+    logits, (images, labels) = run.evaluation.logits["test"], run.dataset.test
+    names = run.dataset.class_names
+    who = "the ensemble" if len(logits) > 1 else "the network"
+    votes = ""
+    if len(logits) > 1:
+        votes = f" The last line has the answers of the members ({len(logits)})."
+    below = f"Below each: its number among the test images and its class; what {who} said.{votes}"
+    shown = _confusion(run)
     wrong = plots.wrong(logits, labels)
     chosen = {
         "wrong": wrong[:MOST_WRONG],
@@ -606,9 +656,9 @@ def _unfamiliar(run: Run) -> list[str]:
         for name, by in rows.items()
     ]
     about = (
-        f"{results['size']:,} images of something else from {results['source']} are mixed with the "
-        "test images. AUROC is how often the uncertainty of an unfamiliar image is the larger one "
-        f"of a pair (50 %: guessing); AUPR is the mean precision (guessing: "
+        f"{results['size']:,} {run.what} of something else from {results['source']} are mixed with "
+        f"the test {run.what}. AUROC is how often the uncertainty of an unfamiliar one is the "
+        f"larger one of a pair (50 %: guessing); AUPR is the mean precision (guessing: "
         f"{_percent(results['share'])} %)."
     )
     return [page.table(head, table), page.paragraph(about)]

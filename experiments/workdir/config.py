@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from experiments import configs
 from mnist_jax import data
+from mnist_jax.data import sentences
 
 Network = Literal[
     "simple",
@@ -29,6 +30,7 @@ Network = Literal[
     "resnet101",
     "resnet110",
     "resnet152",
+    "sentence",
 ]
 Dataset = Literal[
     "auto",
@@ -47,6 +49,9 @@ Dataset = Literal[
     "cifar100",
     "imagenette/160px-v2",
     "imagenette/320px-v2",
+    "opinions",
+    "glue/sst2",
+    "trec",
 ]
 
 OnResume = Literal["forced", "free", "never"]  # how a field may change when a run goes on
@@ -105,6 +110,17 @@ class Config:
         "NAME=VALUE,NAME=VALUE",
         "never",
     )
+    variant: Literal["rand", "static", "non-static", "multichannel"] = _option(
+        "rand",
+        "of sentence's word vectors: random; given by --vectors and fixed; given and trained; both",
+        "never",
+    )
+    vectors: str | None = _option(
+        None,
+        "file of word vectors: GloVe's text, word2vec's text or binary format, .npz of words and "
+        "vectors",
+        "free",
+    )
     dropout: float | None = _option(None, "probability of zero in dropout; None: the network's own")
     conv_stddev: float | None = _option(
         None, "initial standard deviation of deep's convolutions; None: 0.01"
@@ -114,7 +130,7 @@ class Config:
     optimizer: Literal["adam", "sgd", "momentum", "adadelta"] = _option(
         "adam",
         "adam (eps 1e-8), sgd (Nesterov), momentum (plain, weight decay through it), or adadelta "
-        "(eps 1e-6, weight decay through it)",
+        "(rho 0.95, eps 1e-6; its learning rate is 1)",
         "never",
     )
     learning_rate: float = _option(0.001, "the optimizer's, or the largest of the schedule")
@@ -123,15 +139,9 @@ class Config:
         "of the learning rate over the run; steps: a tenth of it after half, and again after three "
         "quarters",
     )
-    beta1: float = _option(
-        0.9,
-        "adam's decay of the mean gradient, adadelta's of the mean squares; sgd's and momentum's "
-        "momentum",
-    )
+    beta1: float = _option(0.9, "adam's decay of the mean gradient; sgd's and momentum's momentum")
     beta2: float = _option(0.999, "adam's decay of the mean squared gradient")
-    weight_decay: float = _option(
-        0.0, "decoupled; times the learning rate; of momentum and adadelta: L2"
-    )
+    weight_decay: float = _option(0.0, "decoupled; times the learning rate; of momentum: L2")
     ema: float | None = _option(
         None,
         "evaluate a moving average of the weights, of this decay a step, such as 0.999",
@@ -148,18 +158,29 @@ class Config:
         "all values but the weights",
     )
     dataset: Dataset = _option(
-        "auto", "auto: what --data-dir holds; without it mnist, or mnist5k where that cannot be had"
+        "auto",
+        "auto: what --data-dir holds; without it mnist, or mnist5k where that cannot be had; of "
+        "sentences opinions, which come with this package",
     )
     data_dir: str | None = _option(
         None,
         "folder or file of IDX, CIFAR's, .npz, .csv, or pictures, also photographs of any size, in "
-        "a folder a class; None: MNIST_JAX_DATA, then TFDS",
+        "a folder a class; of sentences, of lines CLASS SENTENCE, a file a class (.pos, .neg), or "
+        ".tsv or .csv with a header; None: MNIST_JAX_DATA, then TFDS",
         "free",
     )
+    encoding: str = _option("utf-8", "of files of sentences, such as cp1252 or latin-1")
     validation: int | None = _option(
         None,
         "training images kept for validation; None: the data's own, or 5,000, but a tenth at most",
     )
+    folds: int = _option(
+        1,
+        "cross-validate: cut all inputs, test ones too, into so many folds, train a member on all "
+        "but each, and test it there, at the epoch that a tenth of its training inputs chooses",
+        "never",
+    )
+    repeats: int = _option(1, "cross-validate so often, with other folds each time", "never")
     devices: int | None = _option(
         None, "how many to use, of each process; None: all (on a CPU: each core)", "free"
     )
@@ -174,7 +195,7 @@ class Config:
     def __post_init__(self) -> None:
         least = {"save_seconds": 0, "seed": 0, "data_seed": 0, "epochs": 1, "batch_size": 1}
         least |= {"weight_decay": 0, "validation": 0, "devices": 1, "data_parallel": 1}
-        least |= {"snapshots": 1, "image_size": 1}
+        least |= {"snapshots": 1, "image_size": 1, "folds": 1, "repeats": 1}
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and not value >= bound:
@@ -191,6 +212,10 @@ class Config:
             raise ValueError(
                 f"snapshots must divide the {self.epochs} epochs, which {self.snapshots} does not."
             )
+        if self.folds == 1 and self.repeats > 1:
+            raise ValueError(f"repeats {self.repeats} needs --folds of 2 or more.")
+        if self.folds > 1:
+            self._check_folds()
         for name, count in self._counts().items():
             if count < 1:
                 raise ValueError(f"members must be at least 1, not {self.members}.")
@@ -199,6 +224,41 @@ class Config:
         _read_options(self.network_options)
         if self.seeds[-1] >= 2**32 or self.data_seed >= 2**32:
             raise ValueError("seed + members and data_seed must be below 2 ** 32.")
+
+        self._check_inputs()
+
+    def _check_folds(self) -> None:
+        """See that no option means something else where there are folds."""
+        if not isinstance(self.members, int):
+            raise ValueError(f"members must be of one network with --folds, not {self.members!r}.")
+        for name, default in (("validation", None), ("snapshots", 1), ("normalize", "none")):
+            if getattr(self, name) != default:
+                raise ValueError(f"{name} cannot be chosen with --folds.")
+
+    def _check_inputs(self) -> None:
+        """See that the network, the data set and the options are of the same kind of inputs."""
+        images_only = {"augment": "none", "normalize": "none", "image_size": None}
+        sentences_only = {"variant": "rand", "vectors": None, "encoding": "utf-8"}
+        if self.reads_sentences:
+            if len(self.kinds) > 1:
+                raise ValueError(f"members must all read sentences, or none, not {self.members}.")
+            if self.dataset not in sentences.NAMES:
+                known = ", ".join(sentences.NAMES)
+                raise ValueError(f"dataset {self.dataset} has images; of sentences are {known}.")
+            if self.variant == "rand" and self.vectors is not None:
+                raise ValueError("vectors are of no use to variant rand, whose own are random.")
+            if self.variant != "rand" and self.vectors is None:
+                raise ValueError(f"variant {self.variant} needs --vectors, a file of word vectors.")
+        elif self.dataset not in data.NAMES:
+            raise ValueError(
+                f"dataset {self.dataset} has sentences, which --network sentence reads, and "
+                f"{self.kinds[0].network} does not."
+            )
+        of_others = images_only if self.reads_sentences else sentences_only
+        for name, default in of_others.items():
+            if getattr(self, name) != default:
+                what = "images" if self.reads_sentences else "sentences"
+                raise ValueError(f"{name} is for networks of {what}.")
 
     def _counts(self) -> dict[str, int]:
         if isinstance(self.members, int):
@@ -215,9 +275,13 @@ class Config:
 
     @property
     def kinds(self) -> list[Kind]:
-        """The members by network; seeds count on from one kind to the next."""
+        """The members by network; seeds count on from one kind to the next.
+
+        With folds, the members of the first fold come first, and so on for all repeats.
+        """
         first, kinds = self.seed, []
-        for network, count in self._counts().items():
+        for network, in_a_fold in self._counts().items():
+            count = in_a_fold * self.folds * self.repeats
             kinds.append(Kind(network, list(range(first, first + count))))
             first += count
         return kinds
@@ -228,8 +292,16 @@ class Config:
         return [seed for kind in self.kinds for seed in kind.seeds]
 
     @property
+    def reads_sentences(self) -> bool:
+        """Whether the networks take sentences, and not images."""
+        return "sentence" in self._counts()
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Those of the data set by its name; a folder may hold others."""
+        if self.reads_sentences:
+            known = sentences.CLASS_NAMES
+            return known["opinions" if self.dataset == "auto" else self.dataset]
         return data.CLASS_NAMES["mnist" if self.dataset == "auto" else self.dataset]
 
     @property
@@ -238,6 +310,7 @@ class Config:
         options: dict[str, Any] = {"dropout_rate": self.dropout, "conv_stddev": self.conv_stddev}
         options["dtype"] = "bfloat16" if self.precision == "bfloat16" else None
         options["image_size"] = self.image_size
+        options["variant"] = self.variant if self.reads_sentences else None
         options |= _read_options(self.network_options)
         return {name: value for name, value in options.items() if value is not None}
 

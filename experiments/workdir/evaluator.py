@@ -18,7 +18,7 @@ from rich.table import Table
 
 from experiments.console import cli, terminal
 from experiments.console.display import WorkDisplay
-from experiments.workdir import evaluation, records, trained
+from experiments.workdir import datasets, evaluation, records, trained
 from experiments.workdir.trained import Trained
 from mnist_jax import data, images, shifts
 from mnist_jax.data import Dataset
@@ -45,6 +45,11 @@ def run(given: argparse.Namespace) -> int:
     made, failure = None, None
     try:
         loaded = trained.load(given.workdir)
+        if given.shift and loaded.config.reads_sentences:
+            raise ValueError(
+                f"--shift is for images, and {given.workdir} reads sentences.\n"
+                "--unfamiliar FILE tells sentences of something else from those tested."
+            )
         dataset = _load_dataset(loaded, given.dataset, given.data_dir)
         if not records.writable(given.workdir):
             raise ValueError(f"{given.workdir} cannot be written.")
@@ -148,6 +153,8 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
     """
     if name is None and data_dir is None:
         return trained.load_dataset(loaded)
+    if loaded.config.reads_sentences:
+        return datasets.load(loaded.config, loaded.trained_on, name, data_dir)
     same = name in (None, loaded.config.dataset)
     load = partial(
         data.load,
@@ -171,8 +178,11 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
     return dataset
 
 
-def _load_unfamiliar(path: str, image_shape: tuple[int, ...]) -> tuple[np.ndarray, str]:
-    """Images of anything, made into the size and colours trained on; and what was done in words."""
+def _load_unfamiliar(loaded: Trained, path: str) -> tuple[np.ndarray, str]:
+    """Inputs of anything; images made into the size and colours trained on, and that in words."""
+    if loaded.config.reads_sentences:
+        return datasets.load_test(loaded, path), path
+    image_shape = loaded.image_shape
     inputs = data.load_test(path).inputs
     if inputs.shape[1:] == image_shape:
         return inputs, path
@@ -213,9 +223,10 @@ def evaluate(
     kept: dict[str, Any] = {"unfamiliar": None, "shifts": {}, "mc_dropout": None}
     kept |= {name: before[name] for name in kept if before}
 
+    what = "sentences" if loaded.config.reads_sentences else "images"
     unfamiliar, source = None, unfamiliar_dir
     if unfamiliar_dir is not None:
-        unfamiliar, source = _load_unfamiliar(unfamiliar_dir, loaded.image_shape)
+        unfamiliar, source = _load_unfamiliar(loaded, unfamiliar_dir)
     always = [dataset.validation.inputs, dataset.test.inputs]
     always += [] if unfamiliar is None else [unfamiliar]
     shifted_times = sum(len(shifts.AMOUNTS[name]) - 1 for name in shift_names)
@@ -239,13 +250,13 @@ def evaluate(
     by_split = {}
     temperatures, unsure = None, None
     if len(dataset.validation.labels):
-        by_split["validation"] = predict("validation images", dataset.validation.inputs)
+        by_split["validation"] = predict(f"validation {what}", dataset.validation.inputs)
         temperatures = evaluation.fit_temperatures(
             by_split["validation"], dataset.validation.labels
         )
         unsure = evaluation.unsure(by_split["validation"], dataset.validation.labels)
     test, labels = dataset.test
-    logits = by_split["test"] = predict("test images", test)
+    logits = by_split["test"] = predict(f"test {what}", test)
     results = {
         "step": loaded.step,
         "weights": _weights(loaded),
@@ -256,6 +267,7 @@ def evaluate(
         },
         "validation_size": len(dataset.validation.labels),
         "test_size": len(labels),
+        "inputs": what,
         **evaluation.scores(logits, labels, temperatures),
         "diversity": evaluation.diversity(logits, labels),
         "sizes": evaluation.sizes(logits, labels),
@@ -269,11 +281,11 @@ def evaluate(
     ]
     yield Evaluation(dict(results), by_split)
     if mc_dropout:
-        passes = predict_dropping("test images", test)
+        passes = predict_dropping(f"test {what}", test)
         dropping_temperatures = None
         if len(dataset.validation.labels):
             dropping_temperatures = evaluation.fit_temperatures(
-                predict_dropping("validation images", dataset.validation.inputs),
+                predict_dropping(f"validation {what}", dataset.validation.inputs),
                 dataset.validation.labels,
             )
         rules = evaluation.scores(passes, labels, dropping_temperatures)["rules"]
@@ -281,9 +293,9 @@ def evaluate(
         yield Evaluation(dict(results), by_split)
     if unfamiliar is not None:
         found = {"source": source, "size": len(unfamiliar)}
-        found |= evaluation.detection(logits, predict("unfamiliar images", unfamiliar))
+        found |= evaluation.detection(logits, predict(f"unfamiliar {what}", unfamiliar))
         if mc_dropout:
-            strange = predict_dropping("unfamiliar images", unfamiliar)
+            strange = predict_dropping(f"unfamiliar {what}", unfamiliar)
             found["mc_dropout"] = evaluation.detection(passes, strange)["ensemble"]
         results["unfamiliar"] = found
         yield Evaluation(dict(results), by_split)
@@ -313,18 +325,19 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
     if results["mc_dropout"]:
         rows[f"{results['mc_dropout']['passes']} x dropout"] = results["mc_dropout"]
     name = results["dataset"]["name"]
-    title = f"{name}: {results['test_size']:,} test images"
+    what = results.get("inputs", "images")  # of an older evaluation they are images
+    title = f"{name}: {results['test_size']:,} test {what}"
     yield _predictions(f"{title}; accuracy also after refusing the least certain", rows)
     if results["validation_size"]:
         title = (
-            f"Before → after scaling by T, from {results['validation_size']:,} validation images"
+            f"Before → after scaling by T, from {results['validation_size']:,} validation {what}"
         )
         yield _calibration(title, rows)
     if len(names) > 1:
         yield _sizes(results)
-        yield _diversity(results["diversity"])
+        yield _diversity(results["diversity"], what)
     if results["unfamiliar"]:
-        yield _detection(names, results["unfamiliar"])
+        yield _detection(names, results["unfamiliar"], what)
     for shift, strengths in results["shifts"].items():
         yield _shift(f"{shift} ({shifts.UNITS[shift]})", strengths)
 
@@ -394,11 +407,11 @@ def _sizes(results: dict[str, Any]) -> Table:
     return table
 
 
-def _diversity(diversity: dict[str, Any]) -> Table:
+def _diversity(diversity: dict[str, Any], what: str) -> Table:
     table = _table("How the members differ", "", "")
     table.show_header = False
     uncertainty = diversity["uncertainty"]
-    table.add_row("two members disagree on, % of images", _percent(diversity["disagreement"]))
+    table.add_row(f"two members disagree on, % of {what}", _percent(diversity["disagreement"]))
     table.add_row("correlation of two members' errors", _number(diversity["error_correlation"]))
     table.add_row("total uncertainty, nats", _number(uncertainty["total"]))
     table.add_row("  aleatoric: the members' own", _number(uncertainty["aleatoric"]))
@@ -406,9 +419,9 @@ def _diversity(diversity: dict[str, Any]) -> Table:
     return table
 
 
-def _detection(names: list[str], unfamiliar: dict[str, Any]) -> Table:
+def _detection(names: list[str], unfamiliar: dict[str, Any], what: str) -> Table:
     share = _percent(unfamiliar["share"])
-    title = f"{unfamiliar['size']:,} unfamiliar images ({share} % of all): AUROC % / AUPR %"
+    title = f"{unfamiliar['size']:,} unfamiliar {what} ({share} % of all): AUROC % / AUPR %"
     table = _table(title, "told apart by", *(name.replace("_", " ") for name in _SCORES))
     rows = dict(zip(names, unfamiliar["members"], strict=True))
     if len(rows) > 1:

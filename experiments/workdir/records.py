@@ -19,6 +19,7 @@ from etils import epath
 from experiments.workdir.config import Config
 from mnist_jax import data
 from mnist_jax.data import Dataset
+from mnist_jax.data.sentences import Sentences
 
 if TYPE_CHECKING:  # it imports JAX, which a mistyped command should not have to wait for
     from mnist_jax.parallel import Layout
@@ -120,11 +121,17 @@ class TrainedOn(NamedTuple):
     image_shape: tuple[int, ...] = (28, 28, 1)
     mean: tuple[float, ...] | None = None  # by channel, for networks that subtract it
     stddev: tuple[float, ...] | None = None  # by channel, for networks that divide by it
+    # Of sentences, whose `image_shape` is the number of tokens:
+    vocabulary: tuple[str, ...] = ()
+    cased: bool = False  # as in `mnist_jax.data.sentences.Sentences`
+    vector_width: int = 300
 
 
 def trained_on(config: Config, dataset: Dataset) -> TrainedOn:
     """What a new run's networks depend on."""
     about = TrainedOn(dataset.class_names, dataset.characters, dataset.train.inputs.shape[1:])
+    if isinstance(dataset, Sentences):
+        return about._replace(vocabulary=dataset.vocabulary, cased=dataset.cased)
     if config.normalize == "none":
         return about
     mean, stddev = data.statistics(dataset.train)
@@ -133,8 +140,17 @@ def trained_on(config: Config, dataset: Dataset) -> TrainedOn:
 
 
 def write_dataset(workdir: epath.Path, name: str, source: str, about: TrainedOn) -> None:
-    """Write the data set's name, source and what networks depend on, as `dataset.json`."""
-    write_json(workdir / "dataset.json", {"name": name, "source": source} | about._asdict())
+    """Write the data set's name, source and what networks depend on, as `dataset.json`.
+
+    The vocabulary of sentences is beside it, as `vocabulary.txt`: the word of each token a line, an
+    empty one for padding.
+    """
+    content: dict[str, Any] = {"name": name, "source": source} | about._asdict()
+    del content["vocabulary"]
+    if about.vocabulary:
+        _write(workdir / "vocabulary.txt", ("\n".join(about.vocabulary) + "\n").encode())
+        content["words"] = len(about.vocabulary)
+    write_json(workdir / "dataset.json", content)
 
 
 def read_dataset(workdir: epath.Path, config: Config) -> TrainedOn:
@@ -151,9 +167,18 @@ def read_dataset(workdir: epath.Path, config: Config) -> TrainedOn:
         content = json.loads(path.read_text())
         known = {name: content[name] for name in TrainedOn._fields if name in content}
         values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
+        if "words" in content:
+            values["vocabulary"] = _read_vocabulary(workdir / "vocabulary.txt", content["words"])
         return TrainedOn(**values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}.") from None
+
+
+def _read_vocabulary(path: epath.Path, count: int) -> tuple[str, ...]:
+    words = tuple(path.read_text().split("\n")[:-1])
+    if len(words) != count:
+        raise ValueError(f"{path.name} has {len(words):,} words, not {count:,}")
+    return words
 
 
 def read_threshold(workdir: epath.Path) -> float | None:

@@ -10,7 +10,7 @@ import optax
 
 from experiments.workdir.config import Config
 from experiments.workdir.records import TrainedOn
-from mnist_jax import ensemble, models, parallel, training
+from mnist_jax import constraints, ensemble, models, parallel, training
 from mnist_jax.parallel import Layout, Predict
 from mnist_jax.training import TrainState
 
@@ -37,6 +37,9 @@ def create(config: Config, device_count: int | None, data: TrainedOn) -> dict[st
     devices = parallel.first_devices(device_count)
     parallel.use_precision(config.precision)
     options = config.options | ({"mean": data.mean, "stddev": data.stddev} if data.mean else {})
+    if config.reads_sentences:
+        options["words"] = max(len(data.vocabulary), 2)
+        options.setdefault("width", data.vector_width)
     kinds = {}
     for name, seeds in config.kinds:
         network = models.create(name, len(data.class_names), **options)
@@ -58,6 +61,7 @@ def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransforma
         config.beta2,
         config.snapshots,
         config.ema,
+        constraints.of_sentences() if config.reads_sentences else None,
     )
 
 
@@ -74,6 +78,8 @@ def check(stacks: dict[str, Stack], data: TrainedOn) -> None:
     Raises:
         ValueError: they cannot, as too small ones.
     """
+    if data.vocabulary:
+        return  # sentences are padded to what the windows need
     for name, stack in stacks.items():
         try:
             models.check_size(name, stack.network, data.image_shape)
@@ -85,7 +91,7 @@ def shapes(
     stacks: dict[str, Stack], optimizer: optax.GradientTransformation, data: TrainedOn
 ) -> dict[str, TrainState]:
     """The structure, shapes and dtypes of the states that a checkpoint holds."""
-    input_ = jax.ShapeDtypeStruct(data.image_shape, np.float32)
+    input_ = jax.ShapeDtypeStruct(data.image_shape, np.int32 if data.vocabulary else np.float32)
     return {
         name: jax.eval_shape(
             partial(ensemble.init_state, stack.network, optimizer, input_=input_),

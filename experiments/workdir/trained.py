@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from etils import epath
 
-from experiments.workdir import records, stacks
+from experiments.workdir import datasets, records, stacks
 from experiments.workdir.config import Config
+from experiments.workdir.records import TrainedOn
 from mnist_jax import data, parallel
 from mnist_jax.checkpoints import Checkpoints, Saved
 from mnist_jax.data import Dataset
@@ -59,6 +60,7 @@ class Trained:
     class_names: tuple[str, ...]
     characters: bool  # what pictures must be made into, as in `mnist_jax.data.Dataset`
     image_shape: tuple[int, ...]  # height, width, channels
+    trained_on: TrainedOn
 
 
 def load(workdir: epath.PathLike) -> Trained:
@@ -110,6 +112,7 @@ def load(workdir: epath.PathLike) -> Trained:
         trained_on.class_names,
         trained_on.characters,
         trained_on.image_shape,
+        trained_on,
     )
 
 
@@ -143,12 +146,12 @@ def load_dataset(trained: Trained) -> Dataset:
         DataUnavailable: it cannot be had.
     """
     config = trained.config
-    dataset = data.load(
-        config.dataset,
-        config.data_dir,
-        validation=config.validation,
-        class_names=trained.class_names,
-    )
+    if config.folds > 1:
+        raise ValueError(
+            f"{trained.workdir} is cross-validated: each test input trained other members; its "
+            "scores are in results.json.\nEvaluate on other data by --dataset or --data-dir."
+        )
+    dataset = datasets.load(config, trained.trained_on)
     if trained.fingerprint not in (None, data.fingerprint(dataset)):
         raise ValueError(
             f"{dataset.name} ({dataset.source}) is not the data that {trained.workdir} was trained "

@@ -19,18 +19,29 @@ import numpy as np
 import optax
 from etils import epath
 
-from experiments.console import cli
+from experiments.console import cli, terminal
 from experiments.console.cli import FAILED, HELP, INTERRUPTED, Command
 from experiments.console.clock import Clock, in_words
 from experiments.console.display import TrainingDisplay, draw
-from experiments.workdir import evaluation, progress, records, stacks
+from experiments.workdir import (
+    cross_validation,
+    datasets,
+    evaluation,
+    progress,
+    records,
+    stacks,
+)
 from experiments.workdir.config import Config
+from experiments.workdir.cross_validation import Folds, Scorer
 from experiments.workdir.progress import Progress
 from experiments.workdir.records import TrainedOn
 from experiments.workdir.stacks import Stack
 from mnist_jax import augment, data, ensemble, kernels, loop, metrics, models, parallel, training
-from mnist_jax.data import Dataset
+from mnist_jax.data import Dataset, sentences, vectors
+from mnist_jax.data.sentences import Sentences
+from mnist_jax.data.vectors import Vectors
 from mnist_jax.loop import Chunk
+from mnist_jax.models.sentence import set_vectors
 from mnist_jax.training import TrainState
 
 TERMINATED = 128 + signal.SIGTERM
@@ -49,6 +60,15 @@ class Run(NamedTuple):
     steps_per_epoch: int
     workdir: epath.Path
     trained_on: TrainedOn
+    vectors: Vectors | None = None  # that a new run's tables of word vectors begin with
+    folds: Folds | None = None
+
+    @property
+    def train_size(self) -> int:
+        """How many inputs each member trains on."""
+        if self.folds is not None:
+            return self.folds.own_inputs.shape[1]
+        return len(self.dataset.train.labels)
 
 
 def train(command: Command, clock: Clock) -> int:
@@ -101,18 +121,13 @@ def _prepare(command: Command, clock: Clock) -> Run:
         kernels.start_building(part)
     # A run goes on with the classes that its networks have.
     before = records.read_dataset(command.workdir, config) if command.resume else None
-    reading = _beside(
-        lambda: data.load(
-            config.dataset,
-            config.data_dir,
-            validation=config.validation,
-            class_names=before and before.class_names,
-        )
-    )
+    reading = _beside(lambda: datasets.load(config, before))
     with clock.during("imports"):
         _import_writers()
     with clock.waiting("data", "Reading the data"):
         dataset = reading()
+        if config.folds > 1:
+            dataset = cross_validation.pool(dataset)
         fingerprint = data.fingerprint(dataset)
     digits = dataset.characters and dataset.class_names == data.CLASS_NAMES["mnist"]
     if config.augment == "handwriting" and not digits:
@@ -121,8 +136,20 @@ def _prepare(command: Command, clock: Clock) -> Run:
             f"which {dataset.name} is not."
         )
     about = before or records.trained_on(config, dataset)
+    word_vectors = None
+    if config.vectors is not None and before is None:
+        with clock.waiting("data", "Reading the word vectors"):
+            word_vectors = vectors.read(config.vectors, about.vocabulary)
+        wanted = config.options.get("width", word_vectors.width)
+        if wanted != word_vectors.width:
+            raise ValueError(
+                f"--vectors {config.vectors}: the vectors are {word_vectors.width} numbers wide, "
+                f"not {wanted}.\nLeave out width in --network-options."
+            )
+        about = about._replace(vector_width=word_vectors.width)
+        print(f"{word_vectors.known.sum():,} of {len(about.vocabulary) - 1:,} words have a vector.")
     shapes = dataset.train.inputs.shape[1:], about.image_shape
-    if shapes[0] != shapes[1]:
+    if not about.vocabulary and shapes[0] != shapes[1]:
         here, then = (" x ".join(map(str, shape)) for shape in shapes)
         raise ValueError(
             f"{dataset.name} has images of {here}; the run began with images of {then}.\n"
@@ -130,7 +157,8 @@ def _prepare(command: Command, clock: Clock) -> Run:
         )
     kinds = stacks.create(config, config.devices, about)
     stacks.check(kinds, about)
-    images = len(dataset.train.labels)
+    all_folds = None if config.folds == 1 else cross_validation.make(config, dataset.train.labels)
+    images = len(dataset.train.labels if all_folds is None else all_folds.each[0].train)
     steps = training.steps_per_epoch(images, config.batch_size)
     # What shuffles is compiled by the time it is needed.
     _beside(partial(training.epoch_batches, config.data_seed, 1, images, config.batch_size))
@@ -149,7 +177,18 @@ def _prepare(command: Command, clock: Clock) -> Run:
             problem = error
     if parallel.agree(problem is not None):
         raise problem or ValueError("Process 0 cannot use the workdir, and says why.")
-    return Run(config, kinds, optimizer, dataset, fingerprint, steps, workdir, about)
+    return Run(
+        config,
+        kinds,
+        optimizer,
+        dataset,
+        fingerprint,
+        steps,
+        workdir,
+        about,
+        word_vectors,
+        all_folds,
+    )
 
 
 def _import_writers() -> None:
@@ -232,13 +271,13 @@ def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
             if snapshots:
                 with clock.during("checkpoints"):
                     checkpoints.wait()  # they are read for the evaluation
-            scores, logits = _evaluate(run, clock, states)
+            scores, logits = _evaluate(run, clock, states, now)
             try:
                 with clock.during("closing"):
                     files.close()  # until all is written
             finally:
                 _finish(run, clock, scores, logits, now, compile_seconds)
-            _print_next(run.workdir, unfinished=bool(stop))
+            _print_next(run, unfinished=bool(stop))
             return INTERRUPTED if stop else 0
     except loop.NonFiniteLoss as error:
         _print_error(f"{error}", f"The last good state is in {folder}.")
@@ -284,6 +323,11 @@ def _begin(
                 )
                 for name, stack in run.kinds.items()
             }
+            if run.vectors is not None:
+                states = {
+                    name: _with_vectors(run.kinds[name], state, run.vectors)
+                    for name, state in states.items()
+                }
             jax.block_until_ready(states)
         before = progress.start(len(run.config.seeds))
         with clock.during("checkpoints"):
@@ -308,6 +352,13 @@ def _begin(
     return states, before
 
 
+def _with_vectors(stack: Stack, state: TrainState, word_vectors: Vectors) -> TrainState:
+    """The same state on the devices, with tables of word vectors that begin with given ones."""
+    gathered = parallel.gather(stack.layout, state)
+    params = set_vectors(gathered.params, word_vectors.rows, word_vectors.known)
+    return parallel.place(stack.layout, gathered._replace(params=params))
+
+
 def _print_jump(run: Run, then: Config, step: int) -> None:
     """Say where the learning rate goes on when it is not where it would have been.
 
@@ -315,7 +366,7 @@ def _print_jump(run: Run, then: Config, step: int) -> None:
         then: the config of the steps done so far.
         step: how many they are.
     """
-    n = len(run.dataset.train.labels)
+    n = run.train_size
     rates = [
         float(stacks.make_schedule(config, config.epochs * max(1, n // config.batch_size))(step))
         for config in (then, run.config)
@@ -357,6 +408,7 @@ def _train(
         due = parallel.agree(time.monotonic() - saved_at >= run.config.save_seconds)
         return steps_done == run.steps_per_epoch or bool(stop or due)
 
+    score = _make_scorer(run)
     chunks = _start(run, clock, states, now, is_wanted)
     with TrainingDisplay(run.config.epochs, images_per_step, steps_done) as display:
         while True:
@@ -371,7 +423,7 @@ def _train(
                 continue
             states = chunk.state
             if chunk.steps_done == chunk.steps:
-                scores = _validate(run, clock, states, display, is_first)
+                scores = _validate(run, clock, states, score, display, is_first)
                 is_first = False
                 rate = evaluation.plain(float(learning_rate(progress.steps_done(now) - 1)))
                 now = progress.end_epoch(now, scores, rate)
@@ -423,6 +475,7 @@ def _start(
                 augment=augment.create(run.config.augment),
                 done=(now.epochs, now.steps),
                 is_wanted=is_wanted if ahead else None,
+                own_inputs=None if run.folds is None else run.folds.own_inputs,
             )
             for name, stack in run.kinds.items()
         ]
@@ -461,41 +514,58 @@ def _predict(run: Run, states: dict[str, TrainState], images: np.ndarray) -> np.
     )
 
 
+Score = Callable[[dict[str, TrainState]], dict[str, Any]]
+
+
+def _make_scorer(run: Run) -> Score | None:
+    """What gives the scores of states after an epoch; None where there is nothing to predict."""
+    if run.folds is not None:
+        ((name, stack),) = run.kinds.items()
+        scorer = Scorer(run.config, stack, run.folds, run.dataset.train)
+        return lambda states: scorer(states[name])
+    images, labels = run.dataset.validation
+    if not len(labels):
+        return None
+    members = _describe_members(run.config)
+    return lambda states: _scores("validation", members, _predict(run, states, images), labels)
+
+
 def _validate(
     run: Run,
     clock: Clock,
     states: dict[str, TrainState],
+    score: Score | None,
     display: TrainingDisplay,
     is_first: bool,
 ) -> dict[str, Any]:
     """The scores on the validation images; empty where there are none.
 
     Args:
+        score: from `_make_scorer`.
         is_first: of this process, so that most of the time goes to compiling the prediction.
     """
-    images, labels = run.dataset.validation
-    if not len(labels):
+    if score is None:
         return {}
     what = "Validating, which is compiled the first time"
     if is_first:
         display.clear()
     with clock.waiting("compiling", what) if is_first else clock.during("validation"):
-        logits = _predict(run, states, images)
-    with clock.during("validation"):
-        return _scores("validation", _describe_members(run.config), logits, labels)
+        return score(states)
 
 
 def _evaluate(
-    run: Run, clock: Clock, states: dict[str, TrainState]
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Predict the test images, with snapshots by them.
+    run: Run, clock: Clock, states: dict[str, TrainState], now: Progress
+) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Predict the test images, with snapshots by them; with folds that has been done.
 
     Returns:
         What `results.json` says of the predictions, and all members' logits.
     """
+    if run.folds is not None:
+        return {"cross_validation": cross_validation.results(run.config, now.history)}, None
     images, labels = run.dataset.test
     members = _describe_members(run.config)
-    with clock.waiting("evaluation", f"Predicting {len(labels):,} test images"):
+    with clock.waiting("evaluation", f"Predicting {len(labels):,} test {_what(run)}"):
         if run.config.snapshots > 1:
             from experiments.workdir import trained
 
@@ -516,7 +586,7 @@ def _finish(
     run: Run,
     clock: Clock,
     scores: dict[str, Any],
-    logits: np.ndarray,
+    logits: np.ndarray | None,
     now: Progress,
     compile_seconds: float,
 ) -> None:
@@ -538,7 +608,17 @@ def _finish(
     )
     if parallel.is_lead():
         records.write_json(run.workdir / "results.json", results)
-    _print_results(results, logits, run.dataset)
+    if logits is not None:
+        _print_results(results, logits, run.dataset)
+    elif results["cross_validation"]["single"]:
+        assert run.folds is not None  # without logits there are folds
+        terminal.show(cross_validation.table(results["cross_validation"], run.folds.members))
+    print(
+        f"Trained in {results['train_seconds']:.1f} s "
+        f"({results['images_per_second']:,.0f} {_what(run)}/s), "
+        f"compiled in {results['compile_seconds']:.1f} s."
+    )
+    print(in_words(results["seconds"]))
 
 
 def _describe_members(config: Config) -> list[dict[str, Any]]:
@@ -582,10 +662,17 @@ def _first_line(run: Run) -> str:
     devices = f"{count} {layouts[0].devices[0].device_kind} device{'s' if count > 1 else ''}"
     if len(layouts) == 1 and layouts[0].data > 1:
         devices += f", {layouts[0].data} a member"
+    size = f"{run.train_size:,}"
+    if run.folds is not None:
+        size += f" of {len(run.dataset.train.labels):,}"
     return (
-        f"{members} on {len(run.dataset.train.labels):,} images of {run.dataset.name} "
+        f"{members} on {size} {_what(run)} of {run.dataset.name} "
         f"({run.dataset.source}), {devices}; into {run.workdir}"
     )
+
+
+def _what(run: Run) -> str:
+    return "sentences" if run.config.reads_sentences else "images"
 
 
 def _epoch_line(epoch: dict[str, Any]) -> str:
@@ -608,21 +695,20 @@ def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset
     print(f"Prediction: {dataset.class_names[logits[:, digit].sum(axis=0).argmax()]}")
     if dataset.characters:
         print(draw(dataset.test.inputs[digit]))
-    print(
-        f"Trained in {results['train_seconds']:.1f} s "
-        f"({results['images_per_second']:,.0f} images/s), "
-        f"compiled in {results['compile_seconds']:.1f} s."
-    )
-    print(in_words(results["seconds"]))
+    if isinstance(dataset, Sentences):
+        print(" ".join(sentences.words_of(dataset.test.inputs[digit], dataset.vocabulary)))
 
 
-def _print_next(workdir: epath.Path, unfinished: bool) -> None:
+def _print_next(run: Run, unfinished: bool) -> None:
     """Where everything is, and what can be done with it."""
-    folder = shlex.quote(str(workdir))
-    commands = [f"evaluate {folder}", f"report {folder}", f"predict {folder} IMAGE..."]
+    folder = shlex.quote(str(run.workdir))
+    what = '"A SENTENCE"' if run.config.reads_sentences else "IMAGE..."
+    commands = [f"evaluate {folder}", f"report {folder}", f"predict {folder} {what}"]
+    if run.folds is not None:  # it has been evaluated, fold by fold
+        commands = commands[2:]
     if unfinished:
         commands.insert(0, f"run --resume {folder}")
-    print(f"All of it is in {workdir}. Next:")
+    print(f"All of it is in {run.workdir}. Next:")
     for command in commands:
         print(f"  python -m experiments.{command}")
 

@@ -18,6 +18,7 @@ _PROBE_SECONDS = 3.0
 _ARCHIVES = {
     "imagenette/160px-v2": "imagenette2-160.tgz",
     "imagenette/320px-v2": "imagenette2-320.tgz",
+    "glue/sst2": "SST-2.zip",
 }
 
 
@@ -56,7 +57,7 @@ def _archives(name: str, only: str | None, download_dir: Path) -> dict[str, Path
         if all(path.is_file() for path in paths.values()):
             return paths
     url_infos = _url_infos(name)
-    wanted = {url: info for url, info in url_infos.items() if only in (None, info.filename)}
+    wanted = {url: i for url, i in url_infos.items() if only in (None, _filename(url, i))}
     paths = fetch(name, wanted, download_dir)
     verified.parent.mkdir(parents=True, exist_ok=True)
     verified.write_text(json.dumps({file: str(path) for file, path in paths.items()}))
@@ -91,7 +92,7 @@ def fetch(name: str, url_infos: Mapping[str, Any], download_dir: Path) -> dict[s
     missing = [
         url
         for url, info in url_infos.items()
-        if not _is_here(info, download_dir / name, manual_dir)
+        if not _is_here(url, info, download_dir / name, manual_dir)
     ]
     if missing:
         _probe(name, missing[0])
@@ -102,7 +103,7 @@ def fetch(name: str, url_infos: Mapping[str, Any], download_dir: Path) -> dict[s
         dataset_name=name,
     )
     try:
-        paths = manager.download({info.filename: url for url, info in url_infos.items()})
+        paths = manager.download({_filename(url, info): url for url, info in url_infos.items()})
     except tfds.download.download_manager.NonMatchingChecksumError as error:
         raise DataError(f"{name}: {str(error).splitlines()[0].rstrip(':')}.") from None
     except (requests.RequestException, tfds.download.DownloadError) as error:
@@ -110,10 +111,15 @@ def fetch(name: str, url_infos: Mapping[str, Any], download_dir: Path) -> dict[s
     return {filename.removesuffix(".gz"): Path(path) for filename, path in paths.items()}
 
 
-def _is_here(info: Any, cache_dir: Path, manual_dir: Path) -> bool:
+def _filename(url: str, info: Any) -> str:
+    """An archive's name, which TFDS does not have of all."""
+    return info.filename or url.rpartition("/")[2]
+
+
+def _is_here(url: str, info: Any, cache_dir: Path, manual_dir: Path) -> bool:
     # TFDS ends the names of its downloads with their SHA-256 in base64.
     digest = base64.urlsafe_b64encode(bytes.fromhex(info.checksum)).decode().rstrip("=")
-    return (manual_dir / info.filename).exists() or any(cache_dir.glob(f"*{digest}*"))
+    return (manual_dir / _filename(url, info)).exists() or any(cache_dir.glob(f"*{digest}*"))
 
 
 def _probe(name: str, url: str) -> None:
@@ -140,8 +146,13 @@ def _probe(name: str, url: str) -> None:
 
 def _unavailable(name: str, url: str, error: Exception) -> DataUnavailable:
     server, archive = url.split("/")[2], url.split("/")[-1]
+    if name in ("glue", "trec"):
+        what = "the folder of its files as data_dir, or take opinions."
+    else:
+        what = (
+            "the folder of its files as data_dir (or for mnist in MNIST_JAX_DATA), or take mnist5k."
+        )
     return DataUnavailable(
         f"{name} is not on this machine, and {server} cannot be reached ({type(error).__name__}).\n"
-        f"Give {archive} or the folder of its files as data_dir (or for mnist in MNIST_JAX_DATA), "
-        "or take mnist5k."
+        f"Give {archive} or {what}"
     )

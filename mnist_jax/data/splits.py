@@ -164,10 +164,10 @@ def _naming(
     over = [array[array > max(digits)] for array in labels.values() if array.dtype.kind == "i"]
     if sum(map(len, over)) == 1:  # a label that one image alone has is damage
         return digits
-    return {kind: str(kind) for kind in sorted(kinds, key=_natural)}
+    return {kind: str(kind) for kind in sorted(kinds, key=natural)}
 
 
-def _natural(kind: Any) -> tuple[Any, ...]:
+def natural(kind: Any) -> tuple[Any, ...]:
     """For sorting: whole numbers inside words by their value."""
     parts = re.split(r"(\d+)", str(kind).lower())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(kind)
@@ -178,22 +178,25 @@ def listed(words: Sequence[str]) -> str:
     return ", ".join(words if len(words) <= 12 else [*words[:10], "...", words[-1]])
 
 
-def see_classes(splits: Mapping[str, Split], class_names: Sequence[str], place: str) -> None:
+def see_classes(
+    splits: Mapping[str, Split], class_names: Sequence[str], place: str, what: str = "image"
+) -> None:
     """See that there are classes to learn, and that they are those tested.
 
+    Args:
+        what: an input is, for messages.
+
     Raises:
-        DataError: one class alone, or test images of other classes altogether.
+        DataError: one class alone, or test inputs of other classes altogether.
     """
     if len(class_names) < 2:
-        raise DataError(
-            f"{place}: all images are of one class, {class_names[0]}.\n"
-            "Pictures must lie in a folder a class."
-        )
+        hint = "\nPictures must lie in a folder a class." if what == "image" else ""
+        raise DataError(f"{place}: all {what}s are of one class, {class_names[0]}.{hint}")
     train = set(np.unique(splits["train"].labels).tolist())
     for split in splits.keys() & {"validation", "test"}:
         here = set(np.unique(splits[split].labels).tolist())
         strange = [class_names[i] for i in sorted(here - train)]
-        message = f"{place}: no training image is of the {split} classes {listed(strange)}."
+        message = f"{place}: no training {what} is of the {split} classes {listed(strange)}."
         if strange and len(strange) == len(here):
             raise DataError(message)
         if strange:
@@ -201,13 +204,16 @@ def see_classes(splits: Mapping[str, Split], class_names: Sequence[str], place: 
 
 
 def cut(
-    splits: Mapping[str, Split], validation: int | None
+    splits: Mapping[str, Split], validation: int | None, what: str = "images"
 ) -> tuple[Split, Split, Split, tuple[str, ...]]:
     """Training, validation and test images out of the splits that there are.
 
     Test images that are missing are taken from the training images, a fifth, and validation images
     as `load` says. Where the images lie in order of their classes, or the test images are missing,
     the classes take turns first, so that any stretch is balanced.
+
+    Args:
+        what: inputs are, for messages.
 
     Returns:
         The three, and in words what was done.
@@ -219,10 +225,10 @@ def cut(
     if "test" not in splits:
         count, n = len(train.labels) // _TEST, len(train.labels)
         if count == 0:
-            raise ValueError(f"{n} images are too few to take some of them for testing.")
+            raise ValueError(f"{n} {what} are too few to take some of them for testing.")
         train = take_turns(train)
         test, train = _part(train, 0, count), _part(train, count, None)
-        notes.append(f"without test images: {count:,} of {n:,} are, of all classes alike")
+        notes.append(f"without test {what}: {count:,} of {n:,} are, of all classes alike")
     else:
         test = splits["test"]
         train = take_turns(train) if is_sorted(train.labels) else train
@@ -235,7 +241,7 @@ def cut(
     kept = kept if validation is None else validation
     if not 0 <= kept < n:
         raise ValueError(
-            f"validation must be from 0 to {n - 1}, one less than the training images, not {kept}."
+            f"validation must be from 0 to {n - 1}, one less than the training {what}, not {kept}."
         )
     return _part(train, kept, None), _part(train, 0, kept), test, tuple(notes)
 
@@ -265,8 +271,11 @@ def take_turns(split: Split, seed: int = 0) -> Split:
     return Split(split.inputs[order], split.labels[order])
 
 
-def translate(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
+def translate(dataset: Dataset, class_names: Sequence[str], what: str = "images") -> Dataset:
     """The same data set with labels that are places among other names of classes.
+
+    Args:
+        what: inputs are, for messages.
 
     Raises:
         ValueError: an image is of a class that is not among them.
@@ -277,7 +286,7 @@ def translate(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     strange = [dataset.class_names[i] for i in used if dataset.class_names[i] not in place]
     if strange:
         raise ValueError(
-            f"{dataset.name} has images of {listed(strange)}, which are not among the classes "
+            f"{dataset.name} has {what} of {listed(strange)}, which are not among the classes "
             f"{listed(class_names)}."
         )
     places = np.array([place.get(name, -1) for name in dataset.class_names], np.int32)

@@ -18,6 +18,7 @@ from mnist_jax.models.googlenet import GoogLeNet
 from mnist_jax.models.layers import Layers
 from mnist_jax.models.lenet5 import LeNet5
 from mnist_jax.models.resnet import DEPTHS, STAGES, ResNet
+from mnist_jax.models.sentence import VARIANTS, SentenceCNN
 from mnist_jax.models.simple import Simple
 
 _NETWORKS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {  # fields that the name sets
@@ -30,17 +31,19 @@ _NETWORKS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {  # fields
     "alexnet": (AlexNet, {}),
     "googlenet": (GoogLeNet, {}),
     **{f"resnet{depth}": (ResNet, {"depth": depth}) for depth in DEPTHS},
+    "sentence": (SentenceCNN, {}),
 }
 
 
-NAMES = tuple(_NETWORKS)
+OF_SENTENCES = ("sentence",)  # they take tokens, int32 `[n, length]`
+NAMES = tuple(name for name in _NETWORKS if name not in OF_SENTENCES)  # they take images
 LABS = ("simple", "deep", "layers", "fast")  # made for 28x28 grey images
 
 
 class Published(NamedTuple):
     """What a network was published for."""
 
-    image_shape: tuple[int, int, int]  # height, width, channels
+    image_shape: tuple[int, ...]  # height, width, channels; of sentences, how many tokens
     num_classes: int
 
 
@@ -54,6 +57,7 @@ PUBLISHED: Mapping[str, Published] = {
         f"resnet{depth}": _IMAGENET if depth in STAGES else Published((32, 32, 3), 10)
         for depth in DEPTHS
     },
+    "sentence": Published((64,), 2),  # the longest sentence of MR, and padding
 }
 _KINDS: Mapping[Any, tuple[str, type]] = {  # of fields: in words, and what they take
     bool: ("True or False", bool),
@@ -68,8 +72,8 @@ def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
     """Make a network.
 
     Args:
-        name: one of `NAMES`.
-        num_classes: how many logits it gives an image; at least 2.
+        name: one of `NAMES` or `OF_SENTENCES`.
+        num_classes: how many logits it gives an input; at least 2.
         options: the network's own fields, such as `dropout_rate`; all have `dtype`, what they
             compute in (default float32; parameters are always float32), and those of
             `ImageNetwork`.
@@ -77,15 +81,16 @@ def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
     Returns:
         A linen module: `init(rngs, images, train=False)` and
         `apply(variables, images, train=..., rngs={"dropout": key})` map float32
-        `[n, height, width, channels]` in [0, 1] to float32 logits `[n, num_classes]`.
+        `[n, height, width, channels]` in [0, 1], or int32 tokens `[n, length]`, to float32 logits
+        `[n, num_classes]`.
 
     Raises:
-        ValueError: an unknown name or option, an option of another kind than the field,
+        ValueError: an unknown name, option or variant, an option of another kind than the field,
             `num_classes` below 2, `dropout_rate` outside [0, 1), a negative `conv_stddev`,
             `image_size` below 1.
     """
     if name not in _NETWORKS:
-        near = get_close_matches(name, NAMES, n=1)
+        near = get_close_matches(name, list(_NETWORKS), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"name {name!r} is no network; there are {', '.join(NAMES)}.{hint}")
     if num_classes < 2:
@@ -99,6 +104,8 @@ def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
     _check_kinds(network, options)
     if not 0 <= options.get("dropout_rate", 0) < 1:
         raise ValueError(f"dropout_rate must be in [0, 1), not {options['dropout_rate']}.")
+    if options.get("variant", "rand") not in VARIANTS:
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, not {options['variant']}.")
     if options.get("conv_stddev", 0) < 0:
         raise ValueError(f"conv_stddev must not be negative, but is {options['conv_stddev']}.")
     if options.get("image_size") is not None and options["image_size"] < 1:

@@ -1,0 +1,184 @@
+"""`experiments.predict` for networks of sentences: what is asked, and how it is answered."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.console import cli, terminal
+
+_MOST_LETTERS = 60  # of a sentence in the table
+
+
+class Sentence(NamedTuple):
+    """One sentence to classify."""
+
+    text: str
+    label: str | None = None  # of a file whose lines begin with a class
+
+
+def predict(loaded: Any, threshold: float | None, arguments: Sequence[str], as_json: bool) -> int:
+    """Print a row a sentence; returns the exit code.
+
+    Args:
+        loaded: of `trained.load`.
+        threshold: the entropy above which an answer is unsure; None: not known.
+        arguments: sentences, files with a sentence a line, or `-` for standard input.
+        as_json: an object a line instead of a table.
+
+    Raises:
+        SystemExit: code 2 with an error of two lines, where there is nothing to classify.
+    """
+    sentences, failed = _read_all(arguments, loaded.config.encoding, loaded.class_names)
+    if not sentences:
+        if failed:
+            return cli.FAILED
+        cli.fail("there is no sentence.", "Give one in quotes, a file of them, or - with some.")
+    rows = describe(loaded, threshold, sentences)
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+    else:
+        _print_table(rows)
+    for line in _summary(rows, threshold):
+        print(line, file=sys.stderr if as_json else sys.stdout)
+    return int(failed)
+
+
+def _read_all(
+    arguments: Sequence[str], encoding: str, class_names: Sequence[str]
+) -> tuple[list[Sentence], bool]:
+    """The sentences of all arguments, and whether some could not be read, which stderr says."""
+    sentences: list[Sentence] = []
+    failed = False
+    for argument in arguments:
+        try:
+            sentences += _read(argument, encoding, class_names)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+    return sentences, failed
+
+
+def _read(argument: str, encoding: str, class_names: Sequence[str]) -> list[Sentence]:
+    """What one argument holds.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    from mnist_jax.data.sentences import decode
+
+    if argument == "-":
+        return _of_lines(decode(sys.stdin.buffer.read(), "utf-8", "-"), class_names)
+    path = Path(argument)
+    if _is_file(path):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ValueError(f"{argument} cannot be read: {error.strerror}.") from None
+        return _of_lines(decode(content, encoding, argument), class_names)
+    if not argument.strip():
+        raise ValueError("'' is no sentence.")
+    if " " not in argument and ("/" in argument or path.suffix in (".txt", ".tsv", ".csv")):
+        raise ValueError(f"{argument} is no file; a sentence of one word has no / and no ending.")
+    return [Sentence(argument)]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long, of a sentence
+        return False
+
+
+def _of_lines(text: str, class_names: Sequence[str]) -> list[Sentence]:
+    """A sentence a line; where all begin with a class, it is their label."""
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    pairs = [line.split(maxsplit=1) for line in lines]
+    if lines and all(pair[0] in class_names and len(pair) == 2 for pair in pairs):
+        return [Sentence(sentence, label) for label, sentence in pairs]
+    return [Sentence(line) for line in lines]
+
+
+def describe(
+    loaded: Any, threshold: float | None, sentences: Sequence[Sentence]
+) -> list[dict[str, Any]]:
+    """What is printed of each sentence.
+
+    A sentence none of whose words is known is always unsure.
+    """
+    from mnist_jax import ensemble, uncertainty
+    from mnist_jax.data.sentences import MOST_WORDS, clean, tokenize
+
+    about = loaded.trained_on
+    texts = [sentence.text for sentence in sentences]
+    tokens = tokenize(texts, about.vocabulary, about.cased, about.image_shape[0])
+    logits = loaded.predict(tokens)
+    probabilities = np.exp(ensemble.mean_probability(logits))
+    parts = uncertainty.decompose(logits)
+    known = set(about.vocabulary)
+    rows = []
+    for i, sentence in enumerate(sentences):
+        words = clean(sentence.text, about.cased).split()
+        if len(words) > MOST_WORDS:
+            note = f"has {len(words):,} words, of which the first {MOST_WORDS} are read."
+            print(f"note: sentence {i + 1} {note}", file=sys.stderr)
+        unknown = [word for word in dict.fromkeys(words) if word not in known]
+        entropy = float(parts.total[i])
+        row = {
+            "sentence": sentence.text,
+            "class": loaded.class_names[probabilities[i].argmax()],
+            "probability": round(float(probabilities[i].max()), 6),
+            "entropy": round(entropy, 6),
+            "mutual_information": round(float(parts.epistemic[i]), 6),
+            "votes": [loaded.class_names[best] for best in logits[:, i].argmax(axis=1)],
+            "unsure": not tokens[i].any() or (threshold is not None and entropy > threshold),
+            "unknown": unknown,
+        }
+        rows.append(row | ({} if sentence.label is None else {"label": sentence.label}))
+    return rows
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    together = len(rows[0]["votes"]) > 1
+    table = Table(box=None, pad_edge=False)
+    table.add_column("sentence")
+    table.add_column("class")
+    for heading in ("probability", "entropy", *(["mutual information"] if together else [])):
+        table.add_column(heading, justify="right")
+    if together:
+        table.add_column("votes")
+    table.add_column("")
+    for row in rows:
+        text = " ".join(row["sentence"].split())
+        text = text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 3]}..."
+        cells = [text, row["class"], f"{row['probability']:.4f}", f"{row['entropy']:.4f}"]
+        if together:
+            votes = Counter(row["votes"]).most_common()
+            cells.append(f"{row['mutual_information']:.4f}")
+            cells.append(", ".join(f"{count} for {name}" for name, count in votes))
+        notes = ["unsure"] if row["unsure"] else []
+        if row["unknown"]:
+            notes.append(f"unknown: {', '.join(row['unknown'][:5])}")
+        table.add_row(*map(Text, [*cells, "; ".join(notes)]))
+    terminal.show(table)
+
+
+def _summary(rows: Sequence[dict[str, Any]], threshold: float | None) -> Iterator[str]:
+    if len(rows) > 1:
+        unsure = sum(row["unsure"] for row in rows)
+        yield f"{len(rows):,} sentences, {unsure:,} unsure"
+    if threshold is None:
+        yield "No entropy is known above which to be unsure: trained without validation sentences."
+    labelled = [row for row in rows if "label" in row]
+    if labelled:
+        right = sum(row["class"] == row["label"] for row in labelled)
+        share = right / len(labelled)
+        yield f"Accuracy: {share:.4f} ({right:,} of {len(labelled):,} sentences)"

@@ -1,0 +1,57 @@
+"""The data set that a config names: of images, or of sentences."""
+
+from typing import Any
+
+import numpy as np
+
+from experiments.workdir.config import Config
+from experiments.workdir.records import TrainedOn
+from mnist_jax import data
+from mnist_jax.data import Dataset, sentences
+
+
+def load(
+    config: Config,
+    about: TrainedOn | None = None,
+    name: str | None = None,
+    data_dir: str | None = None,
+) -> Dataset:
+    """Load it, split as in training.
+
+    Args:
+        about: what the networks were trained on, whose classes and words are taken; None for new
+            networks.
+        name: of another data set than the config's; or
+        data_dir: where another one lies.
+
+    Raises:
+        ValueError, DataError, DataUnavailable: as `data.load` and `data.sentences.load`.
+    """
+    same = name in (None, config.dataset)
+    validation = config.validation if same else None
+    if name is None and data_dir is None:
+        data_dir = config.data_dir
+    name = name or config.dataset
+    class_names = None if about is None else about.class_names
+    if not config.reads_sentences:
+        return data.load(name, data_dir, validation=validation, class_names=class_names)
+    return sentences.load(
+        name,
+        data_dir,
+        validation=validation,
+        encoding=config.encoding,
+        class_names=class_names,
+        vocabulary=None if about is None else about.vocabulary,
+    )
+
+
+def load_test(trained: Any, path: str) -> np.ndarray:
+    """The test inputs of any other data, as `trained`, of `trained.load`, takes them.
+
+    Raises:
+        ValueError, DataError: as `data.load_test` and `data.sentences.load_test`.
+    """
+    if not trained.config.reads_sentences:
+        return data.load_test(path).inputs
+    about = trained.trained_on
+    return sentences.load_test(path, about.vocabulary, about.cased, trained.config.encoding)
