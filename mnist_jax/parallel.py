@@ -427,6 +427,20 @@ def member(layout: Layout, tree: Any, i: int) -> Any:
 
 
 @as_written
+def sum_of_squares(layout: Layout, params: Any) -> np.ndarray:
+    """Of each member's weights, float32 `[members]`: what weight decay is about."""
+    return gather(layout, _program(_map_sum_of_squares, layout)(params))
+
+
+def _map_sum_of_squares(layout: Layout) -> Any:
+    def one_member(params: Any) -> Array:
+        sums = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params)]
+        return jnp.sum(jnp.stack(sums))
+
+    return _pmap(layout, jax.vmap(one_member))
+
+
+@as_written
 def compile_train(
     layout: Layout,
     network: nn.Module,

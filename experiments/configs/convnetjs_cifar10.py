@@ -1,4 +1,4 @@
-"""ConvNetJS's network of its CIFAR-10 page, with its Adadelta, batches, moved and mirrored images."""
+"""ConvNetJS's network of its CIFAR-10 page, with its Adadelta, batches and random images."""
 
 from experiments.workdir.config import Config
 

@@ -42,10 +42,10 @@ def presets() -> dict[str, tuple[Config, str]]:
     """The networks of the menu with their configs, as they train on the page, and a line each."""
     ready = {name: configs.get(name) for name in configs.names()}
     found = {name: pair for name, pair in ready.items() if not pair[0].reads_sentences}
-    for depth in (32, 44):
-        small, _ = found["resnet20"]
-        config = dataclasses.replace(small, network=f"resnet{depth}")
-        found[f"resnet{depth}"] = config, f"He et al.'s ResNet-{depth}, with the same recipe."
+    small: Any = found["resnet20"][0]
+    for name in ("resnet32", "resnet44"):
+        text = f"He et al.'s ResNet-{name[-2:]}, with the same recipe."
+        found[name] = dataclasses.replace(small, network=name), text
     return {name: (_for_page(config), text) for name, (config, text) in found.items()}
 
 
