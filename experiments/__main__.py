@@ -12,6 +12,7 @@ from experiments.console import terminal
 COMMANDS = {
     "run": "train a network, or an ensemble of them, and test it",
     "evaluate": "judge a run's members, alone and together: accuracy, calibration, uncertainty",
+    "live": "watch a network train in the browser, and draw digits for it",
     "report": "write one HTML page about runs",
     "predict": "tell the digits on pictures, or the classes of sentences",
     "inspect": "show a network layer by layer",
