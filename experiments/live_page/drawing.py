@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -139,6 +140,8 @@ def describe(
         reasons = []
         if unsure_above is not None and entropy > unsure_above:
             reasons.append("the entropy is above what 95 % of right validation answers have")
+        if unsure_above is None and entropy > 0.5 * math.log(len(class_names)):
+            reasons.append("the entropy is above half of a mere guess's")
         if digit.found < _FOUND:
             reasons.append("it may be no digit, or not all of one")
         rows.append(

@@ -55,7 +55,7 @@ def describe(member: Member, image: np.ndarray, label: int | None) -> dict[str, 
     network, shape = member.network, image.shape
     named, run, formulas = _program(network, shape)
     looked = run(member.variables, image, -1 if label is None else label)
-    host = jax.tree.map(np.asarray, looked)
+    host: Any = jax.tree.map(np.asarray, looked)
     params = member.variables["params"]
     rows = [
         _describe_layer(layer, formulas.get(layer.name), params, host, i)
@@ -82,7 +82,7 @@ def describe(member: Member, image: np.ndarray, label: int | None) -> dict[str, 
 
 
 def _describe_layer(
-    layer: _Layer, formula: str | None, params: Any, host: Looked, i: int
+    layer: _Layer, formula: str | None, params: Any, host: Any, i: int
 ) -> dict[str, Any]:
     own, own_grads = _inside(params, layer.name), _inside(host.param_grads, layer.name)
     described = {

@@ -7,9 +7,11 @@ import socket
 import sys
 import threading
 import webbrowser
+from concurrent.futures import Future
 from types import FrameType
 
 import uvicorn
+from etils import epath
 
 from experiments.console import cli
 from experiments.live_page import choices, saving, server
@@ -46,9 +48,13 @@ def run(given: argparse.Namespace) -> int:
     if given.workdir is not None:
         _view(session, given.workdir)
     app, pages = server.make_app(session, given.token)
-    options = {"log_level": "warning", "access_log": False, "lifespan": "off"}
     config = uvicorn.Config(
-        app, limit_concurrency=_MOST_CONNECTIONS, timeout_graceful_shutdown=2, **options
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=2,
     )
     address = _address(given.host, listening.getsockname()[1], given.token)
     with loop.interrupts() as signals:
@@ -66,8 +72,8 @@ def run(given: argparse.Namespace) -> int:
     return code if signal.SIGTERM not in signals else code or 128 + signal.SIGTERM
 
 
-def _say_problem(done: object) -> None:
-    error = done.exception()  # type: ignore[attr-defined]
+def _say_problem(done: "Future[None]") -> None:
+    error = done.exception()
     if error is not None:
         print(f"error: {error}", file=sys.stderr)
 
@@ -80,6 +86,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(128)  # so that who is told the address can come at once
     except OSError as error:
         hint = "Another port: --port, or --port 0 for any that is free."
         cli.fail(f"{host}:{port} cannot be listened at: {error.strerror or error}.", hint)
@@ -91,10 +98,10 @@ def _address(host: str, port: int, token: str | None) -> str:
     return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
 
 
-def _view(session: Session, workdir: object) -> None:
+def _view(session: Session, workdir: epath.Path) -> None:
     """Load a workdir's members, and its data where they can be had."""
     try:
-        loaded = trained.load(workdir)  # type: ignore[arg-type]
+        loaded = trained.load(workdir)
     except ValueError as error:
         cli.fail(str(error), "WORKDIR is a folder that python -m experiments.run has made.")
     if loaded.config.reads_sentences:

@@ -49,7 +49,7 @@ def write_results(
     folder: epath.Path,
     setting: Setting,
     now: Progress,
-    test_logits: np.ndarray,
+    test_logits: np.ndarray | None,
     validation_logits: np.ndarray | None,
 ) -> dict[str, Any]:
     """Write `results.json`, as `experiments.run` does at its end, and return it."""
@@ -59,9 +59,12 @@ def write_results(
     if validation_logits is not None:
         unsure = evaluation.unsure(validation_logits, dataset.validation.labels)
     layouts = {setting.name: setting.stack.layout}
+    scores: dict[str, Any] = {}
+    if test_logits is not None:
+        scores = evaluation.split_scores("test", members, test_logits, dataset.test.labels)
     results = (
         records.describe(setting.config, dataset)
-        | evaluation.split_scores("test", members, test_logits, dataset.test.labels)
+        | scores
         | {
             "unsure": unsure,
             "epochs": now.epochs + now.steps / setting.steps_per_epoch,

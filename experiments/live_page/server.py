@@ -140,7 +140,6 @@ class Pages:
             return drawing.describe(members, digits, session.class_names, session.unsure_above)
 
         rows = await self._one_of_few(look)
-        session.refresh_soon()
         step = session.published.step if session.published else 0
         return JSONResponse({"digits": rows, "step": step})
 
@@ -169,7 +168,6 @@ class Pages:
             return layers.describe(published.members[number], digits[chosen].image, None)
 
         described = await self._one_of_few(look)
-        session.refresh_soon()
         return JSONResponse(described | {"label": None})
 
     def _digits(self, request: Request, content: bytes) -> list[drawing.Digit]:

@@ -51,8 +51,8 @@ class Published(NamedTuple):
 class Session:
     """What the page shows, and the thread that makes it.
 
-    `status`, `measures`, `predictions` and `published` are replaced as a whole or only grow, so that
-    other threads read them as they are; all else is done by `ask` and `look`.
+    `status`, `measures`, `predictions` and `published` are replaced as a whole or only grow, so
+    that other threads read them as they are; all else is done by `ask` and `look`.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Session:
         self._validation_at = 0  # which images are looked at next
         self._epoch_batches: tuple[Any, np.ndarray] = (None, np.zeros((0, 1), np.int32))
         self._placed: dict[str, float] = {}  # hyperparameters in the state
-        self._realign = self._refreshing = False
+        self._realign = False
         self._random = np.random.default_rng(0)
         self._thread = threading.Thread(target=self._work, daemon=True, name="training")
 
@@ -256,20 +256,7 @@ class Session:
         assert self.setting is not None and self._state is not None
         return self.setting.stack.predict(training.evaluated(self._state), inputs)
 
-    def refresh_soon(self) -> None:
-        """See that `published` is not old; called by whoever has just used it."""
-        published = self.published
-        if self._viewed is not None or self._refreshing or published is None:
-            return
-        is_old = time.monotonic() - published.made_at > _FRESH_SECONDS
-        if is_old and published.step != self._step():
-            self._refreshing = True
-            self.look(self.publish).add_done_callback(self._refreshed)
-
     # The thread.
-
-    def _refreshed(self, done: Future) -> None:
-        self._refreshing = False
 
     def _work(self) -> None:
         with jax.enable_x64(False):
@@ -293,7 +280,7 @@ class Session:
 
     def _obey(self, idle: bool) -> None:
         """Do all commands that wait; where there is nothing else to do, wait for one."""
-        waits_for_look = bool(self._looks) or self._wants_test_images()
+        waits_for_look = bool(self._looks) or self._wants_copy() or self._wants_test_images()
         timeout = 0.25 if idle and not waits_for_look else None
         while True:
             try:
@@ -329,7 +316,6 @@ class Session:
         )
         self._realign = not aligned
         self.measures.forget_speed()
-        self._tell()
 
     def _with_hyperparameters(self, state: TrainState) -> TrainState:
         """The state with those of the config, where they have changed."""
@@ -433,6 +419,8 @@ class Session:
         self._credit = min(self._credit, 0.25)
         while self._looks and (self._credit > 0 or not training_now):
             self._pay(lambda: _answer(*self._looks.popleft()))
+        if self._wants_copy() and (self._credit > 0 or not training_now):
+            self._pay(self.publish)
         if self._wants_test_images() and (self._credit > 0 or not training_now):
             self._pay(self._predict_some)
 
@@ -441,6 +429,16 @@ class Session:
         work()
         spent = time.perf_counter() - began
         self._credit = max(self._credit - spent, -_MOST_DEBT)
+
+    def _wants_copy(self) -> bool:
+        """Whether drawings are answered by members that have long learned more."""
+        if self._viewed is not None or self._state is None or not self.watchers:
+            return False
+        published = self.published
+        if published is None:
+            return True
+        is_old = time.monotonic() - published.made_at > _FRESH_SECONDS
+        return is_old and published.step != self._step()
 
     def _wants_test_images(self) -> bool:
         if not self.watchers or self.dataset is None or not len(self.dataset.test.labels):

@@ -12,7 +12,9 @@ export function unpack(packed) {
 // How many screen pixels a value gets, and how many tiles a row has.
 function grid(shape, room) {
   const [count, height, width] = shape;
-  const scale = Math.max(1, Math.min(Math.floor(56 / Math.max(height, width)) || 1, Math.floor(room / width) || 1));
+  const side = Math.max(height, width);
+  const wanted = room < 500 ? 36 : 56; // screen pixels of a map; weights have few, of 4 each
+  const scale = side <= 15 && count > 64 ? 4 : Math.max(1, Math.floor(wanted / side));
   const columns = Math.max(1, Math.min(count, Math.floor((room + GAP) / (width * scale + GAP))));
   return { scale, columns, rows: Math.ceil(count / columns) };
 }
@@ -66,16 +68,10 @@ export function filters(packed) {
 }
 
 // Units of a dense layer as squares in rows.
-export function units(packed, room) {
-  const [, , length] = packed.shape;
-  const side = length <= 64 ? 12 : length <= 256 ? 6 : 3;
-  const columns = Math.max(1, Math.min(length, Math.floor(room / side)));
-  return { ...packed, columns, side };
-}
-
 export function unitTiles(packed, label, room, open) {
   const [, , length] = packed.shape;
-  const { columns, side } = units(packed, room);
+  const side = length <= 64 ? 16 : length <= 256 ? 8 : 5;
+  const columns = Math.max(1, Math.min(length, Math.floor(room / side)));
   const canvas = element("canvas", { class: "maps", width: columns * side, height: Math.ceil(length / columns) * side, tabindex: "0", role: "button", "aria-label": `${label}: enlarge` });
   const pen = canvas.getContext("2d");
   for (let i = 0; i < length; i++) {
