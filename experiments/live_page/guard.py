@@ -31,8 +31,8 @@ class Guard:
     """Lets requests through that the page itself makes, or whoever has the token.
 
     Without a token the server listens to this machine alone, and only asked for by one of its
-    names: a foreign page whose name has been made to lead here has another `Host`. Requests that
-    change something are taken from the page's own origin alone, also with a token.
+    names: a foreign page whose name has been made to lead here has another `Host`. But for the page
+    itself, requests are taken from its own origin alone, also with a token.
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
@@ -66,7 +66,8 @@ class Guard:
         host = headers.get("host", "")
         if self._token is None and _without_port(host) not in LOOPBACK:
             return PlainTextResponse("This server is for this machine alone.\n", 403)
-        if scope["method"] not in ("GET", "HEAD") and not _is_same_origin(host, headers):
+        may_be_linked = scope["method"] in ("GET", "HEAD") and scope["path"] == "/"
+        if not may_be_linked and not _is_same_origin(host, headers):
             return PlainTextResponse("Requests of other origins are not taken.\n", 403)
         return None if self._token is None else self._without_token(scope, headers)
 
@@ -88,7 +89,7 @@ class Guard:
 
 
 def _is_same_origin(host: str, headers: dict[str, str]) -> bool:
-    """Browsers name the origin of each request that may change something; other programs, none."""
+    """Browsers say where a request comes from; other programs do not."""
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
     origin = headers.get("origin")

@@ -66,7 +66,10 @@ def run(given: argparse.Namespace) -> int:
         print(f"The page is at {address} (Ctrl-C ends it)", flush=True)
         if not given.no_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        _Server(config, pages).run(sockets=[listening])
+        running = _Server(config, pages)
+        if hasattr(signal, "SIGHUP"):  # as from a terminal that closes
+            signal.signal(signal.SIGHUP, running.handle_exit)
+        running.run(sockets=[listening])
         session.stop()
         code = _save(session)
     return code if signal.SIGTERM not in signals else code or 128 + signal.SIGTERM
@@ -121,8 +124,9 @@ def _save(session: Session) -> int:
     """Save what was trained, and evaluate it, as `experiments.run` does after Ctrl-C."""
     try:
         setting, state, now = session.state_on_host()
-    except ValueError:
-        return 0  # nothing is there
+    except ValueError as error:
+        print(f"\nNothing is saved: {error}")
+        return 0
     if not now.images:
         print("\nNothing was trained, and nothing is saved.")
         return 0

@@ -27,13 +27,12 @@ export function begin() {
   document.addEventListener("paste", (event) => { const [file] = event.clipboardData.files; if (file) take(file); });
   setInterval(refresh, 2000);
   paint();
-  if (strokes.length) send();
 }
 
 export function status(now) {
   const isNew = latest?.run !== now.run;
   latest = now;
-  if (isNew && answered) send();
+  if (isNew && (strokes.length || photo)) send();
 }
 
 // What the layers panel shows of a drawing: the content to post, or null.
@@ -183,8 +182,7 @@ async function once() {
     for (const listener of listeners) listener();
   } catch (error) {
     answered = null;
-    const text = error instanceof TypeError ? "The server does not answer." : error.message;
-    $("answers").replaceChildren(element("p", { class: "problem" }, text));
+    $("answers").replaceChildren(element("p", { class: "problem" }, error.message));
   }
 }
 

@@ -53,7 +53,7 @@ async function look() {
     $("layers-note").textContent = note(shown);
     draw();
   } catch (error) {
-    $("layers-note").textContent = error instanceof TypeError ? "" : error.message;
+    $("layers-note").textContent = error.message;
   }
   setTimeout(() => { working = false; look(); }, PAUSE);
 }

@@ -1,7 +1,9 @@
 // What the panels share: requests, numbers as text, elements.
 
 export async function ask(path, options = {}) {
-  const answer = await fetch(path, { cache: "no-store", ...options });
+  const answer = await fetch(path, { cache: "no-store", ...options }).catch(() => {
+    throw new Error("The server does not answer.");
+  });
   if (answer.status === 404) throw new Error("The server does not know this page any more: reload it.");
   const text = await answer.text();
   let content;

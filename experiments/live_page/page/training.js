@@ -134,7 +134,7 @@ function figures(now) {
     row.children[1].textContent = value;
   });
   while (list.children.length > Object.keys(rows).length) list.lastChild.remove();
-  const reached = now.goals.map((goal) => `${Number((100 * goal.accuracy).toFixed(1))} % after ${duration(goal.seconds)} (${count(goal.examples)} examples)`);
+  const reached = now.goals.map((goal) => `${Number((100 * goal.accuracy).toFixed(1))} % after ${duration(goal.seconds)} (${duration(goal.wall_seconds)} by the clock, ${count(goal.examples)} examples)`);
   $("goals").textContent = reached.length ? `Validation reached ${reached.join(", ")}; time without compilation, accuracy of the last ${count(now.goals[0].images)} or more images.` : "";
 }
 
@@ -227,7 +227,7 @@ async function trying(work) {
     await work();
     return true;
   } catch (error) {
-    problem(error instanceof TypeError ? "The server does not answer." : error.message);
+    problem(error.message);
     return false;
   }
 }
