@@ -18,6 +18,7 @@ SMALL = {
     "members": 2,
     "optimizer": "adam",
     "learning_rate": 0.005,
+    "weight_decay": 0.0,
     "batch_size": 50,
     "epochs": 50,
     "layers": "conv 5x5 8; pool 2; conv 5x5 16; pool 2",
