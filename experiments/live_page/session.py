@@ -31,7 +31,6 @@ _Result = TypeVar("_Result")
 
 _WATCHING = 0.03  # of the training time, for what is only shown
 _SAMPLING = 0.03  # of the training time, for the curves' accuracies
-_MOST_DEBT = 0.5  # seconds; what was compiled is not paid for
 _MOST_WAITING = 64  # commands, and looks
 _FRESH_SECONDS = 1.5  # after which a copy of the members is made anew, if one is wanted
 
@@ -72,6 +71,7 @@ class Session:
         self._looks: deque[tuple[Callable[[], Any], Future]] = deque()
         self._credit = 0.0
         self._sample_credit = 0.0
+        self._compiled: set[str] = set()  # what has been done once, and so is compiled
         self._viewed: Trained | None = None
         self._state: TrainState | None = None
         self._chunks: Iterator[loop.Chunk] | None = None
@@ -152,7 +152,7 @@ class Session:
         self.unsure_above = None
         self.measures = Measures(len(setting.stack.seeds), len(setting.dataset.validation.labels))
         self._placed, self._validation_at = {}, 0
-        self._credit = self._sample_credit = 0.0
+        self._credit, self._sample_credit, self._compiled = 0.0, 0.0, set()
         self.publish()
 
     def view(self, trained: Trained, dataset: Dataset | None, unsure_above: float | None) -> None:
@@ -391,8 +391,10 @@ class Session:
         self.measures.decay_loss = float(squares.mean()) * self.setting.config.weight_decay / 2
         self.measures.add_point(self._step())
         spent = time.perf_counter() - began
-        self.measures.seconds += spent
-        self._sample_credit = max(self._sample_credit - spent, -_MOST_DEBT)
+        if "sample" in self._compiled:
+            self.measures.seconds += spent
+            self._sample_credit -= spent
+        self._compiled.add("sample")
 
     def _validate(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """All members' logits of validation images, which are noted."""
@@ -416,19 +418,21 @@ class Session:
     def _show(self) -> None:
         """What is only for the eye: while training, only as much as there is credit for."""
         training_now = self._going or bool(self._to_step)
-        self._credit = min(self._credit, 0.25)
+        self._credit = min(self._credit, 0.1)
         while self._looks and (self._credit > 0 or not training_now):
-            self._pay(lambda: _answer(*self._looks.popleft()))
+            self._pay("look", lambda: _answer(*self._looks.popleft()))
         if self._wants_copy() and (self._credit > 0 or not training_now):
-            self._pay(self.publish)
+            self._pay("copy", self.publish)
         if self._wants_test_images() and (self._credit > 0 or not training_now):
-            self._pay(self._predict_some)
+            self._pay("predict", self._predict_some)
 
-    def _pay(self, work: Callable[[], None]) -> None:
+    def _pay(self, kind: str, work: Callable[[], None]) -> None:
+        """Do some work for its price; the first of a kind, which is compiled, has none."""
         began = time.perf_counter()
         work()
-        spent = time.perf_counter() - began
-        self._credit = max(self._credit - spent, -_MOST_DEBT)
+        if kind in self._compiled:
+            self._credit -= time.perf_counter() - began
+        self._compiled.add(kind)
 
     def _wants_copy(self) -> bool:
         """Whether drawings are answered by members that have long learned more."""
