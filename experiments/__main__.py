@@ -12,6 +12,7 @@ from experiments.console import terminal
 COMMANDS = {
     "run": "train a network, or an ensemble of them, and test it",
     "evaluate": "judge a run's members, alone and together: accuracy, calibration, uncertainty",
+    "live": "watch a network train in the browser, and draw digits for it",
     "report": "write one HTML page about runs",
     "predict": "tell the digits on pictures, the classes of sentences, or likely moves of Go",
     "inspect": "show a network layer by layer",

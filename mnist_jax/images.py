@@ -102,6 +102,20 @@ def to_mnist(image: Image.Image | np.ndarray) -> np.ndarray:
     return max(find_digits(image), key=size).image
 
 
+def of_ink(ink: np.ndarray) -> np.ndarray:
+    """Ink that is known to be one digit's, with nothing else on the picture, as MNIST has digits.
+
+    Args:
+        ink: float in [0, 1], `[height, width]`, not all 0.
+
+    Returns:
+        uint8 `[28, 28, 1]`.
+    """
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return _place(_scale(_thicken(np.asarray(cut, np.float32))))
+
+
 def to_photo(
     image: Image.Image | np.ndarray, height: int, width: int, channels: int = 3
 ) -> np.ndarray:

@@ -119,6 +119,8 @@ def train(
     own_inputs: np.ndarray | None = None,
     done: tuple[int, int] = (0, 0),
     is_wanted: Callable[[int, int], bool] | None = None,
+    longest: int | None = None,
+    adjust: Callable[[TrainState], TrainState] | None = None,
 ) -> Iterator[Chunk]:
     """Compile the training of all members; the iterator trains them, a chunk of steps at a time.
 
@@ -142,6 +144,9 @@ def train(
         is_wanted: whether the state is wanted after a chunk, by its epoch and the steps done in it;
             default after each. Where it is not, the next chunk begins before what this one did is
             looked at, so that the devices do not wait for whoever does that.
+        longest: steps of a chunk, at most; default by the platform.
+        adjust: called with the state before each chunk; the chunk begins with what it returns, as
+            with other hyperparameters of `training.make_adjustable`.
 
     Raises:
         TypeError, ValueError: inputs or labels that `data.check` refuses, a batch size below 1 or
@@ -169,7 +174,7 @@ def train(
     if epochs_done >= epochs:
         return iter(())
     on_cpu = layout.devices[0].platform == "cpu"
-    whole = chunk_lengths(steps, _CHUNK if on_cpu else _CHUNK_ACCELERATOR)
+    whole = chunk_lengths(steps, longest or (_CHUNK if on_cpu else _CHUNK_ACCELERATOR))
     first = cut(steps - steps_done, whole[0])
     started = time.perf_counter()
     run = {
@@ -205,6 +210,7 @@ def train(
             return None
         since = time.perf_counter()
         length = piece.batches.shape[-2]
+        state = state if adjust is None else adjust(state)
         new, losses = run[length](state, *on_devices, piece.batches)
         return _Begun(new, losses, piece.epoch, piece.steps_done, since)
 

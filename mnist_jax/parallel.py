@@ -420,6 +420,31 @@ def gather(layout: Layout, state: Any) -> Any:
     return jax.tree.map(leaf, state)
 
 
+def member(layout: Layout, tree: Any, i: int) -> Any:
+    """One member's part of a state, copied on the (first) device that trains it.
+
+    Such a copy stays when the state's own buffers are used up. Of members of this process only.
+    """
+    group, slot = divmod(i, layout.slots)
+    return jax.tree.map(
+        lambda leaf: leaf.addressable_shards[group * layout.data].data[0, slot], tree
+    )
+
+
+@as_written
+def sum_of_squares(layout: Layout, params: Any) -> np.ndarray:
+    """Of each member's weights, float32 `[members]`: what weight decay is about."""
+    return gather(layout, _program(_map_sum_of_squares, layout)(params))
+
+
+def _map_sum_of_squares(layout: Layout) -> Any:
+    def one_member(params: Any) -> Array:
+        sums = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params)]
+        return jnp.sum(jnp.stack(sums))
+
+    return _pmap(layout, jax.vmap(one_member))
+
+
 @as_written
 def compile_train(
     layout: Layout,

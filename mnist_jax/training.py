@@ -105,11 +105,27 @@ def make_optimizer(
     """
     if not 0 <= weight_decay < float("inf"):
         raise ValueError(f"weight_decay must be at least 0, not {weight_decay}.")
-    for name, decay in (("beta1", beta1), ("beta2", beta2), ("ema", ema or 0.0)):
-        if not 0 <= decay < 1:
-            raise ValueError(f"{name} must be in [0, 1), not {decay}.")
+    for name, value in (("beta1", beta1), ("beta2", beta2), ("ema", ema or 0.0)):
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be in [0, 1), not {value}.")
     rate = make_schedule(learning_rate, total_steps, schedule, cycles)
     decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
+    steps = _links(optimizer, rate, decay, beta1, beta2)
+    if constraint is not None:
+        steps = [optax.masked(optax.chain(*steps), constraint.is_trained), constraint.after_step]
+    return optax.chain(
+        *steps,
+        *([] if ema is None else [average_weights(ema)]),
+    )
+
+
+def _links(
+    optimizer: OptimizerName,
+    rate: optax.Schedule,
+    decay: optax.GradientTransformation,
+    beta1: Any,
+    beta2: float,
+) -> list[optax.GradientTransformation]:
     directions: dict[str, Callable[[], list[optax.GradientTransformation]]] = {
         "adam": lambda: [optax.scale_by_adam(beta1, beta2, eps=1e-8), decay],
         "sgd": lambda: [optax.trace(beta1, nesterov=True), decay],
@@ -118,13 +134,33 @@ def make_optimizer(
     }
     if optimizer not in directions:
         raise ValueError(f"optimizer must be one of {', '.join(directions)}, not {optimizer!r}.")
-    steps = [*directions[optimizer](), optax.scale_by_learning_rate(rate)]
-    if constraint is not None:
-        steps = [optax.masked(optax.chain(*steps), constraint.is_trained), constraint.after_step]
-    return optax.chain(
-        *steps,
-        *([] if ema is None else [average_weights(ema)]),
-    )
+    return [*directions[optimizer](), optax.scale_by_learning_rate(rate)]
+
+
+ADJUSTABLE = ("learning_rate", "beta1", "weight_decay")
+
+
+@functools.lru_cache(maxsize=256)
+def make_adjustable(
+    optimizer: OptimizerName = "adam", beta2: float = 0.999
+) -> optax.GradientTransformationExtraArgs:
+    """`make_optimizer` with a constant rate, whose `ADJUSTABLE` values lie in its state.
+
+    There they can be changed while training goes on, and nothing compiles anew. They begin with 0
+    and are to be set: `state.opt_state.hyperparams` is a dictionary of them, float32 `[]` of one
+    member; `state.opt_state.inner_state` is what the state of `make_optimizer`'s would be.
+
+    Returns:
+        The same object for the same arguments, as `make_optimizer`.
+    """
+
+    def chain(
+        learning_rate: Any, beta1: Any, weight_decay: Any
+    ) -> optax.GradientTransformationExtraArgs:
+        decay = optax.add_decayed_weights(weight_decay)
+        return optax.chain(*_links(optimizer, lambda step: learning_rate, decay, beta1, beta2))
+
+    return optax.inject_hyperparams(chain)(**dict.fromkeys(ADJUSTABLE, 0.0))
 
 
 def make_schedule(
@@ -237,7 +273,7 @@ def state_of(optimizer: optax.GradientTransformation, variables: Variables) -> T
 
 def _with_batch_stats(opt_state: optax.OptState, batch_stats: BatchStats) -> optax.OptState:
     """A new `opt_state` where `average_weights` has a place for what its `init` does not know."""
-    if not batch_stats:
+    if not batch_stats or not any(isinstance(part, Average) for part in opt_state):
         return opt_state
     return tuple(
         part._replace(batch_stats=batch_stats) if isinstance(part, Average) else part

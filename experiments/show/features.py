@@ -16,13 +16,13 @@ from mnist_jax.models.lenet5 import PartialConvolution, Subsampling
 from mnist_jax.models.resnet import Block
 from mnist_jax.windows import Convolution, MaxPooling, MeanPooling
 
-_JOINED: dict[type[nn.Module], str] = {  # of several layers, which are not looked into
+JOINED: dict[type[nn.Module], str] = {  # of several layers, which are not looked into
     Block: "its convolutions plus what skips them",
     Inception: "its four branches side by side",
 }
-_WATCHED = (
+WATCHED = (
     *(Conv, Convolution, PartialConvolution, MaxPool, MaxPooling, MeanPooling, Subsampling),
-    *_JOINED,
+    *JOINED,
 )
 
 
@@ -54,13 +54,13 @@ def feature_maps(network: nn.Module, variables: Any, image: np.ndarray) -> dict[
             call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
         ) -> Any:
             module = context.module
-            seen = context.method_name == "__call__" and isinstance(module, _WATCHED) and not inside
+            seen = context.method_name == "__call__" and isinstance(module, WATCHED) and not inside
             if not seen:
                 return call(*args, **kwargs)
             inside.append(module)
             out = call(*args, **kwargs)
             inside.pop()
-            about.append(("/".join(module.path), _JOINED.get(type(module))))
+            about.append(("/".join(module.path), JOINED.get(type(module))))
             outputs.append(out[0].astype(jnp.float32))
             return out
 

@@ -20,6 +20,7 @@ Network = Literal[
     "layers",
     "fast",
     "lenet5",
+    "convnetjs",
     "alexnet",
     "googlenet",
     "resnet18",

@@ -27,6 +27,31 @@ KEPT = 0.95  # of the right answers, where the least certain are not given
 MOST_SUBSETS = 128  # of one size: all there are of up to 9 members
 
 
+def split_scores(
+    split: str, members: list[dict[str, Any]], logits: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
+    """Accuracy and NLL of each member and of the ensemble, named after the split.
+
+    The ensemble's accuracy is that of summed logits, the lab's rule; its NLL that of the members'
+    mean probability.
+    """
+    accuracies, nlls = metrics.accuracy(logits, labels), metrics.nll(logits, labels)
+    rows = [
+        {
+            **member,
+            f"{split}_accuracy": plain(accuracy),
+            f"{split}_nll": plain(nll),
+        }
+        for member, accuracy, nll in zip(members, accuracies, nlls, strict=True)
+    ]
+    summed, mean = ensemble.sum_logits(logits), ensemble.mean_probability(logits)
+    together = {
+        f"{split}_accuracy": plain(metrics.accuracy(summed, labels)),
+        f"{split}_nll": plain(metrics.nll(mean, labels)),
+    }
+    return {"members": rows, "ensemble": together}
+
+
 def unsure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
     """From which entropy on the members would rather not answer, by the validation images.
 

@@ -36,7 +36,7 @@ from experiments.workdir.cross_validation import Folds, Scorer
 from experiments.workdir.progress import Progress
 from experiments.workdir.records import TrainedOn
 from experiments.workdir.stacks import Stack
-from mnist_jax import augment, data, ensemble, kernels, loop, metrics, models, parallel, training
+from mnist_jax import augment, data, kernels, loop, models, parallel, training
 from mnist_jax.data import Dataset, sentences, vectors
 from mnist_jax.data.sentences import Sentences
 from mnist_jax.data.vectors import Vectors
@@ -553,7 +553,12 @@ def _make_scorer(run: Run) -> Score | None:
     if not len(labels):
         return None
     members = _describe_members(run.config)
-    return lambda states: _scores("validation", members, _predict(run, states, images), labels)
+
+    def score(states: dict[str, TrainState]) -> dict[str, Any]:
+        logits = _predict(run, states, images)
+        return evaluation.split_scores("validation", members, logits, labels)
+
+    return score
 
 
 def _validate(
@@ -607,7 +612,7 @@ def _evaluate(
         if len(run.dataset.validation.labels):
             validation, validation_labels = run.dataset.validation
             unsure = evaluation.unsure(predict(validation), validation_labels)
-        return _scores("test", members, logits, labels) | {"unsure": unsure}, logits
+        return evaluation.split_scores("test", members, logits, labels) | {"unsure": unsure}, logits
 
 
 def _finish(
@@ -656,31 +661,6 @@ def _describe_members(config: Config) -> list[dict[str, Any]]:
 def _write_metrics(run: Run, now: Progress) -> None:
     if parallel.is_lead():
         records.write_json_lines(run.workdir / "metrics.jsonl", now.history)
-
-
-def _scores(
-    split: str, members: list[dict[str, Any]], logits: np.ndarray, labels: np.ndarray
-) -> dict[str, Any]:
-    """Accuracy and NLL of each member and of the ensemble, named after the split.
-
-    The ensemble's accuracy is that of summed logits, the lab's rule; its NLL that of the members'
-    mean probability.
-    """
-    accuracies, nlls = metrics.accuracy(logits, labels), metrics.nll(logits, labels)
-    rows = [
-        {
-            **member,
-            f"{split}_accuracy": evaluation.plain(accuracy),
-            f"{split}_nll": evaluation.plain(nll),
-        }
-        for member, accuracy, nll in zip(members, accuracies, nlls, strict=True)
-    ]
-    summed, mean = ensemble.sum_logits(logits), ensemble.mean_probability(logits)
-    together = {
-        f"{split}_accuracy": evaluation.plain(metrics.accuracy(summed, labels)),
-        f"{split}_nll": evaluation.plain(metrics.nll(mean, labels)),
-    }
-    return {"members": rows, "ensemble": together}
 
 
 def _first_line(run: Run) -> str:

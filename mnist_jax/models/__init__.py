@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from mnist_jax.go.planes import COUNT, unpack
 from mnist_jax.models.alexnet import AlexNet
+from mnist_jax.models.convnetjs import ConvNetJS
 from mnist_jax.models.deep import Deep
 from mnist_jax.models.fast import Fast
 from mnist_jax.models.googlenet import GoogLeNet
@@ -29,6 +30,7 @@ _NETWORKS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {  # fields
     "layers": (Layers, {}),
     "fast": (Fast, {}),
     "lenet5": (LeNet5, {}),
+    "convnetjs": (ConvNetJS, {}),
     "alexnet": (AlexNet, {}),
     "googlenet": (GoogLeNet, {}),
     **{f"resnet{depth}": (ResNet, {"depth": depth}) for depth in DEPTHS},
@@ -52,7 +54,7 @@ class Published(NamedTuple):
 
 _DIGITS, _IMAGENET = Published((28, 28, 1), 10), Published((224, 224, 3), 1000)
 PUBLISHED: Mapping[str, Published] = {
-    **dict.fromkeys(LABS, _DIGITS),
+    **dict.fromkeys((*LABS, "convnetjs"), _DIGITS),
     "lenet5": Published((32, 32, 1), 10),
     "alexnet": Published((227, 227, 3), 1000),  # the paper's 224 does not fit its own numbers
     "googlenet": _IMAGENET,

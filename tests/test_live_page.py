@@ -1,0 +1,369 @@
+"""The live page in a real browser: each of ConvNetJS's ten items, and what this page adds."""
+
+import re
+import shutil
+
+import pytest
+
+pytest.importorskip("playwright")
+pytest.importorskip("starlette")
+
+import live
+from playwright.sync_api import sync_playwright
+
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+PATIENCE = 60_000
+
+
+@pytest.fixture(scope="module")
+def session():
+    with live.working() as session:
+        live.begin(session)
+        yield session
+
+
+@pytest.fixture(scope="module")
+def address(session):
+    with live.served(session) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as driver:
+        options = {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}
+        with driver.chromium.launch(**options) as browser:
+            yield browser
+
+
+@pytest.fixture
+def opened(browser, address):
+    """Opens pages, in which nothing may go wrong."""
+    contexts, problems = [], []
+
+    def open_page(width=1280, path="", **options):
+        size = {"width": width, "height": 900}
+        context = browser.new_context(viewport=size, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "console",
+            lambda message: problems.append(message.text) if message.type == "error" else None,
+        )
+        page.on("request", lambda request: check_is_here(request.url, problems))
+        page.goto(address + path)
+        page.wait_for_selector("#figures dd")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [text for text in problems if "400 (Bad Request)" not in text] == []
+
+
+def check_is_here(url, problems):
+    if not url.startswith(("http://127.0.0.1:", "blob:http://127.0.0.1:", "data:")):
+        problems.append(f"asked for {url}")
+
+
+def figure(page, name):
+    row = page.locator("#figures div", has=page.locator("dt", has_text=name)).first
+    return row.locator("dd").inner_text()
+
+
+def whole(text):
+    return int(re.match(r"[\d,]+", text)[0].replace(",", ""))
+
+
+def draw(page, points):
+    pad = page.locator("#pad")
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    scale = box["width"] / 280
+    (first, *others) = [(box["x"] + x * scale, box["y"] + y * scale) for x, y in points]
+    page.mouse.move(*first)
+    page.mouse.down()
+    for point in others:
+        page.mouse.move(*point, steps=8)
+    page.mouse.up()
+
+
+def go_on(session, until=0.0):
+    session.ask(session.go).result()
+    live.wait(lambda: (session.status["validation_accuracy"] or [0])[-1] >= until)
+
+
+def rest(session):
+    session.ask(session.pause).result()
+    live.wait(lambda: session.status["state"] == "paused")
+
+
+def test_2_and_5_training_goes_on_pauses_and_its_curve_grows(opened, session):
+    page = opened()
+    go_on(session)
+    page.wait_for_selector("#state:text-is('training')")
+    before = page.locator("#loss-chart").get_attribute("aria-label")
+    seen = whole(figure(page, "Examples seen"))
+    live.wait(lambda: page.locator("#loss-chart").get_attribute("aria-label") != before)
+    assert "training" in before and "validation" in before
+    live.wait(lambda: whole(figure(page, "Examples seen")) > seen)
+    for name in ("Forward", "Backward", "Images a second", "Time left", "Classification loss"):
+        live.wait(lambda name=name: re.match(r"[\d.,]+", figure(page, name)))
+    assert figure(page, "L2 decay loss") == "0"
+    assert figure(page, "Validation, together").endswith("%")
+    page.click("#go")
+    page.wait_for_selector("#state:text-is('paused')")
+    step = session.status["step"]
+    page.wait_for_timeout(500)
+    assert session.status["step"] == step
+    page.click("#step")
+    live.wait(lambda: session.status["step"] == step + 1)
+    page.click("#clear-graph")
+    page.click("#whole-graph")
+    page.focus("#accuracy-chart")
+    page.keyboard.press("ArrowLeft")
+    page.click("#go")
+    page.wait_for_selector("#state:text-is('training')")
+
+
+def test_3_hyperparameters_are_changed(opened, session):
+    page = opened()
+    go_on(session)
+    page.fill("#learning_rate", "0,004")  # as a German would write it
+    page.press("#learning_rate", "Enter")
+    live.wait(lambda: session.status["config"]["learning_rate"] == 0.004)
+    page.fill("#beta1", "0.85")
+    page.locator("#beta1 + button").click()
+    live.wait(lambda: session.status["config"]["beta1"] == 0.85)
+    page.fill("#weight_decay", "1e-4")
+    page.press("#weight_decay", "Enter")
+    live.wait(lambda: session.status["config"]["weight_decay"] == 1e-4)
+    live.wait(lambda: figure(page, "L2 decay loss") != "0")
+    page.fill("#batch_size", "40")
+    page.press("#batch_size", "Enter")
+    live.wait(lambda: session.status["config"]["batch_size"] == 40)
+    assert page.locator("#dropout").is_disabled()
+    page.fill("#learning_rate", "abc")
+    page.press("#learning_rate", "Enter")
+    page.wait_for_selector("#problem:has-text('Learning rate must be a number')")
+    assert session.status["config"]["learning_rate"] == 0.004
+    page.fill("#learning_rate", "0.005")
+    page.press("#learning_rate", "Enter")
+    live.wait(lambda: session.status["config"]["learning_rate"] == 0.005)
+
+
+def test_4_a_snapshot_goes_out_and_comes_back(opened, session, tmp_path):
+    page = opened()
+    rest(session)
+    step = session.status["step"]
+    with page.expect_download() as download:
+        page.click("#save-snapshot")
+    path = tmp_path / "snapshot.npz"
+    download.value.save_as(path)
+    go_on(session)
+    live.wait(lambda: session.status["step"] > step + 3)
+    page.set_input_files("#snapshot-file", path)
+    page.wait_for_selector("#snapshot-note:has-text('is loaded')")
+    live.wait(lambda: session.status["step"] == step and session.status["state"] == "paused")
+    bad = tmp_path / "bad.npz"
+    bad.write_bytes(b"nothing")
+    page.set_input_files("#snapshot-file", bad)
+    page.wait_for_selector("#problem:has-text('no snapshot of this page')")
+    assert session.status["step"] == step
+
+
+def test_6_drawings_and_photos(opened, session, tmp_path):
+    go_on(session, until=0.9)
+    rest(session)
+    session.ask(session.publish).result()
+    page = opened()
+    draw(page, live.SEVEN)
+    page.wait_for_selector("#answers .class:text-is('7')")
+    assert page.locator("#answers .votes tbody tr").count() == 2
+    assert "mutual information" in page.locator("#answers").inner_text()
+    assert page.locator("#latency").inner_text().startswith("Answered in")
+    page.click("#undo")
+    page.wait_for_selector("#answers:has-text('appears here')")
+    # By keyboard: a 1, from top to bottom.
+    page.focus("#pad")
+    for pressed in ["ArrowUp"] * 8 + [" "] + ["ArrowDown"] * 16 + [" "]:
+        page.keyboard.press(pressed)
+    page.wait_for_selector("#answers .class:text-is('1')")
+    page.keyboard.press("Delete")
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(live.drawn(live.SEVEN, width=20))
+    page.set_input_files("#photo-file", photo)
+    page.wait_for_selector("#answers .class:text-is('7')")
+    page.select_option("#layer-source", "drawing")
+    page.locator("#layers").scroll_into_view_if_needed()
+    page.wait_for_selector("#layers-note:has-text('the drawing')")
+    page.click("#clear")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    page.set_input_files("#photo-file", broken)
+    page.wait_for_selector("#answers:has-text('no image that Pillow can read')")
+
+
+def test_7_and_8_another_network_by_its_layers_and_its_layers_are_shown(opened, session):
+    page = opened()
+    page.click("#anew-details summary")
+    page.select_option("#preset", "convnetjs")
+    assert "conv 5x5 16" in page.input_value("#layers-text")
+    page.select_option("#dataset", "mnist5k")
+    page.fill("#layers-text", "conv 4x4 8")
+    page.click("#anew button")
+    page.wait_for_selector("#problem:has-text('window must be odd')")
+    run = session.run
+    page.fill("#layers-text", "conv 5x5 6\npool 4")
+    page.click("#anew button")
+    live.wait(lambda: session.run == run + 1)
+    assert session.setting.config.optimizer == "adadelta"
+    page.locator("#layers").scroll_into_view_if_needed()
+    page.wait_for_selector("#layer-list .layer:nth-child(2):has-text('6*5*5*1 + 6 = 156')")
+    text = page.locator("#layer-list").inner_text()
+    assert "(28 + 2*2 - 5)/1 + 1 = 28" in text
+    assert "Weight gradients" in text and "Gradient " in text and "Activation " in text
+    canvas = page.locator("#layer-list .layer:nth-child(2) canvas").first
+    canvas.click(position={"x": 70, "y": 10})
+    page.wait_for_selector("#enlarged[open]")
+    assert "Map 2 of 6" in page.locator("#enlarged-text").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert "Map 3 of 6" in page.locator("#enlarged-text").inner_text()
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#enlarged:not([open])", state="attached")
+    live.begin(session)
+
+
+def test_9_predictions_fill_up(opened, session):
+    page = opened()
+    go_on(session, until=0.85)
+    page.wait_for_selector("#recent li .bar")
+    assert page.locator("#recent li").count() == 8
+    assert page.locator("#recent li .verdict").first.inner_text()[0] in "✓✗"
+    counts = page.locator("#confusion td:not(:empty)")
+    total = sum(int(text) for text in counts.all_inner_texts() if text)
+    live.wait(lambda: sum(int(t) for t in counts.all_inner_texts() if t) > total or total == 500)
+    assert "of the last" in page.locator("#test-accuracy").inner_text()
+    assert page.locator("#recent img").first.evaluate("image => image.naturalWidth") == 28
+    page.check("#averages")
+    live.wait(lambda: session.predictions.averages)
+    page.uncheck("#averages")
+    live.wait(lambda: not session.predictions.averages)
+
+
+def test_1_the_page_says_what_it_is(opened):
+    page = opened()
+    about = page.locator("#about").inner_text()
+    for word in ("MNIST", "97 %", "Adadelta", "copies", "ConvNetJS", "crops"):
+        assert word in about
+    assert page.locator("#about a").count() == 2
+
+
+def test_a_reload_keeps_state_and_two_pages_see_the_same(opened, session):
+    one, other = opened(), opened(width=390)
+    rest(session)
+    draw(one, live.SEVEN)
+    one.wait_for_selector("#answers .class")
+    for page in (one, other):
+        page.wait_for_selector("#state:text-is('paused')")
+    assert one.locator("#headline").inner_text() == other.locator("#headline").inner_text()
+    step = figure(one, "Step")
+    one.reload()
+    one.wait_for_selector("#figures dd")
+    one.wait_for_selector("#answers .class")
+    assert figure(one, "Step") == step
+    other.click("#go")
+    one.wait_for_selector("#state:text-is('training')")
+
+
+@pytest.mark.parametrize("locale", ["de-DE", "ko-KR"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits_and_is_english_everywhere(opened, width, scheme, locale):
+    page = opened(width=width, color_scheme=scheme, locale=locale)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.documentElement.lang") == "en"
+    assert "Learning rate" in page.locator("#adjust").inner_text()
+    assert "." in page.input_value("#learning_rate")
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    red = int(re.search(r"\d+", ground)[0])
+    assert (red < 60) == (scheme == "dark")
+
+
+def test_everything_has_a_name_and_text_stands_out(opened, session):
+    """Names for screen readers; contrast of WCAG 2.1, 1.4.3."""
+    page = opened()
+    page.wait_for_selector("#recent li")
+    nameless = page.evaluate(NAMELESS)
+    assert nameless == []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        colours = page.evaluate(COLOURS)
+        for name in ("--ink", "--quiet", "--accent", "--right", "--wrong"):
+            for ground in ("--page", "--card"):
+                assert contrast(colours[name], colours[ground]) >= 4.5, (scheme, name, ground)
+        assert contrast(colours["--warn"], colours["--warn-page"]) >= 4.5
+        assert contrast(colours["--accent-ink"], colours["--accent"]) >= 4.5
+
+
+NAMELESS = """() => [...document.querySelectorAll(
+    'button, input, select, textarea, canvas, img, a')]
+  .filter((e) => e.checkVisibility())
+  .filter((e) => !(e.getAttribute('aria-label') || e.innerText?.trim() || e.alt))
+  .filter((e) => ![...(e.labels ?? [])].some((label) => label.innerText.trim()))
+  .map((e) => e.outerHTML.slice(0, 80))"""
+COLOURS = """() => Object.fromEntries(['ink', 'quiet', 'accent', 'right', 'wrong', 'warn',
+  'warn-page', 'page', 'card', 'accent-ink'].map((name) => ['--' + name,
+    getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim()]))"""
+
+
+def contrast(one, other):
+    def luminance(colour):
+        digits_ = colour.removeprefix("#")
+        digits_ = "".join(2 * d for d in digits_) if len(digits_) == 3 else digits_
+        parts = [int(digits_[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    lower, higher = sorted([luminance(one), luminance(other)])
+    return (higher + 0.05) / (lower + 0.05)
+
+
+def test_by_keyboard_all_controls_are_reached(opened):
+    page = opened()
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id"))
+    wanted = {"go", "step", "learning_rate", "batch_size", "clear-graph", "save-snapshot"}
+    wanted |= {"load-snapshot", "pad", "undo", "clear", "brush", "choose-photo", "camera"}
+    assert wanted <= reached
+
+
+def test_10_all_data_are_there_from_the_start_and_a_closed_page_costs_nothing(opened, session):
+    page = opened()
+    live.wait(lambda: session.watchers >= 1)
+    assert whole(page.locator("#what").inner_text().split(" on ")[1]) == len(
+        session.dataset.train.labels
+    )
+    page.close()
+    live.wait(lambda: session.watchers == 0)
+
+
+def test_a_server_that_stops_is_seen(browser, session):
+    with live.served(session) as (address, stop):
+        context = browser.new_context()
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        page.wait_for_selector("#figures dd")
+        stop()
+        page.wait_for_selector("#banner:has-text('stopped')")
+        assert page.locator("#go").is_disabled()
+        assert page.locator("#headline").inner_text() == "Not connected."
+        context.close()
