@@ -125,6 +125,7 @@ def test_sentences_come_back(tmp_path):
 
 
 def test_evaluate_takes_it(tmp_path):
+    (tmp_path / "digits").mkdir()
     digits = write_digits(tmp_path / "digits", 100, 60)
     config = Config(network="fast", dataset="mnist", data_dir=str(digits), validation=40)
     fingerprint = data.fingerprint(data.load("mnist", str(digits), validation=40))
