@@ -68,10 +68,9 @@ def _layers(state_dict: Mapping[str, Any]) -> list[Layer]:
 
 
 def _array(name: str, value: Any) -> np.ndarray:
-    if not (hasattr(value, "detach") and value.is_floating_point()):
+    if not hasattr(value, "detach"):
         raise ValueError(
-            f"its {name!r} is no tensor of floats.\n"
-            "Save network.state_dict(), and not the network or a list."
+            f"its {name!r} is no tensor.\nSave network.state_dict(), and not the network or a list."
         )
     array = value.detach().cpu().float().numpy()
     if not np.isfinite(array).all():
