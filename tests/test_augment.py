@@ -109,7 +109,9 @@ def test_another_key_is_another_change(images):
 
 def test_names():
     assert augment.create("none") is None
-    with pytest.raises(ValueError, match="one of none, shift, affine, crop-flip, handwriting, not"):
+    with pytest.raises(
+        ValueError, match="one of none, shift, affine, crop-flip, handwriting, symmetries, not"
+    ):
         augment.create("flip")
 
 

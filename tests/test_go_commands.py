@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import evaluate, gtp, inspect, predict, report, run
+from experiments import evaluate, export, gtp, inspect, predict, report, run
 from experiments.console import cli
+from experiments.workdir import trained
 from experiments.workdir.config import Config
-from mnist_jax import parallel
+from mnist_jax import ensemble, parallel
 from mnist_jax.data import DataError, positions
 from mnist_jax.go import planes, player, records, rules, sgf
 from mnist_jax.go.gtp import Table, answer, new
@@ -219,6 +220,16 @@ def test_inspect(capsys):
     assert inspect.main(["--network", "policy", "--json"]) == 0
     (shown,) = json.loads(capsys.readouterr().out)
     assert shown["parameters"] == 3_882_793
+
+
+def test_export_to_onnx(workdir, games, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    file = tmp_path / "policy.onnx"
+    assert export.main([str(workdir), "--to", "onnx", "--output", str(file)]) == 0
+    inputs = positions.load(data_dir=games).test.inputs[:20]
+    together, _ = onnxruntime.InferenceSession(file).run(None, {"planes": inputs})
+    mean = np.exp(ensemble.mean_probability(trained.load(workdir).predict(inputs)))
+    np.testing.assert_allclose(together, mean, atol=1e-5)
 
 
 # The player

@@ -23,8 +23,8 @@ from mnist_jax.checkpoints import CheckpointError, Checkpoints
 from tests.test_data import write_digits
 
 NAMES = [
-    *("class", "deep", "ensemble", "fast", "handwriting", "layers", "lenet5", "resnet20"),
-    *("sentence", "simple"),
+    *("alphago", "class", "convnetjs", "convnetjs_cifar10", "deep", "ensemble", "fast"),
+    *("handwriting", "layers", "lenet5", "policy", "resnet20", "sentence", "simple"),
 ]
 
 
@@ -400,6 +400,10 @@ def test_the_configs_are_the_labs():
         "lenet5": "lenet5",
         "resnet20": "resnet20",
         "sentence": "sentence",
+        "policy": "policy",
+        "alphago": "policy",
+        "convnetjs": "convnetjs",
+        "convnetjs_cifar10": "convnetjs",
     }
     assert config.get("ensemble")[0].seeds == list(range(7))
     assert config.get("class")[0].options == {"conv_stddev": 1.0}
@@ -431,7 +435,9 @@ def test_how_many_members_the_cores_are_told_of(flags, members):
 
 def test_every_network_can_be_named():
     """The config knows them without JAX, which `models` needs."""
-    assert sorted(get_args(config.Network)) == sorted([*models.NAMES, *models.OF_SENTENCES])
+    assert sorted(get_args(config.Network)) == sorted(
+        [*models.NAMES, *models.OF_SENTENCES, *models.OF_POSITIONS]
+    )
 
 
 def test_options_of_a_network():
