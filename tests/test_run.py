@@ -23,8 +23,8 @@ from mnist_jax.checkpoints import CheckpointError, Checkpoints
 from tests.test_data import write_digits
 
 NAMES = [
-    *("class", "deep", "ensemble", "fast", "handwriting", "layers", "lenet5", "resnet20"),
-    *("sentence", "simple"),
+    *("class", "convnetjs", "convnetjs_cifar10", "deep", "ensemble", "fast", "handwriting"),
+    *("layers", "lenet5", "resnet20", "sentence", "simple"),
 ]
 
 
@@ -393,6 +393,8 @@ def test_the_configs_are_the_labs():
         "simple": "simple",
         "deep": "deep",
         "class": "deep",
+        "convnetjs": "convnetjs",
+        "convnetjs_cifar10": "convnetjs",
         "layers": "layers",
         "ensemble": "layers",
         "fast": "fast",
