@@ -14,13 +14,17 @@ COMMANDS = {
     "evaluate": "judge a run's members, alone and together: accuracy, calibration, uncertainty",
     "live": "watch a network train in the browser, and draw digits for it",
     "report": "write one HTML page about runs",
-    "predict": "tell the digits on pictures, or the classes of sentences",
+    "predict": "tell the digits on pictures, the classes of sentences, or likely moves of Go",
     "inspect": "show a network layer by layer",
+    "gtp": "play Go, for programs that speak GTP",
+    "export": "write a run's members as ONNX, StableHLO or safetensors, for other programs",
+    "import": "make a workdir of such a safetensors file, or of PyTorch's weights",
     "benchmarks.run": "train and predict beside other frameworks",
     "benchmarks.sentences": "train ten folds of Kim's CNN beside PyTorch",
     "benchmarks.scaling": "measure by number of devices and processes",
     "benchmarks.gpu": "check and measure one NVIDIA GPU",
     "benchmarks.tpu": "compile for TPUs, without one: operations, bytes, memory, time",
+    "benchmarks.exports": "compare what exported files predict, weigh and take",
     "benchmarks.first_minute": "measure a run's start, phase by phase",
 }
 _WIDE = 1000  # characters a line, for who does not say how many he has room for

@@ -4,19 +4,26 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from experiments.console import cli
 from experiments.workdir import config as configs
 
 _NETWORKS = get_args(configs.Network)
 _PICTURES = (".svg", ".png", ".pdf")
+_CHANNELS = (1, 3)
+_LARGEST_SIDE = 10_000  # of images, in pixels
+_SIZE_HINT = (
+    "Give height x width x channels: 28x28x1 (1 channel, grey) or 224x224x3 (3, in colour)."
+)
+_HINT = "See python -m experiments.inspect --help."
 _EPILOG = """\
 examples:
   python -m experiments.inspect                      # the config deep
   python -m experiments.inspect --config ensemble
   python -m experiments.inspect --network resnet18 --output resnet18.svg
   python -m experiments.inspect --network resnet20 --images 28x28x1 --json
+  python -m experiments.inspect --network lenet5 --network-options dense=True
 
 Multiply-adds are those of the matrix products, for one image and one member, forward; training
 takes about three times as many. A convolution or pool turns a side of N pixels into
@@ -29,14 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     values = {"--config": configs.names(), "--network": _NETWORKS}
     given = _parser().parse(sys.argv[1:] if argv is None else argv, values)
-    kinds = _chosen(given)
+    config = _chosen(given)
     image_shape = None if given.images is None else _shape(given.images)
     output = None if given.output is None else _picture(given.output)
     if given.classes is not None and given.classes < 2:
         cli.fail(f"--classes must be at least 2, not {given.classes}.", "Leave it out.")
     with cli.importing_jax("Interrupted.", prints_results=True):
         from experiments.show import inspector
-    members = [inspector.Kind(*kind) for kind in kinds]
+    members = [
+        inspector.Kind(kind.network, len(kind.seeds), config.options) for kind in config.kinds
+    ]
     inspector.run(members, image_shape, given.classes, given.json, output)
     return 0
 
@@ -44,30 +53,41 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _shape(text: str) -> tuple[int, ...]:
     sides = text.lower().split("x")
     if len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        cli.fail(f"--images {text} is no size of images.", "Give it like 224x224x3.")
-    return tuple(map(int, sides))
+        cli.fail(f"--images {text} is no size of images.", _SIZE_HINT)
+    height, width, channels = map(int, sides)
+    if channels not in _CHANNELS:
+        cli.fail(f"--images {text} must have 1 or 3 channels, not {channels}.", _SIZE_HINT)
+    if max(height, width) > _LARGEST_SIDE:
+        cli.fail(f"--images {text} has more than {_LARGEST_SIDE:,} pixels a side.", _SIZE_HINT)
+    return height, width, channels
 
 
 def _picture(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() not in _PICTURES:
-        names = ", ".join(_PICTURES)
-        cli.fail(f"--output {text} does not end in {names}.", f"Did you mean {text}.svg?")
+        *first, last = _PICTURES
+        message = f"--output {text} does not end in {', '.join(first)} or {last}."
+        cli.fail(message, f"Did you mean {_near(path)}?")
     return path
 
 
-def _chosen(given: argparse.Namespace) -> list[tuple[str, int, dict[str, Any]]]:
-    """Name, number of members and options of each network that `--network` or `--config` names."""
+def _near(path: Path) -> Path:
+    """The name of a picture that is like one that is none."""
+    if path.is_dir() or path.name.startswith("."):  # Path's word for an empty name is ., a folder
+        folder = path if path.is_dir() else path.parent
+        return folder / f"network{_PICTURES[0]}"
+    stem = Path(path.stem)
+    return path.with_name(path.stem if stem.suffix in _PICTURES else f"{stem}{_PICTURES[0]}")
+
+
+def _chosen(given: argparse.Namespace) -> configs.Config:
+    """The config whose networks `--network` or `--config` names, with the options of the flag."""
     if given.network is not None:
-        if given.network not in _NETWORKS:
-            near = cli.nearest(given.network, _NETWORKS)
-            cli.fail(f"--network {given.network} does not exist.", near)
-        return [(given.network, 1, {})]
-    name = given.config or "deep"
+        return cli.with_flags(configs.Config(), given, _HINT)
+    name = "deep" if given.config is None else given.config
     if name not in configs.names():
         cli.fail(f"--config {name} does not exist.", cli.nearest(name, configs.names()))
-    config, _ = configs.get(name)
-    return [(kind.network, len(kind.seeds), config.options) for kind in config.kinds]
+    return cli.with_flags(configs.get(name)[0], given, _HINT)
 
 
 def _parser() -> cli.Parser:
@@ -80,6 +100,12 @@ def _parser() -> cli.Parser:
     names = ", ".join(configs.names())
     which.add_argument("--config", metavar="NAME", help=f"{names} (default: deep)")
     which.add_argument("--network", metavar="NAME", help=", ".join(_NETWORKS))
+    parser.add_argument(
+        "--network-options",
+        metavar="TEXT",
+        help="fields of the network's own, as shortcut=B (resnet20), dense=True (lenet5), or "
+        "several as NAME=VALUE,NAME=VALUE",
+    )
     parser.add_argument(
         "--images",
         metavar="SIZE",

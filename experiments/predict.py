@@ -1,4 +1,4 @@
-"""Classify pictures or sentences: `python -m experiments.predict WORKDIR IMAGE...`."""
+"""Classify pictures, sentences or positions of Go: `python -m experiments.predict WORKDIR ...`."""
 
 import json
 import sys
@@ -13,8 +13,9 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from experiments.console import cli, pictures, terminal, texts
+from experiments.console import cli, games, pictures, terminal, texts
 from experiments.console.pictures import Picture
+from mnist_jax.words import counted, on_one_line
 
 _MNIST = (28, 28, 1)
 _FOUND = 0.3  # a mark found less surely than this may be no digit, or not all of one
@@ -47,6 +48,9 @@ is how sure it is, from 0 to 1, that there is one digit in the box and all of it
 Networks of sentences take sentences, each in quotes, files with one a line, or -, one a line from
 standard input: python -m experiments.predict runs/sentence "what a lovely film". Words that
 were not in the training data are named as unknown; a sentence of such words alone is unsure.
+
+Networks of Go positions take records of games: python -m experiments.predict runs/policy game.sgf
+--move 57 draws the board before that move, with the likeliest moves on it.
 
 exit codes: 0; 1 where a picture cannot be read (the others are answered); 2 for a wrong command.
 """
@@ -83,6 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if loaded.trained_on.vocabulary:
         threshold = records.read_threshold(loaded.workdir)
         return texts.predict(loaded, threshold, given.images, given.json)
+    if loaded.config.reads_positions:
+        return games.predict(loaded, given.images, given.move, given.json)
+    if given.move is not None:
+        cli.fail("--move is for networks of Go positions.", "Leave it out.")
     items, failed = _read_all(given.images, _look(loaded.characters, loaded.image_shape))
     if items:
         threshold = records.read_threshold(loaded.workdir)
@@ -110,6 +118,13 @@ def _parser() -> cli.Parser:
         help="PNG, JPEG, ... (anything Pillow reads) of any size, a folder of such files or of "
         "folders of them, an IDX file of images (plain or .gz), a sentence, or - for one picture, "
         "or sentences, from standard input",
+    )
+    parser.add_argument(
+        "--move",
+        type=int,
+        metavar="N",
+        help="of networks of Go positions, which take .sgf files: the move of each game to predict "
+        "(default: the one after the last)",
     )
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object a line, not a table"
@@ -141,11 +156,11 @@ def _read_all(arguments: Sequence[str], look: Look) -> tuple[list[Item], bool]:
         named = [picture for argument in arguments for picture in pictures.named_by(argument)]
         for picture, seen in zip(named, pool.map(see, named), strict=True):
             if isinstance(seen, ValueError):
-                print(f"error: {picture.name}: {seen}", file=sys.stderr)
+                print(f"error: {on_one_line(f'{picture.name}: {seen}')}", file=sys.stderr)
                 failed = True
                 continue
             if seen[0].note:
-                print(f"note: {picture.name}: {seen[0].note}", file=sys.stderr)
+                print(f"note: {on_one_line(picture.name)}: {seen[0].note}", file=sys.stderr)
             items += seen
     return items, failed
 
@@ -271,7 +286,8 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
             votes = Counter(row["votes"]).most_common()
             cells.append(f"{row['mutual_information']:.4f}")
             cells.append(", ".join(f"{count} for {name}" for name, count in votes))
-        table.add_row(*map(Text, [*cells, "unsure" if row["unsure"] else ""]))
+        cells.append("unsure" if row["unsure"] else "")
+        table.add_row(*(Text(on_one_line(cell)) for cell in cells))
     terminal.show(table)
 
 
@@ -281,16 +297,16 @@ def _summary(
     """How many were found, how many of them unsure, and how many right where that is known."""
     count = len({row["image"] for row in rows})
     unsure = sum(row["unsure"] for row in rows)
-    found = f"{count:,} picture{'s' * (count > 1)}"
+    found = counted(count, "picture")
     if any("box" in row for row in rows):
-        found = f"{len(rows):,} digit{'s' * (len(rows) > 1)} on {found}"
+        found = f"{counted(len(rows), 'digit')} on {found}"
     yield f"{found}, {unsure:,} unsure" if unsure else found
     if threshold is None:
         yield "No entropy is known above which to be unsure: trained without validation images."
     labels = {row.get("label") for row in rows}
     if labels <= set(class_names):
         right = sum(_is_right(row) for row in rows)
-        yield f"Accuracy: {right / count:.4f} ({right:,} of {count:,} pictures)"
+        yield f"Accuracy: {right / count:.4f} ({right:,} of {counted(count, 'picture')})"
 
 
 def _is_right(row: dict[str, Any]) -> bool:

@@ -14,8 +14,9 @@ from jax import Array
 from jax.scipy.ndimage import map_coordinates
 
 from mnist_jax import handwriting
+from mnist_jax.go import symmetries
 
-Name = Literal["none", "shift", "affine", "crop-flip", "handwriting"]
+Name = Literal["none", "shift", "affine", "crop-flip", "handwriting", "symmetries"]
 # float32 images [n, height, width, channels], int32 labels [n], and a key, to both of them anew
 Augment = Callable[[Array, Array, Array], tuple[Array, Array]]
 
@@ -38,6 +39,7 @@ def create(name: str) -> Augment | None:
         "affine": _of_images(affine),
         "crop-flip": _of_images(crop_flip),
         "handwriting": handwriting.augment,
+        "symmetries": symmetries.augment,
     }
     if name not in functions:
         raise ValueError(f"augment must be one of {', '.join(functions)}, not {name!r}.")

@@ -33,6 +33,7 @@ from mnist_jax import (
 )
 from mnist_jax.classifier_folder import Fitted
 from mnist_jax.training import OptimizerName, ScheduleName
+from mnist_jax.words import counted
 
 _LEAST = {"members": 1, "epochs": 1, "batch_size": 1, "seed": 0, "n_iter_no_change": 1}
 _NOTHING = 1e-4  # nats; scikit-learn's MLPClassifier has it as its tol
@@ -443,8 +444,8 @@ def _split(options: Classifier, codes: np.ndarray) -> tuple[np.ndarray, np.ndarr
         )
     except ValueError as error:
         raise ValueError(
-            f"validation_fraction {options.validation_fraction} of {len(codes)} images of "
-            f"{codes.max() + 1} classes cannot be held out: {error}"
+            f"validation_fraction {options.validation_fraction} of {counted(len(codes), 'image')} "
+            f"of {codes.max() + 1} classes cannot be held out: {error}"
         ) from None
     return np.sort(train), np.sort(validation)
 

@@ -8,8 +8,11 @@ from scipy import sparse
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
 
+from mnist_jax.words import counted
+
 _MNIST = (28, 28, 1)
 _CHANNELS = (1, 3)
+_MOST_CHANNELS = 4  # of pictures: red, green, blue and what is transparent
 _LEAST_SIDE = 4
 _DARK = 0.1  # images whose brightest pixel is darker are in another scale, or nearly so
 
@@ -60,7 +63,9 @@ def _in_shape(array: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
     """`[n, height, width, channels]` of an array of one of three shapes."""
     height, width, channels = shape or _MNIST
     row = height * width * channels
-    forms = f"[n, {height}, {width}, {channels}]" if shape else "[n, height, width, channels]"
+    forms = (
+        f"[n, {height}, {width}, {channels}]" if shape else "[n, height, width, 1 or 3 channels]"
+    )
     if channels == 1:
         forms += f", [n, {height}, {width}]" if shape else ", [n, height, width]"
     forms += f" or [n, {row}]"
@@ -77,8 +82,27 @@ def _in_shape(array: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
     else:
         fits = fits and whole.shape[1:] == shape
     if not fits:
-        raise ValueError(f"images must be {forms} with n > 0, not {array.shape}.")
+        hint = _hint(whole.shape, (channels,) if shape else _CHANNELS)
+        raise ValueError(f"images must be {forms} with n > 0, not {array.shape}{hint}.")
     return whole
+
+
+def _hint(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What to do about a wrong number of channels, where there are as many as pictures may have."""
+    if len(shape) != 4 or shape[3] in wanted:
+        return ""
+    channels = shape[3]
+    if channels in (2, 4) and channels - 1 in wanted:
+        return (
+            f": {channels} channels; without the last, which says what is transparent, X[..., :-1]"
+        )
+    if shape[1] in wanted and channels > _MOST_CHANNELS:
+        return ": the channels come last, X.transpose(0, 2, 3, 1)"
+    if (channels, wanted) == (1, (3,)):
+        return ": grey, where those fitted were in colour, X.repeat(3, axis=3)"
+    if channels in (3, 4) and wanted == (1,):
+        return ": in colour, where those fitted were grey"
+    return f": {counted(channels, 'channel')}"
 
 
 def warn_if_dark(images: np.ndarray) -> None:

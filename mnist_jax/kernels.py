@@ -1,4 +1,4 @@
-"""Kernels in C++ for one CPU core, called through XLA's FFI.
+"""Kernels in C++ for one CPU core, called through XLA's FFI, and what builds C++ here.
 
 In two parts, with their gradients. For the labs: convolution, pooling and relu in one pass, and
 matrix products that skip zeros. For deeper networks: convolutions and pools of any window, and sums
@@ -34,10 +34,15 @@ from jax import Array
 
 from mnist_jax import cache, parallel, platforms
 
-# What is built at a time: for the labs' networks, or what `windows` and `normalization` need.
-Part = Literal["labs", "windows"]
+# What is built at a time: for the labs' networks, what `windows` and `normalization` need, or Go.
+Part = Literal["labs", "windows", "go"]
 
 _SOURCE = Path(__file__).with_suffix(".cc")
+_SOURCES: dict[Part, Path] = {
+    "labs": _SOURCE,
+    "windows": _SOURCE,
+    "go": _SOURCE.parent / "go" / "planes.cc",
+}
 _MACHINE = platform.machine().lower()
 _ARM = _MACHINE in ("aarch64", "arm64")
 _PROCESSOR = "-mcpu=native" if _ARM else "-march=native"  # which older Clangs want
@@ -93,11 +98,11 @@ def take_product(inputs: Array, kernel: Array) -> bool:
     """Whether `matmul` and its gradients take these arrays here, and are likely to pay."""
     return (
         inputs.ndim == kernel.ndim == 2
-        and len(inputs) > 0
         and inputs.shape[1] == kernel.shape[0]
         and inputs.dtype == kernel.dtype == jnp.float32
         and min(kernel.shape) >= _FEWEST
         and available()
+        and len(inputs) > 0  # the last: a batch of any size, for export, has no length
     )
 
 
@@ -322,6 +327,23 @@ def load(part: Part = "labs") -> bool:
     return True
 
 
+@functools.cache
+def host_library(part: Part) -> ctypes.CDLL | None:
+    """Functions that Python calls itself; None where they cannot be had.
+
+    Warns:
+        KernelWarning: there is no compiler, or what it made cannot be used.
+    """
+    if not _is_supported() or os.environ.get("MNIST_JAX_KERNELS", "").lower() == "off":
+        return None
+    try:
+        return _library(part)
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        message = f"{_SOURCES[part].name} cannot be used, which takes longer: {_reason(error)}"
+        warnings.warn(message, KernelWarning, stacklevel=2)
+        return None
+
+
 def _reason(error: Exception) -> str:
     """In one line."""
     if isinstance(error, subprocess.CalledProcessError):
@@ -339,7 +361,7 @@ def _name(part: Part) -> str:
     """Of the file for this code and processor."""
     what = (
         part,
-        _SOURCE.read_text(),
+        _SOURCES[part].read_text(),
         _FLAGS,
         jaxlib.__version__,
         platform.libc_ver(),
@@ -389,7 +411,7 @@ def _start_compiler(library: Path, part: Part) -> _Build:
         *_FLAGS,
         f"-DMNIST_JAX_{part.upper()}",
         f"-I{jax.ffi.include_dir()}",
-        str(_SOURCE),
+        str(_SOURCES[part]),
     ]
     try:
         process = subprocess.Popen(

@@ -181,6 +181,6 @@ def local_response_norm(
     pads = [(0, 0)] * (values.ndim - 1) + [(below, size - 1 - below)]
     squares = jnp.pad(values**2, pads)
     channels = values.shape[-1]
-    sums = sum(squares[..., i : i + channels] for i in range(size))
+    sums = sum(lax.slice_in_dim(squares, i, i + channels, axis=-1) for i in range(size))
     # A power, of which XLA makes one that is slow on a CPU, and whose gradient is another power.
     return values * jnp.exp(-beta * jnp.log(k + alpha * sums))

@@ -27,6 +27,7 @@ from jax.experimental import multihost_utils
 from mnist_jax import data, ensemble, platforms, training
 from mnist_jax.augment import Augment
 from mnist_jax.training import Decode, Share, TrainState
+from mnist_jax.words import counted
 
 _Result = TypeVar("_Result")
 
@@ -279,9 +280,13 @@ def plan(
         while several and len(devices) % data:
             data -= 1
     if not 1 <= data <= len(devices):
-        raise ValueError(f"data must be from 1 to the {len(devices)} devices, not {data}.")
+        raise ValueError(
+            f"data must be from 1 to the {counted(len(devices), 'device')}, not {data}."
+        )
     if several and len(devices) % data:
-        raise ValueError(f"data must divide the {len(devices)} devices, which {data} does not.")
+        raise ValueError(
+            f"data must divide the {counted(len(devices), 'device')}, which {data} does not."
+        )
     groups = len(devices) // data
     if not several:  # no process may be without a device
         groups = -(-members // -(-members // groups))

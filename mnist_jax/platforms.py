@@ -14,6 +14,8 @@ from jax import lax
 
 _Result = TypeVar("_Result")
 
+PLAIN = "tpu"  # the platform whose ways are XLA's own operations, which run, or translate, anywhere
+
 _known = jax.make_user_context(None)  # a part of JAX's keys to what is traced and compiled already
 
 

@@ -17,6 +17,7 @@ from jax import Array, lax
 from mnist_jax import keys
 from mnist_jax.augment import Augment
 from mnist_jax.handwriting import NO_CLASS
+from mnist_jax.words import counted
 
 Params = Any
 BatchStats = Any
@@ -169,7 +170,9 @@ def make_schedule(
     if not 0 < learning_rate < float("inf"):
         raise ValueError(f"learning_rate must be above 0, not {learning_rate}.")
     if cycles < 1 or total_steps % cycles:
-        raise ValueError(f"cycles must divide the {total_steps} steps, which {cycles} does not.")
+        raise ValueError(
+            f"cycles must divide the {counted(total_steps, 'step')}, which {cycles} does not."
+        )
     length = total_steps // cycles
     schedules: dict[str, Callable[[], optax.Schedule]] = {
         "constant": lambda: optax.constant_schedule(learning_rate),
@@ -435,7 +438,9 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
         ValueError: `batch_size` below 1 or above `n`.
     """
     if not 1 <= batch_size <= n:
-        raise ValueError(f"batch_size must be from 1 to the {n} training images, not {batch_size}.")
+        raise ValueError(
+            f"batch_size must be from 1 to the {counted(n, 'training image')}, not {batch_size}."
+        )
     return n // batch_size
 
 

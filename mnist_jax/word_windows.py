@@ -56,13 +56,17 @@ maxima.defvjp(_forward, _backward)
 
 def _of_all(vectors: Array, kernels: Kernels) -> tuple[Array, Array]:
     """`maxima` by one product of all words, padding too."""
+    n, length, _ = vectors.shape
     products = vectors @ _side_by_side(kernels)
     values, places, start = [], [], 0
     for size, _, maps in (kernel.shape for kernel in kernels):
         ends = range(start, start + size * maps, maps)
         start += size * maps
-        count = vectors.shape[1] - size + 1
-        parts = [products[:, i : i + count, end : end + maps] for i, end in enumerate(ends)]
+        count = length - size + 1
+        parts = [
+            lax.slice(products, (0, i, end), (n, i + count, end + maps))
+            for i, end in enumerate(ends)
+        ]
         sums = sum(parts[1:], parts[0])
         values.append(jnp.max(sums, axis=1))
         places.append(jnp.argmax(sums, axis=1).astype(jnp.int32))

@@ -169,6 +169,41 @@ def test_photographs_are_scaled_to_what_square_ones_were(tmp_path, capsys):
     assert results["rules"]["sum_logits"]["before"]["accuracy"] > 0.8
 
 
+def test_other_data_than_those_trained_on_have_their_own_validation_images(
+    workdir, folder, tmp_path
+):
+    """Fewer than the run kept of its own (12), and more."""
+    for train, kept in ((9, 0), (30, 3), (60, 6)):
+        other = write(tmp_path / f"other{train}", train=train, test=6)
+        (other / "train" / "fire" / "001.png").write_bytes(
+            (other / "train" / "fire" / "004.png").read_bytes()
+        )
+        assert evaluate.main([str(workdir), "--data-dir", str(other)]) == 0
+        results = json.loads((workdir / "evaluation.json").read_text())
+        assert (results["validation_size"], results["test_size"]) == (kept, 6)
+    moved = folder.parent / "moved"  # the same data elsewhere
+    moved.symlink_to(folder)
+    assert evaluate.main([str(workdir), "--data-dir", str(moved)]) == 0
+    results = json.loads((workdir / "evaluation.json").read_text())
+    assert (results["validation_size"], results["test_size"]) == (12, 30)
+
+
+def test_names_with_a_line_break_are_a_line(workdir, folder, tmp_path, capsys):
+    (tmp_path / "blue sky").mkdir()
+    name = "a\nb\x1b[2J\u2028.png"
+    picture = tmp_path / "blue sky" / name
+    picture.write_bytes((folder / "test" / "fire" / "001.png").read_bytes())
+    (tmp_path / "bad\n.png").write_bytes(b"no picture")
+    assert predict.main([str(workdir), str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert len(lines) == 4 and r"a\nb\x1b[2J\u2028.png" in lines[1] and "\x1b" not in out
+    assert err.splitlines() == [rf"error: {tmp_path}/bad\n.png: no image that Pillow can read."]
+    assert predict.main([str(workdir), "--json", str(picture)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["image"] == str(picture)
+
+
 def test_networks_that_need_larger_images(folder, tmp_path, capsys):
     flags = ["--network", "alexnet", "--data-dir", folder, "--workdir", tmp_path / "run", *FLAGS]
     message, hint = two_lines(run, flags, capsys)
@@ -179,8 +214,14 @@ def test_networks_that_need_larger_images(folder, tmp_path, capsys):
 def test_one_picture_a_class(tmp_path, capsys):
     few = write(tmp_path / "few", train=3, test=3)
     flags = ["--network", "simple", "--data-dir", few, "--workdir", tmp_path / "run"]
-    message, _ = two_lines(run, flags, capsys)
+    message, hint = two_lines(run, flags, capsys)
     assert "batch_size must be from 1 to the 3 training images, not 100" in message
+    assert "Add --batch-size 3, or images: a batch of 100 takes 34 of each class" in hint
+    assert "blue sky has 1" in hint
+    flags[3] = few / "train"  # none for testing
+    message, hint = two_lines(run, flags, capsys)
+    assert "a class needs at least 5 images, of which one is for testing; blue sky has 1" in message
+    assert "train/CLASS and test/CLASS" in hint
 
 
 # --- the estimator
@@ -209,6 +250,30 @@ def test_the_estimator_takes_images_of_any_size(fitted):
     for wrong in (images[:, :, :12], images[..., :1], images.reshape(30, -1)[:, :192]):
         with pytest.raises(ValueError, match=r"\[n, 12, 16, 3\] or \[n, 576\] with n > 0, not"):
             fitted.predict(wrong)
+
+
+@pytest.mark.parametrize(
+    ("channels", "advice"),
+    [(4, r": 4 channels; .* transparent, X\[..., :-1\]"), (2, ": 2 channels"), (5, ": 5 channels")],
+)
+def test_images_of_other_channels_are_refused_with_advice(fitted, channels, advice):
+    images = np.full((20, 12, 16, channels), 100, np.uint8)
+    with pytest.raises(ValueError, match=rf"not \(20, 12, 16, {channels}\){advice}"):
+        fitted.predict(images)
+    with pytest.raises(
+        ValueError, match=rf"1 or 3 channels\].*, {channels}\): {channels} channels"
+    ):
+        simple().fit(images, np.arange(20) % 2)
+
+
+def test_images_whose_channels_come_first_or_are_grey(fitted):
+    images, _ = photos(20)
+    with pytest.raises(ValueError, match=r"not \(20, 3, 12, 16\): .*X.transpose\(0, 2, 3, 1\)"):
+        fitted.predict(images.transpose(0, 3, 1, 2))
+    with pytest.raises(ValueError, match=r"X.transpose\(0, 2, 3, 1\)"):
+        simple().fit(images.transpose(0, 3, 1, 2), np.arange(20) % 2)
+    with pytest.raises(ValueError, match=r"grey, where those fitted were in colour, X.repeat\(3"):
+        fitted.predict(images[..., :1])
 
 
 def test_the_commands_take_what_the_estimator_saves(fitted, folder, tmp_path, capsys):

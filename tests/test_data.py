@@ -103,7 +103,7 @@ def test_a_named_folder_is_never_replaced_by_another_source(tmp_path):
     ("spoil", "message"),
     [
         (lambda f: shutil.rmtree(f), "idx is no folder"),
-        (lambda f: [p.unlink() for p in f.iterdir()], "has no train-images-idx3-ubyte"),
+        (lambda f: [p.unlink() for p in f.iterdir()], "holds no images to train on"),
         (lambda f: (f / FILES[3]).unlink(), "has no t10k-labels-idx1-ubyte"),
         (lambda f: cut(f / FILES[0], 5000), f"{FILES[0]}: truncated; 4,984 of 23,520 bytes"),
         (lambda f: cut(f / FILES[0], 10), f"{FILES[0]}: truncated inside its header"),

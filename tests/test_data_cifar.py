@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mnist_jax import data
-from mnist_jax.data import CLASS_NAMES, DataError, downloads, files
+from mnist_jax.data import CLASS_NAMES, DataError, downloads, files, loading
 
 
 def records(n, classes, seed, coarse=False):
@@ -206,18 +206,42 @@ def test_a_damaged_tar_archive_is_named(tmp_path, spoil):
         data.load("cifar10", path)
 
 
-def test_pictures_of_cifars_classes_at_its_size_are_cifar10(tmp_path):
+def test_pictures_of_cifars_classes_are_cifar10_where_all_are_there(tmp_path, monkeypatch):
+    """Few of them are called by their folder, and so are those in a folder of CIFAR-10's name."""
     rng = np.random.default_rng(0)
+    root = tmp_path / "cifar10" / "pictures"
     for split in ("train", "test"):
         for name in CLASS_NAMES["cifar10"]:
-            (tmp_path / "pictures" / split / name).mkdir(parents=True)
+            (root / split / name).mkdir(parents=True)
             for i in range(2):
                 coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).resize((32, 32))
-                coarse.save(tmp_path / "pictures" / split / name / f"{i}.png")
-    dataset = data.load("auto", tmp_path / "pictures")
-    assert dataset.name == "cifar10" and dataset.class_names == CLASS_NAMES["cifar10"]
-    for image, label in zip(*dataset.test, strict=True):
-        name = CLASS_NAMES["cifar10"][label]
-        files_here = (tmp_path / "pictures" / "test" / name).iterdir()
-        assert any(np.array_equal(np.asarray(Image.open(path)), image) for path in files_here)
-    assert data.load("auto", tmp_path / "pictures", image_size=64).name == "pictures"
+                coarse.save(root / split / name / f"{i}.png")
+    for count in (20, 21):
+        monkeypatch.setattr(loading, "_CIFAR_COUNTS", (count, 20))
+        dataset = data.load("auto", root, validation=0)
+        assert dataset.name == ("cifar10" if count == 20 else "pictures")
+        assert dataset.class_names == CLASS_NAMES["cifar10"]
+        for image, label in zip(*dataset.test, strict=True):
+            files_here = (root / "test" / CLASS_NAMES["cifar10"][label]).iterdir()
+            assert any(np.array_equal(np.asarray(Image.open(path)), image) for path in files_here)
+    monkeypatch.setattr(loading, "_CIFAR_COUNTS", (20, 20))
+    assert data.load("auto", root, validation=0, image_size=64).name == "pictures"
+    assert data.load("cifar10", root, validation=0).name == "cifar10"
+
+
+@pytest.mark.parametrize(
+    ("counts", "name"),
+    [
+        ({"train": 50_000, "test": 10_000}, "cifar10"),
+        ({"train": 45_000, "validation": 5_000, "test": 10_000}, "cifar10"),
+        ({"train": 60_000}, None),
+        ({"train": 49_999, "test": 10_000}, None),
+        ({"train": 500, "test": 100}, None),
+    ],
+)
+def test_how_many_images_cifar10_has(counts, name):
+    splits = {
+        split: data.Split(np.broadcast_to(np.uint8(0), (n, 32, 32, 3)), np.zeros(n, np.int32))
+        for split, n in counts.items()
+    }
+    assert loading._cifar(splits, CLASS_NAMES["cifar10"]) == name

@@ -242,9 +242,38 @@ def test_taking_turns_keeps_every_stretch_balanced():
 def test_validation_images_are_a_tenth_or_5000(n, held):
     images, labels = np.zeros((n, 1, 1, 1), np.uint8), np.arange(n, dtype=np.int32) % 10
     both = {"train": Split(images, labels), "test": Split(images, labels)}
-    train, validation, test, notes = splits.cut(both, None)
+    train, validation, test, notes = splits.cut(both, None, "0123456789", "here")
     assert (len(train.labels), len(validation.labels), len(test.labels)) == (n - held, held, n)
     assert notes == ()
+
+
+def test_a_class_that_is_too_small_to_test_is_named():
+    """Ten classes of one image each but for a larger one; a fifth is for testing."""
+    for counts in ([1] * 10, [1, 3], [2] + [1] * 9):
+        labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+        only = {"train": Split(np.zeros((len(labels), 1, 1, 1), np.uint8), labels)}
+        with pytest.raises(DataError) as caught:
+            splits.cut(only, None, "abcdefghij"[: len(counts)], "here")
+        error, hint = str(caught.value).splitlines()
+        assert "here: a class needs at least 5 images, of which one is for testing" in error
+        assert f"; a has {counts[0]}, b has {counts[1]}" in error and "train/CLASS" in hint
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_class_of_one_image_among_larger_ones_is_trained_on():
+    labels = np.repeat([0, 1, 2], [20, 20, 1]).astype(np.int32)
+    only = {"train": Split(np.zeros((41, 1, 1, 1), np.uint8), labels)}
+    train, *_ = splits.cut(only, None, "abc", "here")
+    assert set(train.labels.tolist()) == {0, 1, 2}
+
+
+def test_a_class_that_is_kept_for_validation_alone_is_warned_of():
+    labels = np.array([2, 0, 1, 0, 1, 0, 1, 0, 1, 0], np.int32)
+    both = {name: Split(np.zeros((10, 1, 1, 1), np.uint8), labels) for name in ("train", "test")}
+    with pytest.warns(
+        DataWarning, match=r"here: all training images of c are kept.*--validation 0"
+    ):
+        splits.cut(both, None, "abc", "here")
 
 
 # Which way digits stand.

@@ -235,10 +235,24 @@ def test_a_damaged_archive_is_named(tmp_path, spoil, message):
 
 
 def test_an_empty_folder_and_none(tmp_path):
-    with pytest.raises(DataError, match=r"has no train-images-idx3-ubyte.*nor its like"):
+    with pytest.raises(
+        DataError, match=r"holds no images to train on\.\nRead are IDX.*pictures in a"
+    ):
+        data.load("auto", tmp_path)
+    with pytest.raises(DataError, match=r"holds no images to test on\.\nRead are IDX"):
+        data.load_test(tmp_path)
+    for name in ("cat", "dog"):  # as where pictures of a kind that is not read were to be
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("no picture")
+    with pytest.raises(DataError, match=r"holds no images to train on\.\nRead are .*CIFAR.*\.csv"):
+        data.load("auto", tmp_path)
+    (tmp_path / "cat" / "cats.mat").write_bytes(b"")
+    with pytest.raises(DataError, match=r"holds no images to train on; cat/cats.mat is a MATLAB"):
         data.load("auto", tmp_path)
     with pytest.raises(DataError, match="nowhere is no folder and no file"):
         data.load("auto", tmp_path / "nowhere")
+    with pytest.raises(DataError, match="data_dir is empty"):
+        data.load("auto", "")
 
 
 def test_images_without_labels_are_an_error(tmp_path):

@@ -303,7 +303,10 @@ def test_kaggles_test_table_has_no_labels(tmp_path):
     for place in (tmp_path, tmp_path / "train.csv"):
         dataset = data.load("auto", place)
         assert len(dataset.test.labels) == 40 and len(dataset.validation.labels) == 16
-        assert "test.csv has no labels" in dataset.source and "40 of 200" in dataset.source
+        assert (
+            "left out: test.csv, which has no labels" in dataset.source
+            and "40 of 200" in dataset.source
+        )
         assert np.bincount(dataset.test.labels).tolist() == [4] * 10
     (tmp_path / "train.csv").unlink()
     with pytest.raises(DataError, match=r"no column of labels in test\.csv"):
@@ -313,7 +316,7 @@ def test_kaggles_test_table_has_no_labels(tmp_path):
 def test_a_table_given_by_itself_is_what_to_train_on(tmp_path):
     path = write_csv(tmp_path / "mnist_test.csv", *rows("train"))
     assert len(data.load("auto", path).test.labels) == 40
-    with pytest.raises(DataError, match="has no train-images"):
+    with pytest.raises(DataError, match="holds tables for test alone, and none to train on"):
         data.load("auto", tmp_path)
 
 
@@ -358,7 +361,7 @@ def test_a_table_that_is_not_what_is_read(tmp_path, text, message):
         (2352, "28 x 28 pixels in three colours"),
         (3072, "32 x 32 pixels in three"),
         (225, "226 columns; a table of 28 x 28 images has 785"),
-        (1000, "1001 columns;"),
+        (1000, "1,001 columns;"),
     ],
 )
 def test_tables_of_other_images_are_named(tmp_path, pixels, words):

@@ -42,17 +42,24 @@ def clothes(tmp_path_factory):
     return folder
 
 
-def workdir_of(folder, config, details=(), seed=0):
-    """What `run` leaves, without its training."""
+def workdir_of(folder, config, details=(), seed=0, about=None, draw=None):
+    """What `run` leaves, without its training: of images as MNIST's, or `about` others."""
     optimizer = stacks.make_optimizer(config, total_steps=1)
-    about = TrainedOn(config.class_names, characters=True)
-    like = stacks.shapes(stacks.create(config, None, about), optimizer, about)
+    draw = draw or (lambda rng, shape: rng.normal(0, 0.1, shape))
+    given = about or TrainedOn(config.class_names, characters=True)
+    like = stacks.shapes(stacks.create(config, None, given), optimizer, given)
     rng = np.random.default_rng(seed)
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        state = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), like)
+        state = jax.tree.map(lambda x: _cast(draw(rng, x.shape), x.dtype), like)
         checkpoints.save(0, state, dict(details))
     records.write_json(folder / "config.json", dataclasses.asdict(config))
+    if about is not None:
+        records.write_dataset(folder, "mine", "drawn", about)
     return folder
+
+
+def _cast(values, dtype):
+    return np.nan_to_num(values).astype(dtype) if dtype != np.float32 else values.astype(dtype)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +208,7 @@ def test_data_that_are_not_those_trained_on(tmp_path, digits, capsys):
         (["WORKDIR", "--dataset", "minst"], "--dataset minst does not exist", "mnist"),
         (["WORKDIR", "--data-dir", "/nowhere"], "/nowhere is no folder", "--help"),
         (["WORKDIR", "--unfamiliar", "/nowhere"], "/nowhere is no folder", "--help"),
-        (["WORKDIR", "--unfamiliar", "WORKDIR"], "has no t10k-images-idx3-ubyte", "IDX files"),
+        (["WORKDIR", "--unfamiliar", "WORKDIR"], "holds no images to test on", "IDX files"),
         (["WORKDIR", "--mc-dropout", "-1"], "--mc-dropout must be at least 0", "--help"),
         (["WORKDIR", "--mc-dropout", "9"], "--mc-dropout needs networks with dropout", "--help"),
         (["WORKDIR", "--shifts", "all"], "--shifts is no flag", "--shift"),

@@ -95,6 +95,51 @@ def test_every_network_shows_all_its_parameters(name, parameters, capsys):
     assert parameters in (None, shown["parameters"])
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "parameters", "predicting"),  # as published, or of torchvision's networks
+    [
+        ("lenet5", "dense=True", 61_706, 61_706),
+        ("alexnet", "two_towers=True", 60_965_224, 60_965_224),
+        ("googlenet", "auxiliary_heads=True", 13_378_280, 6_998_552),
+        ("googlenet", "auxiliary_heads=False", 6_998_552, 6_998_552),
+        ("googlenet", "batch_norm=True", 13_004_888, 6_624_904),
+        ("googlenet", "batch_norm=True,auxiliary_heads=False", 6_624_904, 6_624_904),
+        ("resnet20", "shortcut=B", 272_474, 272_474),
+    ],
+)
+def test_networks_with_options(name, options, parameters, predicting, capsys):
+    (shown,) = report(capsys, "--network", name, "--network-options", options)
+    assert shown["parameters"] == parameters
+    assert parameters == sum(layer["parameters"] for layer in shown["layers"])
+    assert shown["predicting"]["parameters"] == predicting
+    assert inspect.main(["--network", name, "--network-options", options]) == 0
+    title, *_, total, last = capsys.readouterr().out.splitlines()
+    assert title.startswith(f"1 x {name}, {options.replace(',', ', ')}, images ")
+    assert f"{parameters:,}" in (total if predicting < parameters else last)
+    assert f"{predicting:,}" in last and ("aux1 and aux2" in last) == (predicting < parameters)
+
+
+def test_options_change_the_flow(capsys):
+    flags = ("--network", "resnet20", "--network-options", "shortcut=B")
+    layers = layers_of(capsys, *flags)
+    assert layers["layer2_0/add"]["inputs"] == ["layer2_0/bn2", "layer2_0/downsample_1"]
+    flags = ("--network", "googlenet", "--network-options", "auxiliary_heads=False")
+    assert not any(name.startswith("aux") for name in layers_of(capsys, *flags))
+    layers = layers_of(capsys, "--config", "lenet5", "--network-options", "dense=True")
+    assert layers["C3"]["parameters"] == 2_416 and layers["output"]["parameters"] == 850
+    layers = layers_of(capsys, "--network", "alexnet", "--network-options", "two_towers=True")
+    assert layers["conv2"]["size"].endswith("in 2 groups") and layers["conv3"]["size"][-1] == "3"
+
+
+def test_a_graph_tells_the_options(tmp_path, monkeypatch):
+    titles = []
+    draw = graph.draw
+    monkeypatch.setattr(graph, "draw", lambda *args: titles.append(args[0]) or draw(*args))
+    flags = ["--network", "lenet5", "--network-options", "dense=True,image_size=28"]
+    assert inspect.main([*flags, "--output", str(tmp_path / "lenet5.png")]) == 0
+    assert titles == ["lenet5\nimage_size=28\ndense=True"]
+
+
 def test_the_lecture_s_numbers_of_alexnet(capsys):
     (alexnet,) = report(capsys, "--network", "alexnet")
     conv1, *_, pool1 = alexnet["layers"][:3]
@@ -188,6 +233,9 @@ def test_the_table_has_a_line_a_layer(capsys):
     ]
 
 
+WRONG_SIZES = ("28x28", "0x28x1", "-1x28x1", "28x28x1x1", "28,28,1", "x", "", "²x28x1", "2.5x9x1")
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -195,11 +243,21 @@ def test_the_table_has_a_line_a_layer(capsys):
         (["--network", "dep"], "Did you mean deep?"),
         (["--conf", "deep"], "Did you mean --config"),
         (["--config", "deep", "--network", "deep"], "not allowed with"),
-        (["--images", "28x28"], "Give it like 224x224x3."),
-        (["--images", "0x28x1"], "Give it like 224x224x3."),
+        *(([f"--images={size}"], "28x28x1 (1 channel, grey)") for size in WRONG_SIZES),
+        (["--images", "28x28x2"], "--images 28x28x2 must have 1 or 3 channels, not 2."),
+        (["--images", "28x99999x1"], "--images 28x99999x1 has more than 10,000 pixels a side."),
         (["--network", "alexnet", "--images", "28x28x1"], "images of at least 67 x 67"),
         (["--classes", "1"], "--classes must be at least 2, not 1."),
-        (["--output", "page.html"], "does not end in .svg, .png, .pdf"),
+        (["--output", "page.html"], "does not end in .svg, .png or .pdf.\nDid you mean page.svg?"),
+        (["--output", "a.b/c"], "Did you mean a.b/c.svg?"),
+        (["--output", "x.svg.gz"], "Did you mean x.svg?"),
+        (["--output", ".svg"], "Did you mean network.svg?"),
+        (["--output", ""], "Did you mean network.svg?"),
+        (["--network-options", "dense"], "--network-options must be like shortcut=B,dense=True"),
+        (["--network-options", "dense=True"], "network 'deep' has no option 'dense'; its options"),
+        (["--network", "lenet5", "--network-options", "dense=2"], "dense must be True or False"),
+        (["--network", "resnet20", "--network-options", "shortcut=C"], "must be 'A' or 'B', not"),
+        (["--network", "alexnet", "--network-options", "image_size=9"], "images of at least 67"),
         (["--output", "/no/such/folder/a.svg"], "cannot be written"),
     ],
 )

@@ -127,13 +127,14 @@ def test_what_cannot_be_read_is_said_and_the_rest_answered(workdir, pictures, tm
         tmp_path / "gone.png": "No such file",
         tmp_path / "photo.heic": "pillow-heif",
         pictures / "notes.txt": "no image",
+        "": "is no name of a file",
     }
     code, found, err = rows(capsys, workdir, *wrong, pictures / "3.png")
     assert code == 1 and [row["image"] for row in found] == [str(pictures / "3.png")]
     lines = err.splitlines()
     assert len(lines) == len(wrong) + 2 and lines[-2] == "1 digit on 1 picture"
     for line, (path, message) in zip(lines, wrong.items(), strict=False):
-        assert line.startswith(f"error: {path}: ") and message in line
+        assert line.startswith(f"error: {path or repr('')}: ") and message in line
 
 
 @pytest.mark.parametrize(

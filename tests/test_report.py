@@ -248,7 +248,7 @@ def test_runs_on_different_data_are_apart(tmp_path, two_members, digits, monkeyp
     runs = [str(two_members), str(other), str(again), "--output", str(output)]
     assert report.main(runs) == 0
     page_ = Page(output.read_text())
-    assert "tested on different images" in page_.text
+    assert "tested on different data" in page_.text
     heads = [i for i, row in enumerate(page_.rows) if row[0] == "run"]
     first, second = page_.rows[heads[0] : heads[1]], page_.rows[heads[1] : heads[1] + 2]
     assert list(dict.fromkeys(row[0] for row in first[1:])) == [_NAME, "again"]

@@ -283,7 +283,7 @@ def test_a_word_that_is_no_flag(word, hint, capsys):
     assert capsys.readouterr().err.splitlines()[1] == hint
 
 
-COMMANDS = ["run", "evaluate", "predict", "inspect", "report"]
+COMMANDS = ["run", "evaluate", "predict", "inspect", "report", "export", "import"]
 COMMANDS += [f"benchmarks.{name}" for name in ("run", "scaling", "gpu", "first_minute")]
 
 
@@ -294,6 +294,7 @@ WHILE_JAX_IS_IMPORTED = {
     "report": (["gone"], "nothing was written."),
     "predict": (["gone", "7.png"], "Interrupted."),
     "inspect": ([], "Interrupted."),
+    "export": (["gone", "--to", "onnx", "--output", "a.onnx"], "nothing was written."),
 }
 
 

@@ -47,8 +47,8 @@ def this_process(monkeypatch):
         (["--data-dir", "/nowhere"], "/nowhere is no folder", "--help"),
         (
             ["--dataset", "mnist5k", "--batch-size", "4001"],
-            "batch_size must be from 1 to",
-            "--help",
+            "batch_size must be from 1 to the 4,000 training images, not 4001",
+            "Add --batch-size 4000",
         ),
         (["--batch-size", "-5"], "--batch-size must be at least 1, not -5", "--help"),
         (["--learning-rate", "-1"], "--learning-rate must be above 0, not -1", "--help"),

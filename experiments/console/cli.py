@@ -23,6 +23,7 @@ from experiments.workdir import config as configs
 from experiments.workdir import records
 from experiments.workdir.config import Config
 from mnist_jax.cache import use_compilation_cache as use_compilation_cache
+from mnist_jax.words import counted
 
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT
@@ -271,7 +272,7 @@ def parse(argv: Sequence[str]) -> Command | None:
     Raises:
         SystemExit: code 2 with an error of two lines; code 0 after `--help`.
     """
-    parser, types_of_flags = _parser()
+    parser = _parser()
     given = parser.parse(argv, {"--config": configs.names()})
     if given.list:
         for name in configs.names():
@@ -284,16 +285,7 @@ def parse(argv: Sequence[str]) -> Command | None:
     stored = _stored(given) if given.resume else None
     if stored and given.config is None:
         config = stored
-    changes = {}
-    for field, kind in types_of_flags.items():
-        text = getattr(given, field)
-        if text is not None:
-            changes[field] = _value(field, text, kind)
-    try:
-        config = dataclasses.replace(config, **changes)
-    except ValueError as error:
-        field, _, rest = str(error).partition(" ")
-        fail(f"--{field.replace('_', '-')} {rest}", HELP)
+    config = with_flags(config, given, HELP)
     if stored:
         _check_changes(stored, config, given.force)
     return Command(
@@ -306,6 +298,26 @@ def parse(argv: Sequence[str]) -> Command | None:
         given.num_processes,
         given.process_id,
     )
+
+
+def with_flags(config: Config, given: argparse.Namespace, hint: str) -> Config:
+    """A config with what flags of its fields' names say, where they were given.
+
+    Raises:
+        SystemExit: code 2 with an error of two lines for a value that a field does not take.
+    """
+    types_of_flags = typing.get_type_hints(Config)
+    texts = {field: getattr(given, field, None) for field in types_of_flags}
+    changes = {
+        field: _value(field, text, types_of_flags[field], hint)
+        for field, text in texts.items()
+        if text is not None
+    }
+    try:
+        return dataclasses.replace(config, **changes)
+    except ValueError as error:
+        field, _, rest = str(error).partition(" ")
+        fail(f"--{field.replace('_', '-')} {rest}", hint)
 
 
 def _stored(given: argparse.Namespace) -> Config:
@@ -333,13 +345,13 @@ def _check_changes(stored: Config, config: Config, force: bool) -> None:
             hint = "The saved state has no use for another; start a new run."
         elif option.name == "epochs":
             hint = (
-                f"The {stored.schedule} schedule would be stretched over {now} epochs, and the "
-                "learning rate jump to another place of it. Add --force to go on so."
+                f"The {stored.schedule} schedule would be stretched over {counted(now, 'epoch')}, "
+                "and the learning rate jump to another place of it. Add --force to go on so."
             )
         fail(f"--{option.name.replace('_', '-')} was {was} and is now {now}.", hint)
 
 
-def _parser() -> tuple[Parser, dict[str, Any]]:
+def _parser() -> Parser:
     parser = Parser(
         prog="python -m experiments.run",
         description="Train a network, or an ensemble of them, and evaluate it on the test images.",
@@ -385,7 +397,7 @@ def _parser() -> tuple[Parser, dict[str, Any]]:
             metavar=metavar,
             help=text.replace("%", "%%"),
         )
-    return parser, types_of_flags
+    return parser
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
@@ -407,7 +419,7 @@ def _metavar(kind: Any) -> str:
     return {int: "N", float: "X", str: "TEXT"}[first]
 
 
-def _value(name: str, text: str, kind: Any) -> Any:
+def _value(name: str, text: str, kind: Any, hint: str) -> Any:
     """Turn a flag's text into its field's type."""
     flag = f"--{name.replace('_', '-')}"
     first, *others = _alternatives(kind)
@@ -423,4 +435,4 @@ def _value(name: str, text: str, kind: Any) -> Any:
         return first(text)
     except ValueError:
         wanted = {int: "a whole number", float: "a number"}[first]
-        fail(f"{flag} takes {wanted}, not {text!r}.", HELP)
+        fail(f"{flag} takes {wanted}, not {text!r}.", hint)

@@ -44,35 +44,44 @@ class _Display:
 
 
 class TrainingDisplay(_Display):
-    """A context manager; `update` it with each chunk, `print` lines above the bar."""
+    """A context manager; `update` it with each chunk, `print` lines above the bar.
 
-    def __init__(self, epochs: int, images_per_step: int, steps_done: int = 0) -> None:
+    Args:
+        inputs_per_step: of all members.
+        what: an input is.
+    """
+
+    def __init__(
+        self, epochs: int, inputs_per_step: int, steps_done: int = 0, what: str = "image"
+    ) -> None:
         super().__init__()
         self._epochs = epochs
-        self._images_per_step = images_per_step
+        self._inputs_per_step = inputs_per_step
+        self._what = what
         self._steps_done = steps_done
-        self._images = 0
+        self._inputs = 0
         self._seconds = 0.0
         self._last_line = time.perf_counter()
 
     def update(self, chunk: Chunk) -> None:
         """Show a chunk's loss (its mean over members and steps), the speed and the time left."""
         self._steps_done += chunk.losses.shape[1]
-        self._images += chunk.losses.shape[1] * self._images_per_step
+        self._inputs += chunk.losses.shape[1] * self._inputs_per_step
         self._seconds += chunk.seconds
-        speed = self._images / self._seconds
+        speed = self._inputs / self._seconds
         loss = float(chunk.losses.mean())
         total = self._epochs * chunk.steps
-        left = (total - self._steps_done) * self._images_per_step / speed
+        left = (total - self._steps_done) * self._inputs_per_step / speed
         epoch = f"epoch {chunk.epoch}/{self._epochs}"
-        texts = [epoch, f"loss {loss:.4f}", f"{duration(left)} left", f"{speed:,.0f} images/s"]
+        rate = f"{speed:,.0f} {self._what}s/s"
+        texts = [epoch, f"loss {loss:.4f}", f"{duration(left)} left", rate]
         self._bar.update(self._steps_done / total, texts)
         now = time.perf_counter()
         if not self._bar.is_drawn and now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now
             self.print(
                 f"{epoch} step {chunk.steps_done}/{chunk.steps} loss {loss:.4f} "
-                f"{speed:,.0f} images/s, {duration(left)} left"
+                f"{rate}, {duration(left)} left"
             )
 
 

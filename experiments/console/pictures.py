@@ -29,6 +29,8 @@ def named_by(argument: str) -> Iterator[Picture]:
     path = Path(argument)
     if argument == "-":
         yield Picture(argument, lambda: read(io.BytesIO(sys.stdin.buffer.read())))
+    elif not argument:  # as of a shell's variable that is not set; Path takes it for a dot
+        yield Picture("''", partial(_fail, "is no name of a file."))
     elif path.is_dir():
         yield from _in_folder(path)
     elif _is_idx(path):

@@ -15,6 +15,7 @@ _BOX = (1.75, 0.34)  # inches
 _HALF_BOX, _HALF_LINE = 0.5, 0.1  # of a column, with the room around them
 _COLORS = {"weights": "#CFE3F3", "join": "#FFFFFF", "other": "#FBE9D3"}
 _LINE = "#555555"
+_TITLE_HEIGHT, _LINE_HEIGHT = 0.3, 0.15  # inches, of its first line and of each further one
 _INPUT = "images"
 _LETTERS = 30  # that a box holds
 
@@ -32,7 +33,8 @@ class Box(NamedTuple):
 def draw(title: str, image_shape: Sequence[int], layers: Sequence[Layer]) -> Figure:
     """The graph of a network; a box says what it is and which shape it gives.
 
-    Boxes with weights are blue. A normalisation or dropout is in the box of the layer before it.
+    The title's first line is the largest. Boxes with weights are blue. A normalisation or dropout
+    is in the box of the layer before it.
     """
     first = Box(_INPUT, _INPUT, tuple(image_shape), _COLORS["join"], ())
     boxes = [first, *_fold(layers)]
@@ -41,12 +43,16 @@ def draw(title: str, image_shape: Sequence[int], layers: Sequence[Layer]) -> Fig
     across, down = zip(*points.values(), strict=True)
     width = max(across) - min(across) + _BOX[0] + 0.3
     height = max(down) - min(down) + _BOX[1] + 0.3
-    figure = Figure(figsize=(width, height + 0.3))
-    axes = figure.add_axes((0, 0, 1, height / (height + 0.3)))
+    name, *more = title.splitlines()
+    whole = height + _TITLE_HEIGHT + _LINE_HEIGHT * len(more)
+    figure = Figure(figsize=(width, whole))
+    figure.text(0.5, 1 - 0.08 / whole, name, ha="center", va="top", fontsize=11)
+    below = 1 - _TITLE_HEIGHT / whole
+    figure.text(0.5, below, "\n".join(more), ha="center", va="top", fontsize=8)
+    axes = figure.add_axes((0, 0, 1, height / whole))
     axes.set_xlim(min(across) - _BOX[0] / 2 - 0.15, max(across) + _BOX[0] / 2 + 0.15)
     axes.set_ylim(min(down) - _BOX[1] / 2 - 0.15, max(down) + _BOX[1] / 2 + 0.15)
     axes.set_axis_off()
-    axes.set_title(title, fontsize=11)
     for box in boxes:
         for source in box.inputs:
             passed = [spot for spot in points if spot[:2] == (source, box.name)]

@@ -18,6 +18,7 @@ from experiments.show import flow
 from mnist_jax import models
 from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
 from mnist_jax.models.lenet5 import Distances, PartialConvolution, Subsampling
+from mnist_jax.models.policy import PointBias
 from mnist_jax.models.sentence import WordVectors, WordWindows
 from mnist_jax.normalization import BatchNorm, LocalResponseNorm
 from mnist_jax.windows import Convolution, MaxPooling, MeanOverPlaces, MeanPooling
@@ -72,29 +73,43 @@ def run(
             options = {"words": _WORDS} | options
             if image_shape is not None:
                 cli.fail(f"--images is of no use to {kind.network}.", "It reads sentences.")
-        network = models.create(kind.network, num_classes or published.num_classes, **options)
         shape = image_shape or published.image_shape
+        classes = num_classes or published.num_classes
+        try:
+            network = models.create(kind.network, classes, **options)
+        except ValueError as error:
+            cli.fail(str(error), "Give other --network-options, or leave them out.")
         try:
             layers = look(network, shape)
         except ValueError as error:
-            cli.fail(str(error), "Give another size by --images.")
+            cli.fail(
+                str(error),
+                "Give another size by --images, or --network-options image_size=N to scale them.",
+            )
         reports.append((kind, shape, layers))
         if output is not None:
             name = output.stem if len(kinds) == 1 else f"{output.stem}-{kind.network}"
-            _draw(kind.network, shape, layers, output.with_stem(name))
+            _draw(kind, shape, layers, output.with_stem(name))
     if as_json:
         print(json.dumps([_report(*report) for report in reports], indent=2))
         return
     for kind, shape, layers in reports:
-        print(f"{kind.members} x {kind.network}, images {_by(shape)}")
+        given = "".join(f", {option}" for option in _in_words(kind.options))
+        what = "tokens" if kind.network in models.OF_SENTENCES else "images"
+        print(f"{kind.members} x {kind.network}{given}, {what} {_by(shape)}")
         terminal.show(table(layers))
 
 
-def _draw(name: str, image_shape: Sequence[int], layers: Sequence[Layer], output: Path) -> None:
+def _in_words(options: dict[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in options.items()]
+
+
+def _draw(kind: Kind, image_shape: Sequence[int], layers: Sequence[Layer], output: Path) -> None:
     from experiments.show import graph  # matplotlib takes a while to import
 
+    title = "\n".join([kind.network, *_in_words(kind.options)])
     try:
-        graph.draw(name, image_shape, layers).savefig(output, dpi=150)
+        graph.draw(title, image_shape, layers).savefig(output, dpi=150)
     except OSError as error:
         cli.fail(f"--output {output} cannot be written: {error.strerror}.", "Choose another file.")
     print(f"The graph is in {output}.", file=sys.stderr)
@@ -108,6 +123,14 @@ def look(network: nn.Module, image_shape: tuple[int, ...] = (28, 28, 1)) -> list
         ValueError: images that the network cannot take.
     """
     return [_layer(node) for node in flow.trace(network, image_shape, tuple(_SIZES))]
+
+
+def predicting(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers that lead to the last one; others, as auxiliary heads, are for training only."""
+    leading = {layers[-1].name}
+    for layer in reversed(layers):
+        leading |= set(layer.inputs) if layer.name in leading else set()
+    return [layer for layer in layers if layer.name in leading]
 
 
 def _layer(node: flow.Node) -> Layer:
@@ -199,6 +222,7 @@ _SIZES: dict[type[nn.Module], Callable[[Any, tuple[int, ...]], str]] = {
         f"over {', '.join(map(str, module.windows))} of {shape[0]} words, {module.maps} maps each; "
         "maximum over time"
     ),
+    PointBias: lambda module, shape: f"a bias for each of {shape[-1]} points",
     Distances: lambda module, shape: f"squared distances to {module.num_classes} fixed codes",
 }
 
@@ -207,15 +231,23 @@ def _report(kind: Kind, image_shape: tuple[int, ...], layers: Sequence[Layer]) -
     return {
         "network": kind.network,
         "members": kind.members,
+        "options": kind.options,
         "image_shape": image_shape,
-        "parameters": sum(layer.parameters for layer in layers),
-        "multiply_adds": sum(layer.multiply_adds for layer in layers),
+        **_sums(layers),
+        "predicting": _sums(predicting(layers)),
         "layers": [asdict(layer) for layer in layers],
     }
 
 
+def _sums(layers: Sequence[Layer]) -> dict[str, int]:
+    return {
+        "parameters": sum(layer.parameters for layer in layers),
+        "multiply_adds": sum(layer.multiply_adds for layer in layers),
+    }
+
+
 def table(layers: Sequence[Layer]) -> Table:
-    """A row a layer, and their sums."""
+    """A row a layer, and their sums: of all, and of those that predict where these are fewer."""
     above = ["images", *(layer.name for layer in layers)]
     elsewhere = [
         "" if layer.inputs == (up,) else ", ".join(layer.inputs)
@@ -233,11 +265,13 @@ def table(layers: Sequence[Layer]) -> Table:
         counts = (f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
         cells = (layer.name, _by(layer.output_shape), *counts, layer.size)
         rows.add_row(*cells, *([inputs] if branches else []))
-    parameters = sum(layer.parameters for layer in layers)
-    multiply_adds = sum(layer.multiply_adds for layer in layers)
-    rows.add_row(
-        "total", "", f"{parameters:,}", f"{multiply_adds:,}", "of one member, for one input"
-    )
+    total = [f"{count:,}" for count in _sums(layers).values()]
+    rows.add_row("total", "", *total, "of one member, for one input")
+    used = predicting(layers)
+    if len(used) < len(layers):
+        heads = {layer.name.partition("/")[0]: None for layer in layers if layer not in used}
+        in_use = [f"{count:,}" for count in _sums(used).values()]
+        rows.add_row("predicting", "", *in_use, f"without {' and '.join(heads)}, for training only")
     return rows
 
 

@@ -22,6 +22,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mnist_jax import ensemble, shifts
+from mnist_jax.words import counted
 
 BLACK, GREY = "#000000", "#767676"
 VERMILION = "#D55E00"
@@ -158,16 +159,17 @@ def sizes(rows: Sequence[dict[str, Any]], metric: str, color: str = RUN_COLORS[0
     return figure
 
 
-def reliability(curves: dict[str, Any], color: str = RUN_COLORS[0]) -> Figure:
-    """Accuracy by confidence, and how many images there are of each, before and after scaling.
+def reliability(curves: dict[str, Any], color: str = RUN_COLORS[0], what: str = "image") -> Figure:
+    """Accuracy by confidence, and how many inputs there are of each, before and after scaling.
 
     Args:
         curves: of one rule, of an evaluation's `curves`.
+        what: an input is.
     """
     figure = Figure((4.8, 5.0), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _style(axes, "Is it right as often as it says?", "", "accuracy, %")
-    _style(counts, "", "confidence: probability of the answer, %", "images")
+    _style(counts, "", "confidence: probability of the answer, %", f"{what}s")
     axes.plot([0, 100], [0, 100], color=GREY, lw=1, label="perfect")
     kinds = {
         "before": (_line(color, "-", "o"), {"color": color}, -1.2),
@@ -180,13 +182,13 @@ def reliability(curves: dict[str, Any], color: str = RUN_COLORS[0]) -> Figure:
         confidence, accuracy = (
             100 * np.array(bins[name], float) for name in ("confidence", "accuracy")
         )
-        images = np.array(bins["images"])
-        many, few = images >= FEW, (images > 0) & (images < FEW)
+        inputs = np.array(bins["images"])
+        many, few = inputs >= FEW, (inputs > 0) & (inputs < FEW)
         label = "as it is" if kind == "before" else "after temperature scaling"
         axes.plot(confidence[many], accuracy[many], **style, label=label, clip_on=False)
         axes.plot(confidence[few], accuracy[few], **style | {"ls": ""}, alpha=0.3, clip_on=False)
-        centres = 100 * (np.arange(len(images)) + 0.5) / len(images)
-        counts.bar(centres + shift, images, width=2.4, **bars)
+        centres = 100 * (np.arange(len(inputs)) + 0.5) / len(inputs)
+        counts.bar(centres + shift, inputs, width=2.4, **bars)
     axes.set(xlim=(0, 100), ylim=(0, 101))
     _legend(figure, axes)
     counts.set_yscale("log")
@@ -195,15 +197,18 @@ def reliability(curves: dict[str, Any], color: str = RUN_COLORS[0]) -> Figure:
     return figure
 
 
-def risk_coverage(curves: dict[str, Any], single: bool, color: str = RUN_COLORS[0]) -> Figure:
-    """The errors that remain when the least certain images are refused.
+def risk_coverage(
+    curves: dict[str, Any], single: bool, color: str = RUN_COLORS[0], what: str = "image"
+) -> Figure:
+    """The errors that remain when the least certain inputs are refused.
 
     Args:
         curves: of an evaluation.
         single: draw one curve, since there is one member and no rule to tell apart.
+        what: an input is.
     """
     figure, axes = _plot(
-        "Errors left when it may refuse", "images it answers, the surest first, %", "errors, %"
+        "Errors left when it may refuse", f"{what}s it answers, the surest first, %", "errors, %"
     )
     styles = _rules(color)
     rules = ["mean_probability"] if single else list(styles)
@@ -224,12 +229,14 @@ def risk_coverage(curves: dict[str, Any], single: bool, color: str = RUN_COLORS[
     return figure
 
 
-def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
+def confusion(counts: np.ndarray, names: Sequence[str], what: str = "image") -> Figure:
     """A confusion matrix, int `[classes, classes]`, a row a true class; errors are coloured.
 
     Of more than 30 classes those 20 with the most mistakes are shown, and the others as one.
     """
-    title = f"{counts.sum() - np.trace(counts):,} of {counts.sum():,} images get a wrong answer"
+    mistakes = int(counts.sum() - np.trace(counts))
+    get = "gets" if mistakes == 1 else "get"
+    title = f"{mistakes:,} of {counted(int(counts.sum()), what)} {get} a wrong answer"
     counts, names = most_mistaken(counts, [_short(name, _LONGEST_CLASS) for name in names])
     errors = counts * (1 - np.eye(len(counts), dtype=int))
     long, many = max(map(len, names)) > 3, len(names) > 12
@@ -376,7 +383,7 @@ def filters(kernels: np.ndarray, name: str) -> Figure:
     figure.suptitle(f"What {name} looks for first", x=0.01, ha="left", weight="bold", fontsize=11)
     by = f"{rows} x {columns}" + (f" x {channels}" if channels > 1 else "")
     axes = figure.subplots()
-    _maps(axes, canvas, f"{count} filters of {by} weights")
+    _maps(axes, canvas, f"{counted(count, 'filter')} of {by} weights")
     _white_after(axes, canvas, count, side_by_side)
     return figure
 
@@ -415,7 +422,7 @@ def features(
     for axes, (name, canvas) in zip(others, canvases.items(), strict=True):
         height, width, channels = maps[name].shape
         some = f"{MOST_MAPS} of " if channels > MOST_MAPS else ""
-        _maps(axes, canvas, f"{name}: {height} x {width}, {some}{channels} channels")
+        _maps(axes, canvas, f"{name}: {height} x {width}, {some}{counted(channels, 'channel')}")
         _white_after(axes, canvas, min(channels, MOST_MAPS), columns)
     return figure
 

@@ -15,16 +15,19 @@ import numpy as np
 from etils import epath
 
 from experiments.console import cli
-from experiments.show import features, page, plots
+from experiments.show import boards, features, page, plots
 from experiments.show import sentences as marked
 from experiments.show.page import Picture
 from experiments.workdir import evaluator, records, trained
 from experiments.workdir.evaluator import Evaluation
 from experiments.workdir.trained import Trained
-from mnist_jax import data
+from mnist_jax import data, ensemble
 from mnist_jax.data import Dataset, Split
+from mnist_jax.data.positions import Positions
+from mnist_jax.words import counted
 
 MOST_WRONG = 48  # pictures of wrong answers
+MOST_BOARDS = 12  # of wrong answers
 LEAST_SURE = 12  # pictures of right ones
 MOST_LAYERS = 12  # of a network, whose output is shown
 _HINT = "See python -m experiments.report --help."
@@ -37,11 +40,11 @@ _HEAD = (
     "training, s",
 )
 _ABOUT_TABLE = (
-    "Accuracies are of the test images. NLL, ECE and AURC are those of the members' mean "
+    "Accuracies are of the test data. NLL, ECE and AURC are those of the members' mean "
     "probability, and of the network where there is one: NLL is the mean negative log of the "
     "probability given to the right class; ECE is how far stated probabilities are from how often "
-    "they come true, before and after scaling by a temperature fitted on the validation images; "
-    "AURC is the mean error over all shares of images that it may refuse. All three: lower is "
+    "they come true, before and after scaling by a temperature fitted on the validation data; "
+    "AURC is the mean error over all shares of the data that it may refuse. All three: lower is "
     "better."
 )
 _KEY_OF_ENSEMBLES = (
@@ -56,7 +59,7 @@ _KEY_OF_NETWORKS = (
     "compare with. Mistakes are vermilion."
 )
 _DIFFERENT_DATA = (
-    "These runs are tested on different images, so they are in a table for each: numbers of "
+    "These runs are tested on different data, so they are in a table for each: numbers of "
     "different tables cannot be compared."
 )
 
@@ -79,8 +82,8 @@ class Run(NamedTuple):
 
     @property
     def what(self) -> str:
-        """What the networks take."""
-        return "sentences" if self.loaded.config.reads_sentences else "images"
+        """What an input of the networks is."""
+        return self.loaded.config.input_is
 
     @property
     def data_name(self) -> str:
@@ -254,7 +257,7 @@ def _table(group: Sequence[Run]) -> list[str]:
     rows = [(row, run.color) for run in group for row in summary(run)]
     cells, colors = zip(*rows, strict=True)
     return [
-        page.paragraph(f"Tested on {count:,} {group[0].what} of {' and of '.join(names)}:"),
+        page.paragraph(f"Tested on {counted(count, group[0].what)} of {' and of '.join(names)}:"),
         page.table(_HEAD, cells, words=[1], colors=colors),
     ]
 
@@ -267,12 +270,12 @@ def _together(group: Sequence[Run]) -> Pictures:
     validated = all("ensemble" in row for run in begun for row in run.history)
     first = begun[0].dataset.validation
     same = all(_same(first, run.dataset.validation) for run in begun)
-    ours = "" if same else " Not all runs are validated on the same images."
+    ours = "" if same else " Not all runs are validated on the same data."
     about = {
         "cost": ("Training cost", "lower is better. The scale is logarithmic."),
         "accuracy": (
             "Validation accuracy",
-            f"the share of right answers on images that are kept out of training.{ours}",
+            f"the share of right answers on data that are kept out of training.{ours}",
         ),
         "nll": (
             "Validation NLL",
@@ -311,7 +314,7 @@ def summary(run: Run) -> Iterator[list[str]]:
     ]
     dropping = results.get("mc_dropout")
     if dropping:
-        passes = f"{dropping['passes']} passes each, dropout on"
+        passes = f"{counted(dropping['passes'], 'pass', 'passes')} each, dropout on"
         accuracy = _percent(dropping["before"]["accuracy"])
         yield [run.name, passes, "", "", accuracy, "", *_quality(dropping), ""]
 
@@ -345,9 +348,9 @@ def _introduction(run: Run) -> str:
     sizes = [len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)]
     config = run.loaded.config
     return (
-        f"{_members(run.loaded)}, trained on {sizes[0]:,} {run.what} of {dataset.name} in batches "
-        f"of {config.batch_size}; {sizes[1]:,} more for validation, {sizes[2]:,} for testing. "
-        f"Optimizer {config.optimizer}, learning rate {config.learning_rate:g} "
+        f"{_members(run.loaded)}, trained on {counted(sizes[0], run.what)} of {dataset.name} in "
+        f"batches of {config.batch_size}; {sizes[1]:,} more for validation, {sizes[2]:,} for "
+        f"testing. Optimizer {config.optimizer}, learning rate {config.learning_rate:g} "
         f"({config.schedule})."
     )
 
@@ -363,6 +366,10 @@ def sections(run: Run) -> Iterator[tuple[str, list[str], Pictures]]:
         yield "Mistakes", *_wrong_sentences(run)
         yield "Unfamiliar sentences", _unfamiliar(run), {}
         return
+    if run.loaded.config.reads_positions:
+        yield "Mistakes", _wrong_moves(run), {}
+        yield "Unfamiliar positions", _unfamiliar(run), {}
+        return
     yield "Mistakes", *_mistakes(run)
     yield "What it looks at", [], _features(run)
     yield "Harder images", *_shifts(run)
@@ -377,7 +384,7 @@ def _learning(run: Run) -> Pictures:
         "cost": Picture(
             plots.to_png(plots.cost(history, run.color)),
             f"Training cost by epoch: from {history[0]['cost']:.4f} to {history[-1]['cost']:.4f}.",
-            f"How wrong the networks are on the {run.what} they learn from, by epoch; lower is "
+            f"How wrong the networks are on the {run.what}s they learn from, by epoch; lower is "
             f"better.{thin} The scale is logarithmic.",
         )
     }
@@ -387,13 +394,13 @@ def _learning(run: Run) -> Pictures:
         shown["validation_accuracy"] = Picture(
             plots.to_png(plots.validation(history, "accuracy", run.color)),
             f"Validation accuracy by epoch: from {first:.2f} % to {last:.2f} %.",
-            f"The share of right answers on {run.what} that are kept out of training.{thin}",
+            f"The share of right answers on {run.what}s that are kept out of training.{thin}",
         )
         first, last = (row["validation_nll"] for row in (together[0], together[-1]))
         shown["validation_nll"] = Picture(
             plots.to_png(plots.validation(history, "nll", run.color)),
             f"Validation NLL by epoch: from {first:.4f} to {last:.4f} nats.",
-            f"On the same {run.what}, the mean negative log of the probability given to the right "
+            f"On the same {run.what}s, the mean negative log of the probability given to the right "
             f"class: sure mistakes cost most; lower is better.{thin} The scale is logarithmic.",
         )
     return shown
@@ -433,18 +440,18 @@ def _certainty(run: Run) -> Pictures:
     risk = curves[_RULE]["before"]["risk_coverage"]
     return {
         "reliability": Picture(
-            plots.to_png(plots.reliability(curves[_RULE], run.color)),
+            plots.to_png(plots.reliability(curves[_RULE], run.color, run.what)),
             f"Reliability diagram: accuracy by confidence; {ece}.",
-            f"Test {run.what} are put in bins by the probability of the answer; of those answered "
+            f"Test {run.what}s are put in bins by the probability of the answer; of those answered "
             "with 80 %, 80 % should be right, on the grey line. Points above it: too modest; "
-            f"below: too sure. Bars count the {run.what}; pale points are of fewer than "
+            f"below: too sure. Bars count the {run.what}s; pale points are of fewer than "
             f"{plots.FEW}, up to chance. {ece}.",
         ),
         "risk_coverage": Picture(
-            plots.to_png(plots.risk_coverage(curves, single, run.color)),
-            f"Risk-coverage curve: {_percent(risk[99])} % errors when all {run.what} are answered, "
-            f"{_percent(risk[89])} % when the tenth it is least sure of is refused.",
-            f"The errors among the {run.what} it still answers, when it may refuse those it is "
+            plots.to_png(plots.risk_coverage(curves, single, run.color, run.what)),
+            f"Risk-coverage curve: {_percent(risk[99])} % errors when all {run.what}s are "
+            f"answered, {_percent(risk[89])} % when the tenth it is least sure of is refused.",
+            f"The errors among the {run.what}s it still answers, when it may refuse those it is "
             "least sure of; a lower curve knows better when it is wrong. Where hardly any errors "
             f"are left, the axis is cut off. Answering all: {_percent(risk[99])} % errors; the "
             f"surest 90 %: {_percent(risk[89])} %.",
@@ -490,11 +497,33 @@ def _wrong_sentences(run: Run) -> tuple[list[str], Pictures]:
     return notes, shown
 
 
+def _wrong_moves(run: Run) -> list[str]:
+    """Boards on which another move than the one played is thought likeliest."""
+    logits, (inputs, labels) = run.evaluation.logits["test"], run.dataset.test
+    assert isinstance(run.dataset, Positions)
+    mean = np.exp(np.asarray(ensemble.mean_probability(logits)))
+    figures = [
+        boards.as_html(
+            inputs[number],
+            mean[number],
+            int(labels[number]),
+            boards.describe(mean[number], int(labels[number]), run.dataset.test_turns[number]),
+        )
+        for number in plots.wrong(logits, labels)[:MOST_BOARDS]
+    ]
+    about = (
+        "Test positions in which it is surest of another move than the one that was played. Whose "
+        "turn it is has the black stones; the likeliest moves are numbered in blue, and the one "
+        "played has a ring of vermilion."
+    )
+    return [page.paragraph(about), f'<div class="pictures">{"".join(figures)}</div>']
+
+
 def _confusion(run: Run) -> Pictures:
     names, what = run.dataset.class_names, run.what
     matrix = np.array(run.evaluation.results["curves"][_RULE]["confusion_matrix"])
     errors = [
-        (matrix[i, j], f"{names[i]} for {names[j]} ({matrix[i, j]} times)")
+        (matrix[i, j], f"{names[i]} for {names[j]} ({counted(int(matrix[i, j]), 'time')})")
         for i, j in np.ndindex(matrix.shape)
         if i != j and matrix[i, j]
     ]
@@ -506,14 +535,14 @@ def _confusion(run: Run) -> Pictures:
             "mistakes as true class or as answer; the others are taken together, so that their "
             "diagonal number is also of mistakes among themselves."
         )
-    how = f"How many test {what} of each class (rows) got which answer (columns)."
+    how = f"How many test {what}s of each class (rows) got which answer (columns)."
     if most:
         how += " Grey numbers on the diagonal are right; mistakes are vermilion. "
         how += f"Most often it takes {most}."
     return {
         "confusion": Picture(
-            plots.to_png(plots.confusion(matrix, names)),
-            f"Confusion matrix of the test {what}; most often: {most or 'no mistakes'}.",
+            plots.to_png(plots.confusion(matrix, names, what)),
+            f"Confusion matrix of the test {what}s; most often: {most or 'no mistakes'}.",
             how + limited,
         )
     }
@@ -535,7 +564,8 @@ def _mistakes(run: Run) -> tuple[list[str], Pictures]:
     }
     some = f"; here are {MOST_WRONG}" if len(wrong) > MOST_WRONG else ""
     titles = {
-        "wrong": f"The {len(wrong):,} test images that {who} gets wrong{some}, the surest first",
+        "wrong": f"The {counted(len(wrong), 'test image')} that {who} gets wrong{some}, the surest "
+        "first",
         "least_sure": f"The right answers that {who} is least sure of",
     }
     for kind, numbers in chosen.items():
@@ -656,9 +686,10 @@ def _unfamiliar(run: Run) -> list[str]:
         for name, by in rows.items()
     ]
     about = (
-        f"{results['size']:,} {run.what} of something else from {results['source']} are mixed with "
-        f"the test {run.what}. AUROC is how often the uncertainty of an unfamiliar one is the "
-        f"larger one of a pair (50 %: guessing); AUPR is the mean precision (guessing: "
+        f"{counted(results['size'], run.what)} of something else from {results['source']} are "
+        f"mixed with the test {run.what}s. AUROC is how often the uncertainty of an unfamiliar "
+        f"{run.what} is the larger one of a pair (50 %: guessing); AUPR is the mean precision "
+        f"(guessing: "
         f"{_percent(results['share'])} %)."
     )
     return [page.table(head, table), page.paragraph(about)]

@@ -10,6 +10,9 @@ from typing import Any, Literal, NamedTuple, get_args
 from experiments import configs
 from mnist_jax import data
 from mnist_jax.data import sentences
+from mnist_jax.data.names import GAMES
+from mnist_jax.go import rules
+from mnist_jax.words import counted
 
 Network = Literal[
     "simple",
@@ -31,6 +34,7 @@ Network = Literal[
     "resnet110",
     "resnet152",
     "sentence",
+    "policy",
 ]
 Dataset = Literal[
     "auto",
@@ -52,6 +56,7 @@ Dataset = Literal[
     "opinions",
     "glue/sst2",
     "trec",
+    "games9x9",
 ]
 
 OnResume = Literal["forced", "free", "never"]  # how a field may change when a run goes on
@@ -85,12 +90,12 @@ class Config:
     shuffles: Literal["shared", "own"] = _option(
         "shared", "all members see the same batches, or each its own"
     )
-    augment: Literal["none", "shift", "affine", "crop-flip", "handwriting"] = _option(
+    augment: Literal["none", "shift", "affine", "crop-flip", "handwriting", "symmetries"] = _option(
         "none",
         "shift: move each training image by up to 2 pixels; affine: also turn it by up to 10 "
         "degrees and scale it by up to 10 %; crop-flip: move it by up to an eighth of its side and "
         "mirror every second one; handwriting: make digits those of other hands and pens, and "
-        "some of them no digits",
+        "some of them no digits; symmetries: turn and mirror each board at random",
     )
     image_size: int | None = _option(
         None,
@@ -210,7 +215,8 @@ class Config:
                 raise ValueError(f"{name} must be in [0, 1), not {value}.")
         if self.epochs % self.snapshots:
             raise ValueError(
-                f"snapshots must divide the {self.epochs} epochs, which {self.snapshots} does not."
+                f"snapshots must divide the {counted(self.epochs, 'epoch')}, which "
+                f"{self.snapshots} does not."
             )
         if self.folds == 1 and self.repeats > 1:
             raise ValueError(f"repeats {self.repeats} needs --folds of 2 or more.")
@@ -237,28 +243,36 @@ class Config:
 
     def _check_inputs(self) -> None:
         """See that the network, the data set and the options are of the same kind of inputs."""
-        images_only = {"augment": "none", "normalize": "none", "image_size": None}
-        sentences_only = {"variant": "rand", "vectors": None, "encoding": "utf-8"}
+        if len(self.kinds) > 1 and self.input_is != "image":
+            raise ValueError(
+                f"members must all read {self.input_is}s, or none, not {self.members}."
+            )
+        known = {
+            "image": data.NAMES,
+            "sentence": sentences.NAMES,
+            "position": GAMES,
+        }
+        if self.dataset not in known[self.input_is]:
+            raise ValueError(
+                f"dataset {self.dataset} has no {self.input_is}s, which {self.kinds[0].network} "
+                f"reads; of those are {', '.join(known[self.input_is])}."
+            )
         if self.reads_sentences:
-            if len(self.kinds) > 1:
-                raise ValueError(f"members must all read sentences, or none, not {self.members}.")
-            if self.dataset not in sentences.NAMES:
-                known = ", ".join(sentences.NAMES)
-                raise ValueError(f"dataset {self.dataset} has images; of sentences are {known}.")
             if self.variant == "rand" and self.vectors is not None:
                 raise ValueError("vectors are of no use to variant rand, whose own are random.")
             if self.variant != "rand" and self.vectors is None:
                 raise ValueError(f"variant {self.variant} needs --vectors, a file of word vectors.")
-        elif self.dataset not in data.NAMES:
-            raise ValueError(
-                f"dataset {self.dataset} has sentences, which --network sentence reads, and "
-                f"{self.kinds[0].network} does not."
-            )
-        of_others = images_only if self.reads_sentences else sentences_only
-        for name, default in of_others.items():
-            if getattr(self, name) != default:
-                what = "images" if self.reads_sentences else "sentences"
-                raise ValueError(f"{name} is for networks of {what}.")
+        only = {
+            "image": {"normalize": "none", "image_size": None},
+            "sentence": {"variant": "rand", "vectors": None, "encoding": "utf-8"},
+        }
+        for what, fields in only.items():
+            for name, default in fields.items():
+                if what != self.input_is and getattr(self, name) != default:
+                    raise ValueError(f"{name} is for networks of {what}s.")
+        of_positions = self.augment == "symmetries"
+        if self.augment != "none" and self.input_is != ("position" if of_positions else "image"):
+            raise ValueError(f"augment {self.augment} is not for networks of {self.input_is}s.")
 
     def _counts(self) -> dict[str, int]:
         if isinstance(self.members, int):
@@ -297,8 +311,22 @@ class Config:
         return "sentence" in self._counts()
 
     @property
+    def reads_positions(self) -> bool:
+        """Whether the networks take positions of Go."""
+        return "policy" in self._counts()
+
+    @property
+    def input_is(self) -> str:
+        """What one input is, in a word."""
+        if self.reads_positions:
+            return "position"
+        return "sentence" if self.reads_sentences else "image"
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Those of the data set by its name; a folder may hold others."""
+        if self.reads_positions:
+            return tuple(rules.to_vertex(19, point) for point in range(19 * 19))
         if self.reads_sentences:
             known = sentences.CLASS_NAMES
             return known["opinions" if self.dataset == "auto" else self.dataset]

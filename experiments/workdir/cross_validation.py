@@ -60,7 +60,7 @@ class Scorer:
         self._config, self._stack, self._folds = config, stack, all_folds
         self._labels = data.labels
         self._inputs: Array = parallel.replicate(stack.layout, data.inputs)
-        self._predict = parallel.make_predict_own(stack.layout, stack.network)
+        self._predict = parallel.make_predict_own(stack.layout, stack.network, stack.decode)
         held = [np.concatenate([fold.validation, fold.test]) for fold in all_folds.each]
         longest = max(map(len, held))
         padded = [np.pad(places, (0, longest - len(places))) for places in held]

@@ -1,4 +1,4 @@
-"""The data set that a config names: of images, or of sentences."""
+"""The data set that a config names: of images, sentences, or positions of Go."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 from experiments.workdir.config import Config
 from experiments.workdir.records import TrainedOn
 from mnist_jax import data
-from mnist_jax.data import Dataset, sentences
+from mnist_jax.data import Dataset, positions, sentences
 
 
 def load(
@@ -25,7 +25,8 @@ def load(
         data_dir: where another one lies.
 
     Raises:
-        ValueError, DataError, DataUnavailable: as `data.load` and `data.sentences.load`.
+        ValueError, DataError, DataUnavailable: as `data.load`, `data.sentences.load` and
+            `data.positions.load`.
     """
     same = name in (None, config.dataset)
     validation = config.validation if same else None
@@ -33,6 +34,9 @@ def load(
         data_dir = config.data_dir
     name = name or config.dataset
     class_names = None if about is None else about.class_names
+    if config.reads_positions:
+        size = None if about is None else about.image_shape[0]
+        return positions.load(name, data_dir, validation=validation, size=size)
     if not config.reads_sentences:
         return data.load(name, data_dir, validation=validation, class_names=class_names)
     return sentences.load(
@@ -51,6 +55,9 @@ def load_test(trained: Any, path: str) -> np.ndarray:
     Raises:
         ValueError, DataError: as `data.load_test` and `data.sentences.load_test`.
     """
+    if trained.config.reads_positions:
+        size = trained.image_shape[0]
+        return positions.load(data_dir=path, validation=0, size=size).test.inputs
     if not trained.config.reads_sentences:
         return data.load_test(path).inputs
     about = trained.trained_on

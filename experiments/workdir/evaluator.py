@@ -18,10 +18,12 @@ from rich.table import Table
 
 from experiments.console import cli, terminal
 from experiments.console.display import WorkDisplay
-from experiments.workdir import datasets, evaluation, records, trained
+from experiments.workdir import datasets, evaluation, moves, records, trained
 from experiments.workdir.trained import Trained
 from mnist_jax import data, images, shifts
 from mnist_jax.data import Dataset
+from mnist_jax.data.positions import Positions
+from mnist_jax.words import counted
 
 _HINT = "See python -m experiments.evaluate --help."
 _SCORES = ("error_probability", "entropy", "mutual_information")
@@ -45,10 +47,11 @@ def run(given: argparse.Namespace) -> int:
     made, failure = None, None
     try:
         loaded = trained.load(given.workdir)
-        if given.shift and loaded.config.reads_sentences:
+        what = loaded.config.input_is
+        if given.shift and what != "image":
             raise ValueError(
-                f"--shift is for images, and {given.workdir} reads sentences.\n"
-                "--unfamiliar FILE tells sentences of something else from those tested."
+                f"--shift is for images, and {given.workdir} reads {what}s.\n"
+                f"--unfamiliar FILE tells {what}s of something else from those tested."
             )
         dataset = _load_dataset(loaded, given.dataset, given.data_dir)
         if not records.writable(given.workdir):
@@ -153,21 +156,14 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
     """
     if name is None and data_dir is None:
         return trained.load_dataset(loaded)
-    if loaded.config.reads_sentences:
+    if loaded.config.input_is != "image":
         return datasets.load(loaded.config, loaded.trained_on, name, data_dir)
-    same = name in (None, loaded.config.dataset)
-    load = partial(
-        data.load,
-        name or loaded.config.dataset,
-        data_dir,
-        validation=loaded.config.validation if same else None,
-        class_names=loaded.class_names,
-    )
-    dataset = load()
+    load = partial(_load_split, loaded, name or loaded.config.dataset, data_dir)
+    dataset = load(None)
     height, width, _ = loaded.image_shape
     if dataset.test.inputs.shape[1:] != loaded.image_shape and height == width:
         with suppress(ValueError):  # they are no pictures in folders
-            dataset = load(image_size=height)
+            dataset = load(height)
     here = dataset.test.inputs.shape[1:]
     if here != loaded.image_shape:
         raise ValueError(
@@ -178,9 +174,22 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
     return dataset
 
 
+def _load_split(
+    loaded: Trained, name: str, data_dir: str | None, image_size: int | None
+) -> Dataset:
+    """Data with the validation images that they had in training; others with those of their own."""
+    load = partial(data.load, name, data_dir, class_names=loaded.class_names, image_size=image_size)
+    if name == loaded.config.dataset and loaded.config.validation is not None:
+        with suppress(ValueError):  # they are fewer images than that
+            dataset = load(validation=loaded.config.validation)
+            if loaded.fingerprint in (None, data.fingerprint(dataset)):
+                return dataset
+    return load()
+
+
 def _load_unfamiliar(loaded: Trained, path: str) -> tuple[np.ndarray, str]:
     """Inputs of anything; images made into the size and colours trained on, and that in words."""
-    if loaded.config.reads_sentences:
+    if loaded.config.input_is != "image":
         return datasets.load_test(loaded, path), path
     image_shape = loaded.image_shape
     inputs = data.load_test(path).inputs
@@ -223,7 +232,7 @@ def evaluate(
     kept: dict[str, Any] = {"unfamiliar": None, "shifts": {}, "mc_dropout": None}
     kept |= {name: before[name] for name in kept if before}
 
-    what = "sentences" if loaded.config.reads_sentences else "images"
+    what = loaded.config.input_is
     unfamiliar, source = None, unfamiliar_dir
     if unfamiliar_dir is not None:
         unfamiliar, source = _load_unfamiliar(loaded, unfamiliar_dir)
@@ -233,16 +242,18 @@ def evaluate(
     total = sum(map(len, always)) * (1 + mc_dropout) + len(dataset.test.inputs) * shifted_times
     predicted = 0
 
-    def predict(what: str, images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
+    def predict(
+        what: str, images: np.ndarray, how: str = "", dropout_seed: int | None = None
+    ) -> np.ndarray:
         nonlocal predicted
-        say(f"Predicting {len(images):,} {what}", predicted / total)
+        say(f"Predicting {counted(len(images), what)}{how}", predicted / total)
         logits = loaded.predict(images, dropout_seed)
         predicted += len(images)
         return logits
 
     def predict_dropping(what: str, images: np.ndarray) -> np.ndarray:
         passes = [
-            predict(f"{what} with dropout, {seed + 1} of {mc_dropout}", images, seed)
+            predict(what, images, f" with dropout, {seed + 1} of {mc_dropout}", seed)
             for seed in range(mc_dropout)
         ]
         return np.concatenate(passes)
@@ -267,7 +278,7 @@ def evaluate(
         },
         "validation_size": len(dataset.validation.labels),
         "test_size": len(labels),
-        "inputs": what,
+        "inputs": f"{what}s",
         **evaluation.scores(logits, labels, temperatures),
         "diversity": evaluation.diversity(logits, labels),
         "sizes": evaluation.sizes(logits, labels),
@@ -279,6 +290,9 @@ def evaluate(
         member.describe() | {"name": member.name} | row
         for member, row in zip(loaded.members, results["members"], strict=True)
     ]
+    if isinstance(dataset, Positions):
+        say("Predicting turned boards", predicted / total)
+        results["moves"] = moves.scores(logits, dataset, loaded.predict)
     yield Evaluation(dict(results), by_split)
     if mc_dropout:
         passes = predict_dropping(f"test {what}", test)
@@ -304,7 +318,7 @@ def evaluate(
         for strength, amount in enumerate(shifts.AMOUNTS[name]):
             if strength > 0:
                 shifted = shifts.apply(name, test, strength)
-                logits_here = predict(f"test images, {name} {amount:g}", shifted)
+                logits_here = predict("test image", shifted, f", {name} {amount:g}")
             else:
                 logits_here = logits
             strengths.append(
@@ -325,14 +339,14 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
     if results["mc_dropout"]:
         rows[f"{results['mc_dropout']['passes']} x dropout"] = results["mc_dropout"]
     name = results["dataset"]["name"]
-    what = results.get("inputs", "images")  # of an older evaluation they are images
-    title = f"{name}: {results['test_size']:,} test {what}"
+    what = results.get("inputs", "images").removesuffix("s")  # an older evaluation has none
+    title = f"{name}: {counted(results['test_size'], f'test {what}')}"
     yield _predictions(f"{title}; accuracy also after refusing the least certain", rows)
+    if "moves" in results:
+        yield from moves.tables(results["moves"], names)
     if results["validation_size"]:
-        title = (
-            f"Before → after scaling by T, from {results['validation_size']:,} validation {what}"
-        )
-        yield _calibration(title, rows)
+        validation = counted(results["validation_size"], f"validation {what}")
+        yield _calibration(f"Before → after scaling by T, from {validation}", rows)
     if len(names) > 1:
         yield _sizes(results)
         yield _diversity(results["diversity"], what)
@@ -411,7 +425,7 @@ def _diversity(diversity: dict[str, Any], what: str) -> Table:
     table = _table("How the members differ", "", "")
     table.show_header = False
     uncertainty = diversity["uncertainty"]
-    table.add_row(f"two members disagree on, % of {what}", _percent(diversity["disagreement"]))
+    table.add_row(f"two members disagree on, % of {what}s", _percent(diversity["disagreement"]))
     table.add_row("correlation of two members' errors", _number(diversity["error_correlation"]))
     table.add_row("total uncertainty, nats", _number(uncertainty["total"]))
     table.add_row("  aleatoric: the members' own", _number(uncertainty["aleatoric"]))
@@ -421,7 +435,8 @@ def _diversity(diversity: dict[str, Any], what: str) -> Table:
 
 def _detection(names: list[str], unfamiliar: dict[str, Any], what: str) -> Table:
     share = _percent(unfamiliar["share"])
-    title = f"{unfamiliar['size']:,} unfamiliar {what} ({share} % of all): AUROC % / AUPR %"
+    count = counted(unfamiliar["size"], f"unfamiliar {what}")
+    title = f"{count} ({share} % of all): AUROC % / AUPR %"
     table = _table(title, "told apart by", *(name.replace("_", " ") for name in _SCORES))
     rows = dict(zip(names, unfamiliar["members"], strict=True))
     if len(rows) > 1:

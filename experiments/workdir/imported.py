@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,10 +15,18 @@ from experiments.workdir.records import TrainedOn
 from mnist_jax.checkpoints import Checkpoints
 from mnist_jax.from_torchvision import MEAN, STD, channels_of, from_torchvision
 from mnist_jax.models.googlenet import GoogLeNet
-from mnist_jax.training import state_of
+from mnist_jax.training import Variables, state_of
 
 _SIDE = 224
 _HALF = (0.5, 0.5, 0.5)  # makes [0, 1] [-1, 1], which torchvision's GoogLeNet expects
+
+
+class Origin(NamedTuple):
+    """The data that weights were trained on."""
+
+    name: str
+    source: str
+    fingerprint: str | None = None  # as `data.fingerprint`; None where it is not known
 
 
 def write_torchvision(
@@ -51,14 +59,41 @@ def write_torchvision(
         values["network_options"] = "bottleneck_stride=3x3"
     config = Config(**values)
     about = TrainedOn(tuple(class_names), False, (_SIDE, _SIDE, 3), mean, stddev)
-    begin = partial(state_of, stacks.make_optimizer(config, config.epochs))
-    state = jax.vmap(begin)(jax.tree.map(lambda leaf: leaf[None], variables))
-    source = "weights of torchvision"
-    details = {"fingerprint": source, "progress": progress.start(1)._asdict()}
+    stacked: dict[str, Variables] = {
+        config.network: jax.tree.map(lambda leaf: leaf[None], variables)
+    }
+    write(folder, config, about, stacked, Origin("imagenet", "weights of torchvision"))
+
+
+def write(
+    folder: epath.Path,
+    config: Config,
+    about: TrainedOn,
+    variables: Mapping[str, Variables],
+    origin: Origin,
+) -> None:
+    """Make a workdir of trained weights.
+
+    Args:
+        folder: new, or empty.
+        config: its members are those of `variables`.
+        variables: of each network, with a leading axis of members.
+
+    Raises:
+        ValueError: a folder that is in use or cannot be written.
+        CheckpointError: the weights cannot be written.
+    """
+    begin = jax.vmap(partial(state_of, stacks.make_optimizer(config, config.epochs)))
+    states = {name: jax.tree.map(np.asarray, begin(own)) for name, own in variables.items()}
+    fingerprint = origin.fingerprint or origin.source  # the latter is that of no data set
+    details = {
+        "fingerprint": fingerprint,
+        "progress": progress.start(len(config.seeds))._asdict(),
+    }
     records.open_workdir(folder, config, resume=False)
-    records.write_dataset(folder, "imagenet", source, about)
+    records.write_dataset(folder, origin.name, origin.source, about)
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        checkpoints.save(0, {config.network: jax.tree.map(np.asarray, state)}, details)
+        checkpoints.save(0, states, details)
 
 
 def _check(network: Any, variables: Mapping[str, Any], class_names: Sequence[str]) -> None:

@@ -165,13 +165,32 @@ def read_dataset(workdir: epath.Path, config: Config) -> TrainedOn:
         return TrainedOn(config.class_names, config.dataset in ("auto", "mnist", "mnist5k"))
     try:
         content = json.loads(path.read_text())
-        known = {name: content[name] for name in TrainedOn._fields if name in content}
-        values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
-        if "words" in content:
-            values["vocabulary"] = _read_vocabulary(workdir / "vocabulary.txt", content["words"])
-        return TrainedOn(**values)
+        about = trained_on_of(content)
+        if "words" not in content:
+            return about
+        vocabulary = _read_vocabulary(workdir / "vocabulary.txt", content["words"])
+        return about._replace(vocabulary=vocabulary)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}.") from None
+
+
+def trained_on_of(content: dict[str, Any]) -> TrainedOn:
+    """What JSON has kept of one.
+
+    Raises:
+        TypeError: too little of it.
+    """
+    known = {name: content[name] for name in TrainedOn._fields if name in content}
+    values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
+    return TrainedOn(**values)
+
+
+def read_source(workdir: epath.Path, config: Config) -> tuple[str, str]:
+    """The name of a workdir's data set, and where it was found, as far as that is known."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        content = json.loads((workdir / "dataset.json").read_text())
+        return str(content["name"]), str(content["source"])
+    return config.dataset, "not known"
 
 
 def _read_vocabulary(path: epath.Path, count: int) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from experiments.workdir.config import Config
 from experiments.workdir.records import TrainedOn
 from mnist_jax import constraints, ensemble, models, parallel, training
 from mnist_jax.parallel import Layout, Predict
-from mnist_jax.training import TrainState
+from mnist_jax.training import Decode, TrainState
 
 
 class Stack(NamedTuple):
@@ -22,6 +22,7 @@ class Stack(NamedTuple):
     network: nn.Module
     layout: Layout
     predict: Predict
+    decode: Decode
 
 
 def create(config: Config, device_count: int | None, data: TrainedOn) -> dict[str, Stack]:
@@ -44,8 +45,9 @@ def create(config: Config, device_count: int | None, data: TrainedOn) -> dict[st
     for name, seeds in config.kinds:
         network = models.create(name, len(data.class_names), **options)
         layout = parallel.plan(len(seeds), devices, config.data_parallel)
-        predict = parallel.make_predict(layout, network)
-        kinds[name] = Stack(seeds, network, layout, predict)
+        decode = models.decode_of(name)
+        predict = parallel.make_predict(layout, network, decode)
+        kinds[name] = Stack(seeds, network, layout, predict, decode)
     return kinds
 
 
@@ -78,8 +80,8 @@ def check(stacks: dict[str, Stack], data: TrainedOn) -> None:
     Raises:
         ValueError: they cannot, as too small ones.
     """
-    if data.vocabulary:
-        return  # sentences are padded to what the windows need
+    if not stacks.keys() <= set(models.NAMES):
+        return  # sentences are padded, and a board's network is made for it
     for name, stack in stacks.items():
         try:
             models.check_size(name, stack.network, data.image_shape)
@@ -91,10 +93,11 @@ def shapes(
     stacks: dict[str, Stack], optimizer: optax.GradientTransformation, data: TrainedOn
 ) -> dict[str, TrainState]:
     """The structure, shapes and dtypes of the states that a checkpoint holds."""
-    input_ = jax.ShapeDtypeStruct(data.image_shape, np.int32 if data.vocabulary else np.float32)
+    stored = jax.ShapeDtypeStruct((1, *data.image_shape), np.int32 if data.vocabulary else np.uint8)
+    inputs = {name: training.input_of(stored, stack.decode) for name, stack in stacks.items()}
     return {
         name: jax.eval_shape(
-            partial(ensemble.init_state, stack.network, optimizer, input_=input_),
+            partial(ensemble.init_state, stack.network, optimizer, input_=inputs[name]),
             np.asarray(stack.seeds, np.uint32),
         )
         for name, stack in stacks.items()

@@ -43,6 +43,7 @@ from mnist_jax.data.vectors import Vectors
 from mnist_jax.loop import Chunk
 from mnist_jax.models.sentence import set_vectors
 from mnist_jax.training import TrainState
+from mnist_jax.words import counted
 
 TERMINATED = 128 + signal.SIGTERM
 _HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # Windows has none
@@ -158,8 +159,11 @@ def _prepare(command: Command, clock: Clock) -> Run:
     kinds = stacks.create(config, config.devices, about)
     stacks.check(kinds, about)
     all_folds = None if config.folds == 1 else cross_validation.make(config, dataset.train.labels)
-    images = len(dataset.train.labels if all_folds is None else all_folds.each[0].train)
-    steps = training.steps_per_epoch(images, config.batch_size)
+    labels = dataset.train.labels
+    if all_folds is not None:
+        labels = labels[all_folds.each[0].train]
+    images = len(labels)
+    steps = _steps_per_epoch(config, labels, dataset.class_names)
     # What shuffles is compiled by the time it is needed.
     _beside(partial(training.epoch_batches, config.data_seed, 1, images, config.batch_size))
     optimizer = stacks.make_optimizer(config, config.epochs * steps)
@@ -189,6 +193,25 @@ def _prepare(command: Command, clock: Clock) -> Run:
         word_vectors,
         all_folds,
     )
+
+
+def _steps_per_epoch(config: Config, labels: np.ndarray, class_names: Sequence[str]) -> int:
+    """How many batches of inputs with these labels an epoch has.
+
+    Raises:
+        ValueError: fewer than a batch has; with what to do about it in a second line.
+    """
+    try:
+        return training.steps_per_epoch(len(labels), config.batch_size)
+    except ValueError as error:
+        counts = np.bincount(labels, minlength=len(class_names))
+        needed = -(-config.batch_size // len(counts))
+        rarest = class_names[int(counts.argmin())]
+        raise ValueError(
+            f"{error}\nAdd --batch-size {len(labels)}, or {config.input_is}s: a batch of "
+            f"{config.batch_size} takes {needed} of each class to train on, and {rarest} has "
+            f"{counts.min()}."
+        ) from None
 
 
 def _import_writers() -> None:
@@ -319,7 +342,7 @@ def _begin(
                     stack.network,
                     run.optimizer,
                     stack.seeds,
-                    training.input_of(run.dataset.train.inputs),
+                    training.input_of(run.dataset.train.inputs, stack.decode),
                 )
                 for name, stack in run.kinds.items()
             }
@@ -410,7 +433,9 @@ def _train(
 
     score = _make_scorer(run)
     chunks = _start(run, clock, states, now, is_wanted)
-    with TrainingDisplay(run.config.epochs, images_per_step, steps_done) as display:
+    with TrainingDisplay(
+        run.config.epochs, images_per_step, steps_done, run.config.input_is
+    ) as display:
         while True:
             with clock.during("training"):
                 chunk = next(chunks, None)
@@ -476,6 +501,7 @@ def _start(
                 done=(now.epochs, now.steps),
                 is_wanted=is_wanted if ahead else None,
                 own_inputs=None if run.folds is None else run.folds.own_inputs,
+                decode=stack.decode,
             )
             for name, stack in run.kinds.items()
         ]
@@ -570,7 +596,9 @@ def _evaluate(
         return {"cross_validation": cross_validation.results(run.config, now.history)}, None
     images, labels = run.dataset.test
     members = _describe_members(run.config)
-    with clock.waiting("evaluation", f"Predicting {len(labels):,} test {_what(run)}"):
+    with clock.waiting(
+        "evaluation", f"Predicting {counted(len(labels), f'test {run.config.input_is}')}"
+    ):
         if run.config.snapshots > 1:
             from experiments.workdir import trained
 
@@ -620,7 +648,7 @@ def _finish(
         terminal.show(cross_validation.table(results["cross_validation"], run.folds.members))
     print(
         f"Trained in {results['train_seconds']:.1f} s "
-        f"({results['images_per_second']:,.0f} {_what(run)}/s), "
+        f"({results['images_per_second']:,.0f} {run.config.input_is}s/s), "
         f"compiled in {results['compile_seconds']:.1f} s."
     )
     print(in_words(results["seconds"]))
@@ -639,20 +667,16 @@ def _first_line(run: Run) -> str:
     members = " + ".join(f"{len(stack.seeds)} x {name}" for name, stack in run.kinds.items())
     layouts = [stack.layout for stack in run.kinds.values()]
     count = len({device for layout in layouts for device in layout.devices})
-    devices = f"{count} {layouts[0].devices[0].device_kind} device{'s' if count > 1 else ''}"
+    devices = counted(count, f"{layouts[0].devices[0].device_kind} device")
     if len(layouts) == 1 and layouts[0].data > 1:
         devices += f", {layouts[0].data} a member"
-    size = f"{run.train_size:,}"
+    size = counted(len(run.dataset.train.labels), run.config.input_is)
     if run.folds is not None:
-        size += f" of {len(run.dataset.train.labels):,}"
+        size = f"{run.train_size:,} of {size}"
     return (
-        f"{members} on {size} {_what(run)} of {run.dataset.name} "
+        f"{members} on {size} of {run.dataset.name} "
         f"({run.dataset.source}), {devices}; into {run.workdir}"
     )
-
-
-def _what(run: Run) -> str:
-    return "sentences" if run.config.reads_sentences else "images"
 
 
 def _epoch_line(epoch: dict[str, Any]) -> str:
@@ -682,7 +706,7 @@ def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset
 def _print_next(run: Run, unfinished: bool) -> None:
     """Where everything is, and what can be done with it."""
     folder = shlex.quote(str(run.workdir))
-    what = '"A SENTENCE"' if run.config.reads_sentences else "IMAGE..."
+    what = {"sentence": '"A SENTENCE"', "position": "GAME.sgf"}.get(run.config.input_is, "IMAGE...")
     commands = [f"evaluate {folder}", f"report {folder}", f"predict {folder} {what}"]
     if run.folds is not None:  # it has been evaluated, fold by fold
         commands = commands[2:]

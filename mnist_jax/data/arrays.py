@@ -14,6 +14,7 @@ import numpy as np
 from mnist_jax.data import files, idx
 from mnist_jax.data.files import File, Found, Part, Role
 from mnist_jax.data.names import DataError, Split
+from mnist_jax.words import counted
 
 SIDE = 28  # of MNIST's images
 _LEAST_SIDE = 4  # of what is taken for images
@@ -188,7 +189,7 @@ def as_labels(array: np.ndarray, where: str, count: int) -> np.ndarray:
     if array.dtype.kind not in "biufUS":
         raise DataError(f"{where}: holds {array.dtype} values, not labels.")
     if len(array) != count:
-        raise DataError(f"{where}: {len(array)} labels for {count} images.")
+        raise DataError(f"{where}: {counted(len(array), 'label')} for {counted(count, 'image')}.")
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     elif array.ndim == 2 and array.dtype.kind in "biuf" and _is_one_hot(array):

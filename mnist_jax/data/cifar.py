@@ -15,6 +15,7 @@ import numpy as np
 from mnist_jax.data import files
 from mnist_jax.data.files import File, Found, Part
 from mnist_jax.data.names import DataError
+from mnist_jax.words import counted
 
 _HEIGHT, _WIDTH, _CHANNELS = 32, 32, 3
 _PIXELS = _HEIGHT * _WIDTH * _CHANNELS
@@ -109,8 +110,8 @@ def _read_file(file: File, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
     record = label_bytes + _PIXELS
     if not content or len(content) % record:
         raise DataError(
-            f"{file.where}: truncated or no file of CIFAR's; {len(content):,} bytes are no whole "
-            f"number of records of {record:,}."
+            f"{file.where}: truncated or no file of CIFAR's; {counted(len(content), 'byte')} make "
+            f"no whole number of records of {record:,}."
         )
     rows = np.frombuffer(content, np.uint8).reshape(-1, record)
     pixels = rows[:, label_bytes:].reshape(-1, _CHANNELS, _HEIGHT, _WIDTH)

@@ -22,6 +22,7 @@ import numpy as np
 
 from mnist_jax import cache
 from mnist_jax.data.names import CLASS_NAMES, DataError
+from mnist_jax.words import on_one_line
 
 READ_HERE = (
     "Read are IDX files (train-images-idx3-ubyte, ...), CIFAR's binary files, NumPy's .npz and "
@@ -136,6 +137,8 @@ def find(path: str | PathLike[str]) -> list[File]:
     Raises:
         DataError: no such folder or file, or a damaged archive.
     """
+    if not os.fspath(path):  # as of a shell's variable that is not set; Path takes it for a dot
+        raise DataError("data_dir is empty; . is the folder that the command is in.")
     path = Path(path).expanduser()
     if path.is_dir():
         return _in_folder(path)
@@ -173,7 +176,8 @@ def _in_tar(file: File) -> list[File]:
         def read() -> IO[bytes]:
             return io.BytesIO(unpacked.read(info.offset_data, info.size))
 
-        return File(PurePosixPath(info.name), f"{file.where}/{info.name}", read, file.stamp)
+        where = f"{file.where}/{on_one_line(info.name)}"
+        return File(PurePosixPath(info.name), where, read, file.stamp)
 
     try:
         with tarfile.open(fileobj=unpacked.stream, mode="r:") as archive:
@@ -220,7 +224,7 @@ def _in_zip(file: File) -> list[File]:
         raise DataError(f"{file.where}: damaged, or no zip archive: {error}.") from None
 
     def member(name: str) -> File:
-        where = f"{file.where}/{name}"
+        where = f"{file.where}/{on_one_line(name)}"
         return File(PurePosixPath(name), where, lambda: archive.open(name), file.stamp)
 
     names = [info.filename for info in archive.infolist() if not info.is_dir()]
@@ -238,11 +242,17 @@ def _in_folder(folder: Path) -> list[File]:
     for where, folders, names in os.walk(folder, followlinks=True):
         inside = PurePosixPath(Path(where).relative_to(folder).as_posix())
         deepest = len(inside.parts) >= _DEPTH
-        folders[:] = [] if deepest else sorted(f for f in folders if not _is_junk(f))
+        further = [f for f in folders if not (_is_junk(f) or _leads_back(Path(where) / f))]
+        folders[:] = [] if deepest else sorted(further)
         files += [
             _file(Path(where) / name, inside / name) for name in sorted(names) if not _is_junk(name)
         ]
     return files
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _file(path: Path, inside: PurePosixPath) -> File:
@@ -250,7 +260,7 @@ def _file(path: Path, inside: PurePosixPath) -> File:
         status = path.stat()
         return status.st_size, status.st_mtime_ns
 
-    return File(inside, str(path), lambda: path.open("rb"), stamp)
+    return File(inside, on_one_line(str(path)), lambda: path.open("rb"), stamp)
 
 
 def _is_junk(name: str) -> bool:
@@ -361,6 +371,12 @@ def unread(files: Sequence[File]) -> str | None:
             if suffix in (ending.lower() for ending in file.path.suffixes):
                 return f"{file.path} is {what}."
     return None
+
+
+def stem(path: Path) -> str:
+    """A file's name without what tells its format: `photos` of `photos.tar.gz`."""
+    name = PurePosixPath(_without_gz(path.name))
+    return name.stem if name.suffix else name.name
 
 
 def _without_gz(name: str) -> str:

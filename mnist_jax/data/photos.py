@@ -21,6 +21,7 @@ from mnist_jax import cache
 from mnist_jax.data import memory
 from mnist_jax.data.files import File
 from mnist_jax.data.names import DataError
+from mnist_jax.words import counted
 
 _LARGEST_SIDE = 224  # of pictures of several sizes, unless asked: what ImageNet's networks take
 _COPIES = 2  # of all images in memory while they are shuffled
@@ -186,16 +187,21 @@ def _told() -> Iterator[None]:
         yield
     except UnidentifiedImageError:
         raise ValueError("no picture that Pillow can read.") from None
-    except OSError as error:
-        raise ValueError(f"damaged: {error.strerror or error}.") from None
+    except OSError as error:  # of the system's, or of Pillow's
+        what = f"cannot be read: {error.strerror}" if error.strerror else f"damaged: {error}"
+        raise ValueError(f"{what}.") from None
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ValueError(f"too large; more than {limit:,} pixels.") from None
     except Exception as error:  # Pillow's decoders raise of all kinds on damaged files
-        raise ValueError(f"damaged: {error}.") from None
+        raise ValueError(f"damaged: {str(error).rstrip('.')}.") from None
 
 
 def unusable(errors: Sequence[str]) -> DataError:
     """Of pictures that cannot be used, the first one's error, and how many more there are."""
-    more = f"\n{len(errors) - 1:,} more pictures cannot be used." if len(errors) > 1 else ""
-    return DataError(f"{errors[0]}{more}")
+    others = counted(len(errors) - 1, "more picture")
+    hint = f"{others} cannot be used." if len(errors) > 1 else "Replace it, or take it away."
+    return DataError(f"{errors[0]}\n{hint}")
 
 
 def _header(file: File) -> _Header | str:
@@ -237,7 +243,7 @@ def _refuse_too_many(count: int, shape: tuple[int, ...], first: File) -> None:
         return
     size = " x ".join(map(str, shape))
     raise DataError(
-        f"{os.path.dirname(first.where)}: all {count:,} pictures of {size} would take "
+        f"{os.path.dirname(first.where)}: {counted(count, 'picture')} of {size} would take "
         f"{_COPIES} x {needed / 1e9:,.1f} GB while they are shuffled; {free / 1e9:,.1f} GB of "
         "memory are free.\nTake fewer pictures, or a smaller image_size."
     )

@@ -21,6 +21,7 @@ from mnist_jax.data.arrays import SIDE
 from mnist_jax.data.files import PICTURES, File, Found, Part
 from mnist_jax.data.names import SYNSETS, DataError
 from mnist_jax.data.photos import Photos, open_picture, unusable
+from mnist_jax.words import counted
 
 _HEIC = (".heic", ".heif")
 _PAPER = 200  # a border at least this light is paper
@@ -48,25 +49,33 @@ def found(here: Sequence[File], image_size: int | None = None) -> list[Found]:
     # By data set and split, the pictures of each folder that holds the classes' folders.
     sets: dict[PurePosixPath, dict[str, dict[PurePosixPath, list[File]]]]
     sets = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    loose: dict[str, int] = {}
+    loose: dict[str, int] = {}  # how many lie in folders that are no class's
+    below: dict[PurePosixPath, int] = {}  # and how many in folders within a class's
     of_classes = {folder.parent for folder in by_folder if not _is_split(folder)}
-    for folder, pictures in by_folder.items():
+
+    def is_class(folder: PurePosixPath) -> bool:
         # CIFAR-100 has a class called train: `train/train`, beside `train/apple`.
-        is_class = files.split_of(folder.parent) is not None and folder.parent in of_classes
-        if not folder.parts or (_is_split(folder) and not is_class):
+        is_train = files.split_of(folder.parent) is not None and folder.parent in of_classes
+        return bool(folder.parts) and (is_train or not _is_split(folder))
+
+    for folder, pictures in by_folder.items():
+        if not is_class(folder):
             loose[os.path.dirname(pictures[0].where)] = len(pictures)
+        elif any(above in by_folder and is_class(above) for above in folder.parents):
+            below[folder] = len(pictures)
         else:
             split = files.split_of(folder.parent) or "all"
             sets[files.group_of(folder.parent)][split][folder.parent] += pictures
     if loose and not sets:
         where, count = next(iter(loose.items()))
         raise DataError(
-            f"{count:,} pictures lie side by side in {where}, and nothing tells their classes.\n"
-            "Put them into a folder a class, such as 7/0001.png."
+            f"{where} holds {counted(count, 'picture')} in no class's folder, and nothing else "
+            "tells the classes.\nPut each into its class's folder, as 7/0001.png."
         )
-    left_out = [f"{n:,} pictures without a class in {where}" for where, n in loose.items()]
+    left_out = [f"{counted(n, 'picture')} without a class in {w}" for w, n in loose.items()]
+    left_out += [f"{counted(n, 'picture')} in {w}, within a class" for w, n in below.items()]
     heic = sum(file.suffix in _HEIC for file in here)
-    left_out += [f"{heic:,} HEIC pictures, which Pillow does not read"] if heic else []
+    left_out += [f"{counted(heic, 'HEIC picture')}, which Pillow does not read"] if heic else []
     return [_found(group, splits, tuple(left_out), image_size) for group, splits in sets.items()]
 
 
@@ -87,7 +96,7 @@ def _found(
         split: max(by.items(), key=lambda item: len(item[1])) for split, by in splits.items()
     }
     others = tuple(
-        f"{len(pictures):,} pictures in {folder}"
+        f"{counted(len(pictures), 'picture')} in {folder}"
         for split, by in splits.items()
         for folder, pictures in by.items()
         if folder != largest[split][0]
@@ -103,7 +112,7 @@ def _found(
         splits=frozenset(by_split),
         read=_Pictures(by_split, image_size).read,
         missing={},
-        notes=tuple(f"{what}, are left out" for what in (*left_out, *others)),
+        notes=tuple(f"left out: {what}" for what in (*left_out, *others)),
     )
 
 

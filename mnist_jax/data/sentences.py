@@ -212,7 +212,7 @@ def load(
         start += len(labels)
     known = CLASS_NAMES.get(name) or tuple(names)
     splitting.see_classes(parts, known, place, "sentence")
-    train, held, test, more = splitting.cut(parts, validation, "sentences")
+    train, held, test, more = splitting.cut(parts, validation, known, place, "sentence")
     dataset = Sentences(
         name if name != "auto" else group.name,
         train,
@@ -226,7 +226,7 @@ def load(
     )
     if class_names is None:
         return dataset
-    translated = splitting.translate(dataset, class_names, "sentences")
+    translated = splitting.translate(dataset, class_names, "sentence")
     assert isinstance(translated, Sentences)
     return translated
 

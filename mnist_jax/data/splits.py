@@ -11,6 +11,7 @@ import numpy as np
 
 from mnist_jax.data.files import Part
 from mnist_jax.data.names import CLASS_NAMES, DataError, Dataset, DataWarning, Split
+from mnist_jax.words import counted
 
 _MOST_CLASSES = 1000
 _MOST_VALIDATION = 5000
@@ -204,7 +205,11 @@ def see_classes(
 
 
 def cut(
-    splits: Mapping[str, Split], validation: int | None, what: str = "images"
+    splits: Mapping[str, Split],
+    validation: int | None,
+    class_names: Sequence[str],
+    place: str,
+    what: str = "image",
 ) -> tuple[Split, Split, Split, tuple[str, ...]]:
     """Training, validation and test images out of the splits that there are.
 
@@ -213,22 +218,24 @@ def cut(
     the classes take turns first, so that any stretch is balanced.
 
     Args:
-        what: inputs are, for messages.
+        place: where the inputs were found, for messages.
+        what: an input is, for messages.
 
     Returns:
         The three, and in words what was done.
 
     Raises:
+        DataError: too few images of a class to take some of them for testing.
         ValueError: `validation` below 0 or beyond the training images.
     """
     train, notes = splits["train"], []
     if "test" not in splits:
         count, n = len(train.labels) // _TEST, len(train.labels)
-        if count == 0:
-            raise ValueError(f"{n} {what} are too few to take some of them for testing.")
-        train = take_turns(train)
-        test, train = _part(train, 0, count), _part(train, count, None)
-        notes.append(f"without test {what}: {count:,} of {n:,} are, of all classes alike")
+        mixed = take_turns(train)
+        if count == 0 or _lost(mixed.labels, count):
+            raise DataError(_too_few(train.labels, class_names, place, what))
+        test, train = _part(mixed, 0, count), _part(mixed, count, None)
+        notes.append(f"without test {what}s: {count:,} of {n:,} are, of all classes alike")
     else:
         test = splits["test"]
         train = take_turns(train) if is_sorted(train.labels) else train
@@ -241,9 +248,32 @@ def cut(
     kept = kept if validation is None else validation
     if not 0 <= kept < n:
         raise ValueError(
-            f"validation must be from 0 to {n - 1}, one less than the training {what}, not {kept}."
+            f"validation must be from 0 to {n - 1}, one less than the training {what}s, not {kept}."
+        )
+    lost = [class_names[i] for i in _lost(train.labels, kept)]
+    if lost:
+        warnings.warn(
+            f"{place}: all training {what}s of {listed(lost)} are kept for validation; with "
+            "--validation 0 (validation=0) none are.",
+            DataWarning,
+            stacklevel=4,
         )
     return _part(train, kept, None), _part(train, 0, kept), test, tuple(notes)
+
+
+def _lost(labels: np.ndarray, count: int) -> list[int]:
+    """Of which classes nothing is left without the first labels."""
+    return sorted(set(np.unique(labels).tolist()) - set(np.unique(labels[count:]).tolist()))
+
+
+def _too_few(labels: np.ndarray, class_names: Sequence[str], place: str, what: str) -> str:
+    counts = np.bincount(labels).tolist()
+    few = [f"{class_names[i]} has {n}" for i, n in enumerate(counts) if 0 < n < _TEST]
+    how = ": train/CLASS and test/CLASS" if what == "image" else ""
+    return (
+        f"{place}: a class needs at least {counted(_TEST, what)}, of which one is for testing; "
+        f"{listed(few)}.\nAdd {what}s, or put those for testing apart{how}."
+    )
 
 
 def _part(split: Split, start: int, stop: int | None) -> Split:
@@ -271,11 +301,11 @@ def take_turns(split: Split, seed: int = 0) -> Split:
     return Split(split.inputs[order], split.labels[order])
 
 
-def translate(dataset: Dataset, class_names: Sequence[str], what: str = "images") -> Dataset:
+def translate(dataset: Dataset, class_names: Sequence[str], what: str = "image") -> Dataset:
     """The same data set with labels that are places among other names of classes.
 
     Args:
-        what: inputs are, for messages.
+        what: an input is, for messages.
 
     Raises:
         ValueError: an image is of a class that is not among them.
@@ -286,7 +316,7 @@ def translate(dataset: Dataset, class_names: Sequence[str], what: str = "images"
     strange = [dataset.class_names[i] for i in used if dataset.class_names[i] not in place]
     if strange:
         raise ValueError(
-            f"{dataset.name} has {what} of {listed(strange)}, which are not among the classes "
+            f"{dataset.name} has {what}s of {listed(strange)}, which are not among the classes "
             f"{listed(class_names)}."
         )
     places = np.array([place.get(name, -1) for name in dataset.class_names], np.int32)

@@ -15,6 +15,7 @@ import numpy as np
 from mnist_jax.data import arrays, files
 from mnist_jax.data.files import File, Found, Part
 from mnist_jax.data.names import DataError
+from mnist_jax.words import counted
 
 _LEAST_SIDE = 16  # of what is taken for an image; MNIST's have 28
 _LABELS = {"label", "labels", "class", "target", "y", "digit", "character", "letter"}
@@ -71,7 +72,7 @@ def _found(
         splits=frozenset(labelled),
         read=partial(_read_part, tables),
         missing={} if labelled else {"train": f"no column of labels in {unlabelled[0]}"},
-        notes=tuple(f"{name} has no labels and is left out" for name in unlabelled),
+        notes=tuple(f"left out: {name}, which has no labels" for name in unlabelled),
         transposed="emnist" in words,
     )
 
@@ -99,8 +100,9 @@ def _look(file: File) -> _Layout:
         labels = [_odd_one(file, names, header, delimiter, pixels)]
         pixels.remove(labels[0])
     if not _side(len(pixels)) or len(labels) > 1:
+        columns = f"{counted(len(cells), 'column')}{_why(len(pixels) - (not labels))}"
         raise DataError(
-            f"{file.where}: has {len(cells)} columns{_why(len(pixels) - (not labels))}; a table of "
+            f"{file.where}: has {columns}; a table of "
             "28 x 28 images has 785, a label and the pixels."
         )
     return _Layout(delimiter, header, labels[0] if labels else -1, pixels)

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mnist_jax.go.planes import COUNT, unpack
 from mnist_jax.models.alexnet import AlexNet
 from mnist_jax.models.convnetjs import ConvNetJS
 from mnist_jax.models.deep import Deep
@@ -17,9 +18,11 @@ from mnist_jax.models.fast import Fast
 from mnist_jax.models.googlenet import GoogLeNet
 from mnist_jax.models.layers import Layers
 from mnist_jax.models.lenet5 import LeNet5
+from mnist_jax.models.policy import Policy
 from mnist_jax.models.resnet import DEPTHS, STAGES, ResNet
 from mnist_jax.models.sentence import VARIANTS, SentenceCNN
 from mnist_jax.models.simple import Simple
+from mnist_jax.training import Decode, to_float
 
 _NETWORKS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {  # fields that the name sets
     "simple": (Simple, {}),
@@ -32,11 +35,13 @@ _NETWORKS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {  # fields
     "googlenet": (GoogLeNet, {}),
     **{f"resnet{depth}": (ResNet, {"depth": depth}) for depth in DEPTHS},
     "sentence": (SentenceCNN, {}),
+    "policy": (Policy, {}),
 }
 
 
 OF_SENTENCES = ("sentence",)  # they take tokens, int32 `[n, length]`
-NAMES = tuple(name for name in _NETWORKS if name not in OF_SENTENCES)  # they take images
+OF_POSITIONS = ("policy",)  # they take planes, float32 `[n, size, size, 48]`
+NAMES = tuple(n for n in _NETWORKS if n not in OF_SENTENCES + OF_POSITIONS)  # they take images
 LABS = ("simple", "deep", "layers", "fast")  # made for 28x28 grey images
 
 
@@ -58,6 +63,7 @@ PUBLISHED: Mapping[str, Published] = {
         for depth in DEPTHS
     },
     "sentence": Published((64,), 2),  # the longest sentence of MR, and padding
+    "policy": Published((19, 19, COUNT), 361),
 }
 _KINDS: Mapping[Any, tuple[str, type]] = {  # of fields: in words, and what they take
     bool: ("True or False", bool),
@@ -72,7 +78,7 @@ def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
     """Make a network.
 
     Args:
-        name: one of `NAMES` or `OF_SENTENCES`.
+        name: one of `NAMES`, `OF_SENTENCES` or `OF_POSITIONS`.
         num_classes: how many logits it gives an input; at least 2.
         options: the network's own fields, such as `dropout_rate`; all have `dtype`, what they
             compute in (default float32; parameters are always float32), and those of
@@ -81,13 +87,13 @@ def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
     Returns:
         A linen module: `init(rngs, images, train=False)` and
         `apply(variables, images, train=..., rngs={"dropout": key})` map float32
-        `[n, height, width, channels]` in [0, 1], or int32 tokens `[n, length]`, to float32 logits
-        `[n, num_classes]`.
+        `[n, height, width, channels]` in [0, 1], int32 tokens `[n, length]`, or a board's planes,
+        to float32 logits `[n, num_classes]`.
 
     Raises:
         ValueError: an unknown name, option or variant, an option of another kind than the field,
             `num_classes` below 2, `dropout_rate` outside [0, 1), a negative `conv_stddev`,
-            `image_size` below 1.
+            `image_size` below 1, `filters` below 1, `planes` not from 1 to 48.
     """
     if name not in _NETWORKS:
         near = get_close_matches(name, list(_NETWORKS), n=1)
@@ -110,7 +116,16 @@ def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
         raise ValueError(f"conv_stddev must not be negative, but is {options['conv_stddev']}.")
     if options.get("image_size") is not None and options["image_size"] < 1:
         raise ValueError(f"image_size must be at least 1, not {options['image_size']}.")
+    if options.get("filters", 1) < 1:
+        raise ValueError(f"filters must be at least 1, not {options['filters']}.")
+    if not 1 <= options.get("planes", 1) <= COUNT:
+        raise ValueError(f"planes must be from 1 to {COUNT}, not {options['planes']}.")
     return network(num_classes=num_classes, **set_by_name, **options)
+
+
+def decode_of(name: str) -> Decode:
+    """What makes stored inputs into those that a network takes."""
+    return unpack if name in OF_POSITIONS else to_float
 
 
 def check_size(name: str, network: nn.Module, image_shape: tuple[int, ...]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
-from jax import Array
+from jax import Array, lax
 
 from mnist_jax.layers import Dense
 from mnist_jax.models.images import ImageNetwork
@@ -142,7 +142,8 @@ class Block(nn.Module):
             return x
         if self.shortcut == "A":
             missing = features - x.shape[-1]
-            every_other = x[:, :: self.stride, :: self.stride]
+            steps = (1, self.stride, self.stride, 1)
+            every_other = lax.slice(x, (0, 0, 0, 0), x.shape, steps)
             return jnp.pad(every_other, ((0, 0), (0, 0), (0, 0), (0, missing)))
         x = _conv("downsample_0", features, 1, self.stride)(x)
         return self.normalize(name="downsample_1")(x, train, weights)

@@ -1,0 +1,130 @@
+"""`experiments.predict` for networks of Go positions: the likeliest moves, on the board."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.console import cli
+from mnist_jax.go.rules import BLACK, EMPTY, WHITE, Position, to_vertex
+
+MOST = 5  # moves that are named
+_MARKS = {EMPTY: ".", BLACK: "X", WHITE: "O"}
+
+
+class Asked(NamedTuple):
+    """A position of a record."""
+
+    name: str
+    turn: int  # from 1, the move that is asked for
+    position: Position
+    played: int | None  # None where nothing was, or a pass
+
+
+def predict(loaded: Any, arguments: Sequence[str], turn: int | None, as_json: bool) -> int:
+    """Print the likeliest moves in a position of each game; returns the exit code.
+
+    Args:
+        loaded: of `trained.load`.
+        arguments: SGF files.
+        turn: which move of each game, from 1; None: the one after the last.
+        as_json: an object a line instead of boards.
+    """
+    asked, failed = _read_all(arguments, turn, loaded.image_shape[0])
+    for row, one in zip(describe(loaded, asked), asked, strict=True):
+        print(json.dumps(row) if as_json else "\n".join(_lines(row, one)))
+    return cli.FAILED if failed else 0
+
+
+def _read_all(arguments: Sequence[str], turn: int | None, size: int) -> tuple[list[Asked], bool]:
+    asked, failed = [], False
+    for argument in arguments:
+        try:
+            asked += _read(argument, turn, size)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+    return asked, failed
+
+
+def _read(argument: str, turn: int | None, size: int) -> list[Asked]:
+    """One position of each game of a file, or of standard input.
+
+    Raises:
+        ValueError: no record, a damaged one, a board of another size, or no such move.
+    """
+    from mnist_jax.go import records, sgf
+
+    try:
+        content = sys.stdin.buffer.read() if argument == "-" else Path(argument).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{argument} cannot be read: {error.strerror}.") from None
+    made = []
+    for game in sgf.read(content, argument):
+        if game.size != size:
+            raise ValueError(f"{game.where}: a board of {game.size} x {game.size}, not {size}.")
+        number = len(game.moves) + 1 if turn is None else turn
+        if not 1 <= number <= len(game.moves) + 1:
+            raise ValueError(
+                f"{game.where}: --move must be from 1 to {len(game.moves) + 1}, not {number}."
+            )
+        position = list(records.replay(game))[number - 1]
+        played = game.moves[number - 1][1] if number <= len(game.moves) else None
+        made.append(Asked(game.where, number, position, played))
+    return made
+
+
+def describe(loaded: Any, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    """What is printed of each position."""
+    from mnist_jax import ensemble, uncertainty
+    from mnist_jax.go import planes
+
+    if not asked:
+        return []
+    packed = np.stack([planes.pack(planes.of(one.position)) for one in asked])
+    logits = loaded.predict(packed)
+    probabilities = np.exp(ensemble.mean_probability(logits))
+    parts = uncertainty.decompose(logits)
+    rows = []
+    for i, one in enumerate(asked):
+        size, best = one.position.size, np.argsort(-probabilities[i], kind="stable")[:MOST]
+        row = {
+            "image": one.name,
+            "move": one.turn,
+            "class": to_vertex(size, int(best[0])),
+            "probability": round(float(probabilities[i, best[0]]), 6),
+            "moves": {
+                to_vertex(size, int(point)): round(float(probabilities[i, point]), 6)
+                for point in best
+            },
+            "entropy": round(float(parts.total[i]), 6),
+            "mutual_information": round(float(parts.epistemic[i]), 6),
+        }
+        played = {} if one.played is None else {"played": to_vertex(size, one.played)}
+        rows.append(row | played)
+    return rows
+
+
+def _lines(row: dict[str, Any], one: Asked) -> list[str]:
+    """A board with the likeliest moves as 1, 2, ..., and these in words."""
+    position, size = one.position, one.position.size
+    name = "Black (X)" if position.to_play == BLACK else "White (O)"
+    numbers = {vertex: str(i + 1) for i, vertex in enumerate(row["moves"])}
+    letters = "   " + " ".join(to_vertex(size, column)[0] for column in range(size))
+    board = [
+        f"{size - line:2} "
+        + " ".join(
+            numbers.get(to_vertex(size, line * size + column))
+            or _MARKS[position.stones[line * size + column]]
+            for column in range(size)
+        )
+        for line in range(size)
+    ]
+    likely = ", ".join(
+        f"{numbers[vertex]}: {vertex} {100 * share:.1f} %" for vertex, share in row["moves"].items()
+    )
+    played = f" Played was {row['played']}." if "played" in row else ""
+    return [f"{one.name}, move {one.turn}: {name}", letters, *board, f"{likely}.{played}", ""]

@@ -1,0 +1,65 @@
+"""Trained members as one file for other programs: `python -m experiments.export WORKDIR ...`."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from etils import epath
+
+from experiments.console import cli
+
+TARGETS = {
+    "onnx": "for ONNX Runtime and others, opset 18",
+    "stablehlo": "for JAX alone, on CPU, GPU and TPU, by jax.export",
+    "safetensors": "the weights alone, for PyTorch, NumPy, ... and experiments.import",
+}
+_EPILOG = """\
+examples:
+  python -m experiments.export runs/ensemble --to onnx --output ensemble.onnx
+  python -m experiments.export runs/deep --to stablehlo --output deep.stablehlo
+  python -m experiments.export runs/ensemble --to safetensors --output third.safetensors --member 2
+
+A model takes `images`, uint8 [n, height, width, channels] as trained on (digits: ink is 255), or
+`tokens`, int32 [n, length], for any n. It gives `probabilities` [n, classes], the members' mean,
+and `member_probabilities` [members, n, classes]. Scaling and normalisation are inside. Classes,
+config, command, results and, of sentences, the vocabulary go with it: in the file, and beside a
+StableHLO file as FILE.json.
+
+exit codes: 0; 2 for a wrong command, and then nothing is written.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    given = _parse(sys.argv[1:] if argv is None else argv)
+    warnings.showwarning = cli.show_warning
+    with cli.importing_jax("Interrupted; nothing was written."):
+        from experiments.interchange import exporter
+    return exporter.run(given)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = cli.Parser(
+        prog="python -m experiments.export",
+        description="Write a workdir's members as one model for other programs.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("workdir", type=epath.Path, metavar="WORKDIR", help="of experiments.run")
+    targets = "; ".join(f"{name}: {text}" for name, text in TARGETS.items())
+    parser.add_argument("--to", required=True, metavar="TARGET", help=targets)
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="one that does not exist yet"
+    )
+    parser.add_argument(
+        "--member", type=int, metavar="I", help="only this one, from 0 (default: all)"
+    )
+    given = parser.parse(argv, {"--to": list(TARGETS)})
+    if given.to not in TARGETS:
+        cli.fail(f"--to {given.to} does not exist.", cli.nearest(given.to, list(TARGETS)))
+    return given
+
+
+if __name__ == "__main__":
+    cli.call(main)

@@ -1,0 +1,1 @@
+"""Trained members for other programs, and theirs for this one."""

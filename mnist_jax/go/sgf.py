@@ -1,0 +1,184 @@
+"""Records of games in SGF: of each game the main line, the first of its variations.
+
+Read are moves (`B`, `W`), stones set up before the first of them (`AB`, `AW`, `AE`), who begins
+(`PL`), size, komi, and result. Comments, marks and other variations are passed over. A file may
+hold many games.
+
+Source: "SGF File Format FF[4]", red-bean.com/sgf.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mnist_jax.data.names import DataError
+from mnist_jax.go.rules import BLACK, EMPTY, LARGEST, WHITE
+
+_TOKEN = re.compile(r"\s*(?:([();])|([A-Za-z]+)|\[((?:\\.|[^\]\\])*)\]|(\S))", re.DOTALL)
+_CHARSET = re.compile(rb"\bCA\s*\[([^\]]*)\]")
+# Those of records that do not say; all but the last notice what is not theirs.
+_ENCODINGS = ("utf-8-sig", "gb18030", "latin-1")
+_COLORS = {"B": BLACK, "W": WHITE}
+_SET_UP = {"AB": BLACK, "AW": WHITE, "AE": EMPTY}
+
+Properties = dict[str, list[str]]
+
+
+class Game(NamedTuple):
+    """One game."""
+
+    where: str  # the file, and which game of it, for messages
+    size: int
+    stones: dict[int, int]  # set up before the first move: points, and their colours
+    to_play: int
+    moves: list[tuple[int, int | None]]  # colours, and points or passes
+    komi: float | None
+    result: str | None  # as written: "B+2.5", "W+R", "0"
+
+
+class SGFError(DataError):
+    """What is no record of a game of Go, or a damaged one."""
+
+
+def read(content: bytes, name: str) -> list[Game]:
+    """All games of a file.
+
+    Args:
+        content: of the file.
+        name: what messages call it.
+
+    Raises:
+        SGFError: there is no game, or one is damaged, naming the game and the move.
+    """
+    games = [_game(nodes, where) for nodes, where in _main_lines(_decode(content), name)]
+    if not games:
+        raise SGFError(f"{name} holds no game: SGF begins with (;")
+    return games
+
+
+def _decode(content: bytes) -> str:
+    said = _CHARSET.search(content[:4096])
+    names = [said[1].decode("ascii", "replace").strip(), *_ENCODINGS] if said else _ENCODINGS
+    for name in names:
+        try:
+            return content.decode(name)
+        except (LookupError, UnicodeDecodeError):
+            continue
+    raise AssertionError("Latin-1 takes all bytes.")
+
+
+def _main_lines(text: str, name: str) -> Iterator[tuple[list[Properties], str]]:
+    """The nodes of each game's main line, and what messages call the game."""
+    depth, number, position = 0, 0, max(0, text.find("("))
+    nodes: list[Properties] = []
+    is_over, values = False, None  # is_over: the rest of the game is other variations
+    where = name
+    while token := _TOKEN.match(text, position):
+        position = token.end()
+        mark, identifier, value, strange = token.groups()
+        if mark == "(":
+            if depth == 0:
+                number += 1
+                where = name if number == 1 else f"{name}, game {number}"
+                nodes, is_over = [], False
+            depth += 1
+        elif depth == 0:
+            continue  # text between games
+        elif mark == ")":
+            depth -= 1
+            is_over = True
+            if depth == 0 and nodes:
+                yield nodes, where
+        elif is_over:
+            continue
+        elif mark == ";":
+            nodes.append({})
+            values = None
+        elif identifier is not None:
+            if not nodes:
+                raise SGFError(f"{where} is no SGF: {identifier} stands before the first node, ;.")
+            capitals = "".join(filter(str.isupper, identifier))  # older files write Black for B
+            values = nodes[-1].setdefault(capitals, [])
+        elif value is not None and values is not None:
+            values.append(value)
+        elif strange is not None or value is not None:
+            what = strange or f"[{value}]"
+            raise SGFError(f"{where} is damaged after {_moves(nodes)} moves, at {what[:20]!r}.")
+    if depth:
+        raise SGFError(f"{where} is cut off after {_moves(nodes)} moves.")
+
+
+def _moves(nodes: list[Properties]) -> int:
+    return sum(name in _COLORS for node in nodes for name in node)
+
+
+def _game(nodes: list[Properties], where: str) -> Game:
+    root = nodes[0]
+    kind = _one(root, "GM") or "1"
+    if kind.strip() != "1":
+        raise SGFError(f"{where} is no game of Go: GM[{kind}], not GM[1].")
+    size = _size(_one(root, "SZ") or "19", where)
+    stones: dict[int, int] = {}
+    moves: list[tuple[int, int | None]] = []
+    to_play = None
+    for node in nodes:
+        here = f"{where}, move {len(moves) + 1}"
+        for name, color in _SET_UP.items():
+            for value in node.get(name, []):
+                if moves:
+                    raise SGFError(f"{here}: {name} sets stones up in the middle of the game.")
+                stones |= dict.fromkeys(_points(value, size, f"{here}: {name}"), color)
+        to_play = _COLORS.get((_one(node, "PL") or "")[:1].upper(), to_play)
+        for name, color in _COLORS.items():
+            for value in node.get(name, [])[:1]:
+                moves.append((color, _point(value, size, f"{here}: {name}")))
+    if moves:
+        to_play = moves[0][0]
+    elif to_play is None:
+        to_play = WHITE if BLACK in stones.values() else BLACK
+    komi, result = _one(root, "KM"), _one(root, "RE")
+    return Game(where, size, stones, to_play, moves, _number(komi), result or None)
+
+
+def _one(node: Properties, name: str) -> str | None:
+    values = node.get(name)
+    return values[0] if values else None
+
+
+def _size(text: str, where: str) -> int:
+    sides = [side.strip() for side in text.split(":")]
+    if len(set(sides)) == 1 and sides[0].isdecimal() and 2 <= int(sides[0]) <= LARGEST:
+        return int(sides[0])
+    raise SGFError(f"{where}: SZ[{text}] is no square board of 2 to {LARGEST} points a side.")
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float((text or "").replace(",", "."))
+    except ValueError:
+        return None
+
+
+def _point(value: str, size: int, where: str) -> int | None:
+    text = value.strip()
+    if text == "" or (text == "tt" and size <= 19):
+        return None
+    column, row = (_side(letter) for letter in text) if len(text) == 2 else (-1, -1)
+    if not (0 <= column < size and 0 <= row < size):
+        raise SGFError(f"{where}[{value}] is no point of a board of {size} x {size}.")
+    return row * size + column
+
+
+def _side(letter: str) -> int:
+    return ord(letter) - ord("a") if "a" <= letter <= "z" else -1
+
+
+def _points(value: str, size: int, where: str) -> list[int]:
+    """Of one point, or of a rectangle, as `aa:cc`."""
+    corners = [_point(part, size, where) for part in value.split(":", 1)]
+    first, last = corners[0], corners[-1]
+    if first is None or last is None:
+        raise SGFError(f"{where}[{value}] is no point of a board of {size} x {size}.")
+    (top, left), (bottom, right) = divmod(first, size), divmod(last, size)
+    rows, columns = range(top, bottom + 1), range(left, right + 1)
+    return [row * size + column for row in rows for column in columns]
