@@ -1,4 +1,4 @@
-"""A live page for tests: a small network that trains on digits drawn from the embedded subset."""
+"""A live page for tests: a small network that trains on the embedded digits."""
 
 import contextlib
 import io

@@ -74,6 +74,7 @@ def test_every_preset_makes_a_network_that_takes_its_images():
         again = {key: value for key, value in shown.items() if key not in ("network", "augment")}
         again = {key: value for key, value in again.items() if value is not None}
         assert choices.read_form({"preset": name} | again).network == config.network
+    assert {"sentence", "policy", "alphago"}.isdisjoint(choices.presets())
     assert {"simple", "deep", "layers", "fast", "lenet5", "resnet20", "convnetjs"} <= set(
         choices.presets()
     )

@@ -19,7 +19,6 @@ import live
 from samples import digits, write_idx
 from starlette.testclient import TestClient
 
-from experiments import evaluate, predict
 from experiments import live as command
 from experiments.live_page import server, snapshot
 from experiments.workdir import trained
@@ -428,7 +427,7 @@ def test_wrong_command_lines(argv, message, capsys):
     assert end.value.code == 2 and message in error and len(error.splitlines()) == 2
 
 
-def test_what_was_trained_is_saved_on_ctrl_c_for_the_other_commands(tmp_path, capsys):
+def test_what_was_trained_is_saved_on_ctrl_c_for_the_other_commands(tmp_path):
     data = write_idx(tmp_path / "data", "{split}-{kind}-idx{n}-ubyte", train=600, test=100)
     environment = os.environ | {"MNIST_JAX_DATA": str(data)}
     line = [sys.executable, "-m", "experiments.live", "--no-browser", "--port", "0"]
@@ -465,21 +464,28 @@ def test_what_was_trained_is_saved_on_ctrl_c_for_the_other_commands(tmp_path, ca
     try:
         loaded = trained.load(folder)
         assert loaded.step >= step and loaded.members[0].name == "simple 0"
-        assert evaluate.main([str(folder)]) == 0
+        call(environment, "evaluate", str(folder))
         picture = tmp_path / "digit.png"
         picture.write_bytes(server.as_png(digits(1)[0][0][..., None]))
-        assert predict.main([str(folder), str(picture), "--json"]) == 0
-        assert "class" in capsys.readouterr().out
-        resume = [sys.executable, "-m", "experiments.run", "--resume", str(folder), "--epochs"]
+        answer = call(environment, "predict", str(folder), str(picture), "--json")
+        assert "class" in json.loads(answer)
         epochs = str(loaded.config.epochs)
-        done = subprocess.run([*resume, epochs], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert "Going on after epoch" in done.stdout
+        resumed = call(environment, "run", "--resume", str(folder), "--epochs", epochs)
+        assert "Going on after epoch" in resumed
         with live.working() as session:
             session.view(loaded, trained.load_dataset(loaded), 0.5)
             shows_without_training(session)
     finally:
         del os.environ["MNIST_JAX_DATA"]
+
+
+def call(environment, *command_line):
+    """What a command prints."""
+    name, *arguments = command_line
+    line = [sys.executable, "-m", f"experiments.{name}", *arguments]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def shows_without_training(session):

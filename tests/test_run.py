@@ -393,6 +393,8 @@ def test_the_configs_are_the_labs():
         "simple": "simple",
         "deep": "deep",
         "class": "deep",
+        "convnetjs": "convnetjs",
+        "convnetjs_cifar10": "convnetjs",
         "layers": "layers",
         "ensemble": "layers",
         "fast": "fast",
@@ -402,8 +404,6 @@ def test_the_configs_are_the_labs():
         "sentence": "sentence",
         "policy": "policy",
         "alphago": "policy",
-        "convnetjs": "convnetjs",
-        "convnetjs_cifar10": "convnetjs",
     }
     assert config.get("ensemble")[0].seeds == list(range(7))
     assert config.get("class")[0].options == {"conv_stddev": 1.0}

@@ -41,12 +41,16 @@ _TITLES = {"beta1": "momentum"}
 def presets() -> dict[str, tuple[Config, str]]:
     """The networks of the menu with their configs, as they train on the page, and a line each."""
     ready = {name: configs.get(name) for name in configs.names()}
-    found = {name: pair for name, pair in ready.items() if not pair[0].reads_sentences}
+    found = {name: pair for name, pair in ready.items() if _reads_images(pair[0])}
     small: Any = found["resnet20"][0]
     for name in ("resnet32", "resnet44"):
         text = f"He et al.'s ResNet-{name[-2:]}, with the same recipe."
         found[name] = dataclasses.replace(small, network=name), text
     return {name: (_for_page(config), text) for name, (config, text) in found.items()}
+
+
+def _reads_images(config: Config) -> bool:
+    return not (config.reads_sentences or config.reads_positions)
 
 
 def _for_page(config: Config) -> Config:
