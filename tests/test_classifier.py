@@ -423,7 +423,7 @@ class Normed(nn.Module):
         ({"network": Normed()}, "network has batch_stats, so it must have the fields axis_name"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"learning_rate": "fast"}, "learning_rate must be a number"),
-        ({"optimizer": "adm"}, "optimizer must be one of adam, sgd, momentum, not 'adm'"),
+        ({"optimizer": "adm"}, "optimizer must be one of adam, sgd, momentum, adadelta, not 'adm'"),
         ({"schedule": "cos"}, "schedule must be one of constant, cosine"),
         ({"weight_decay": -1}, "weight_decay must be at least 0"),
         ({"ema": 1}, r"ema must be in \[0, 1\)"),

@@ -28,7 +28,11 @@ def test_images_of_any_size_and_colour(shape, asked):
 @pytest.mark.parametrize(
     ("shape", "wanted", "message"),
     [
-        ((5, 28, 28, 2), None, r"\[n, height, width, channels\], \[n, height, width\] or \[n, 784"),
+        (
+            (5, 28, 28, 2),
+            None,
+            r"\[n, height, width, 1 or 3 channels\], \[n, height, width\] or \[n, 784",
+        ),
         ((5, 28, 28, 4), None, r"not \(5, 28, 28, 4\)"),
         ((5, 3, 28, 28), None, r"not \(5, 3, 28, 28\)"),
         ((5, 3072), None, r"not \(5, 3072\)"),

@@ -8,8 +8,9 @@ import pytest
 pytest.importorskip("playwright")
 pytest.importorskip("starlette")
 
-import live
 from playwright.sync_api import sync_playwright
+
+from tests import live
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

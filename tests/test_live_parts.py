@@ -11,9 +11,6 @@ import pytest
 
 pytest.importorskip("starlette")
 
-import live
-from samples import digits
-
 from experiments.live_page import answers, choices, drawing, layers
 from experiments.live_page.curve import Curve, merge
 from experiments.live_page.predictions import Answer, Predictions, confusion, moved_copies
@@ -21,6 +18,8 @@ from experiments.workdir import stacks
 from experiments.workdir.trained import Member
 from mnist_jax import ensemble, images, models, training, uncertainty
 from mnist_jax.models import convnetjs
+from tests import live
+from tests.samples import digits
 
 
 def point(step, loss, steps=1, validation=None):

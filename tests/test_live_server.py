@@ -15,13 +15,13 @@ import pytest
 pytest.importorskip("starlette")
 pytest.importorskip("httpx")
 
-import live
-from samples import digits, write_idx
 from starlette.testclient import TestClient
 
 from experiments import live as command
 from experiments.live_page import server, snapshot
 from experiments.workdir import trained
+from tests import live
+from tests.samples import digits, write_idx
 
 JSON = {"content-type": "application/json"}
 BASE = "http://127.0.0.1"

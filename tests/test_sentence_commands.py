@@ -163,9 +163,9 @@ def fails(function, capsys):
     [
         (["--variant", "static"], "--variant static needs --vectors"),
         (["--vectors", "x"], "--vectors are of no use to variant rand"),
-        (["--augment", "shift"], "--augment is for networks of images"),
-        (["--dataset", "mnist"], "--dataset mnist has images"),
-        (["--network", "deep", "--dataset", "trec"], "--dataset trec has sentences"),
+        (["--augment", "shift"], "--augment shift is not for networks of sentences"),
+        (["--dataset", "mnist"], "--dataset mnist has no sentences"),
+        (["--network", "deep", "--dataset", "trec"], "--dataset trec has no images"),
         (["--network", "deep", "--encoding", "cp1252"], "--encoding is for networks of sentences"),
         (["--encoding", "klingon"], "encoding 'klingon' is none"),
         (["--repeats", "3"], "--repeats 3 needs --folds"),

@@ -22,7 +22,7 @@ def this_process(monkeypatch):
     ("argv", "message", "hint"),
     [
         (["--config", "dep"], "--config dep does not exist", "deep"),
-        (["--config", "zzz"], "--config zzz does not exist", "class, deep, ensemble"),
+        (["--config", "zzz"], "--config zzz does not exist", "class, convnetjs"),
         (["--epoch", "3"], "--epoch is no flag", "--epochs"),
         (["--epochs", "three"], "--epochs takes a whole number, not 'three'", "--help"),
         (["--epochs", "1.5"], "--epochs takes a whole number, not '1.5'", "--help"),
