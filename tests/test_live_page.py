@@ -260,7 +260,7 @@ def test_9_predictions_fill_up(opened, session):
 def test_1_the_page_says_what_it_is(opened):
     page = opened()
     about = page.locator("#about").inner_text()
-    for word in ("MNIST", "97 %", "Adadelta", "copies", "ConvNetJS", "crops"):
+    for word in ("MNIST", "98.65 %", "Adadelta", "copies", "ConvNetJS", "crops"):
         assert word in about
     assert page.locator("#about a").count() == 2
 

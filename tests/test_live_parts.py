@@ -308,7 +308,8 @@ def test_confusions_and_the_hardest():
     assert described["wrong"][0]["place"] == 12
     assert [row["place"] for row in described["differing"]] == [13]
     assert described["member_accuracies"] == [0.75, 0.5]
-    predictions.add(np.array([12]), labels[2:3], np.eye(10, dtype=np.float32)[None, 2:3] * 9, 6)
+    both_right = np.repeat(np.eye(10, dtype=np.float32)[None, 2:3] * 9, 2, axis=0)
+    predictions.add(np.array([12]), labels[2:3], both_right, 6)
     assert np.array(predictions.describe()["confusion"]).sum() == 4  # the newest answer counts
     rows = [Answer(0, 1, np.eye(10)[4], (4,), 0.0, 1)]
     assert confusion(rows, 10)[1, 4] == 1
