@@ -30,13 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         import mnist_jax
         from experiments.workdir import trained
         from mnist_jax import ensemble
+        from mnist_jax.checkpoints import CheckpointError
         from mnist_jax.go import gtp, player
         from mnist_jax.go.rules import Position
 
     cli.start_jax()
     try:
         loaded = trained.load(given.workdir)
-    except ValueError as error:
+    except (ValueError, CheckpointError) as error:
         cli.fail(str(error), "WORKDIR is a folder that python -m experiments.run has made.")
     if not loaded.config.reads_positions:
         cli.fail(f"{given.workdir} reads {loaded.config.input_is}s.", "Train --config policy.")

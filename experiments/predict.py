@@ -88,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         threshold = records.read_threshold(loaded.workdir)
         return texts.predict(loaded, threshold, given.images, given.json)
     if loaded.config.reads_positions:
+        if given.move is not None and given.move < 1:
+            cli.fail(f"--move must be at least 1, not {given.move}.", "1 is the first of a game.")
         return games.predict(loaded, given.images, given.move, given.json)
     if given.move is not None:
         cli.fail("--move is for networks of Go positions.", "Leave it out.")

@@ -373,6 +373,8 @@ def test_the_main_line_of_a_record():
     [
         "(;GM[1]SZ[5];B[aa];W[bb])",
         "(;GM[1]SZ[5]\n;Black[aa]\n;White[bb])",
+        "(;gm[1]sz[5];b[aa];w[bb])",
+        "(;CA[a\0b]SZ[5];B[aa];W[bb])",
         "\ufeffsome words ( ;SZ[5:5];B[aa];W[bb]) and more",
         "(;SZ[5]PB[\u5433\u6e05\u6e90];B[aa];W[bb])",
     ],

@@ -144,6 +144,7 @@ def test_wrong_data(games, tmp_path, monkeypatch):
         ({"network": "policy", "image_size": 9}, "image_size is for networks of images"),
         ({"network": "policy", "variant": "static"}, "variant is for networks of sentences"),
         ({"members": "policy:2,deep:1"}, "members must all read positions"),
+        ({"network": "policy", "folds": 3}, "folds would cut games in two"),
     ],
 )
 def test_wrong_configs(values, message):
@@ -203,6 +204,13 @@ def test_predict(workdir, games, tmp_path, capsys):
     )
     assert predict.main([str(workdir), str(tmp_path / "a.sgf"), "--move", "99"]) == 1
     assert "--move must be from 1 to 25, not 99" in capsys.readouterr().err
+    (tmp_path / "games").mkdir()
+    (tmp_path / "games" / "c.sgf").write_text("(;sz[5];b[aa];w[bb])")
+    assert predict.main([str(workdir), str(tmp_path / "games"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["move"] == 3
+    with pytest.raises(SystemExit) as end:
+        predict.main([str(workdir), str(tmp_path / "a.sgf"), "--move", "0"])
+    assert end.value.code == 2 and "--move must be at least 1" in capsys.readouterr().err
     (tmp_path / "b.sgf").write_text("(;SZ[9];B[aa])")
     assert predict.main([str(workdir), str(tmp_path / "b.sgf"), str(tmp_path / "none.sgf")]) == 1
     errors = capsys.readouterr().err
@@ -287,6 +295,7 @@ def test_gtp_commands():
         ("genmove", "? invalid color or coordinate"),
         ("boardsize nine", "? boardsize not an integer"),
         ("komi x", "? komi not a float"),
+        ("komi nan", "? komi not a float"),
         ("undo", "? cannot undo"),
         ("fixed_handicap 1", "? invalid number of stones"),
         ("fixed_handicap 10", "? invalid number of stones"),

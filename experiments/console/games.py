@@ -29,7 +29,7 @@ def predict(loaded: Any, arguments: Sequence[str], turn: int | None, as_json: bo
 
     Args:
         loaded: of `trained.load`.
-        arguments: SGF files.
+        arguments: SGF files, and folders of them.
         turn: which move of each game, from 1; None: the one after the last.
         as_json: an object a line instead of boards.
     """
@@ -51,17 +51,22 @@ def _read_all(arguments: Sequence[str], turn: int | None, size: int) -> tuple[li
 
 
 def _read(argument: str, turn: int | None, size: int) -> list[Asked]:
-    """One position of each game of a file, or of standard input.
+    """One position of each game of a file, of the files of a folder, or of standard input.
 
     Raises:
         ValueError: no record, a damaged one, a board of another size, or no such move.
     """
     from mnist_jax.go import records, sgf
 
+    if argument and Path(argument).is_dir():
+        inside = sorted(Path(argument).rglob("*.sgf"))
+        if not inside:
+            raise ValueError(f"{argument} holds no .sgf file.")
+        return [one for path in inside for one in _read(str(path), turn, size)]
     try:
         content = sys.stdin.buffer.read() if argument == "-" else Path(argument).read_bytes()
     except OSError as error:
-        raise ValueError(f"{argument} cannot be read: {error.strerror}.") from None
+        raise ValueError(f"{argument or repr('')} cannot be read: {error.strerror}.") from None
     made = []
     for game in sgf.read(content, argument):
         if game.size != size:

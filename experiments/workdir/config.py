@@ -235,6 +235,8 @@ class Config:
 
     def _check_folds(self) -> None:
         """See that no option means something else where there are folds."""
+        if self.reads_positions:
+            raise ValueError("folds would cut games in two; positions are split by game.")
         if not isinstance(self.members, int):
             raise ValueError(f"members must be of one network with --folds, not {self.members!r}.")
         for name, default in (("validation", None), ("snapshots", 1), ("normalize", "none")):

@@ -32,6 +32,8 @@ def load(
     validation = config.validation if same else None
     if name is None and data_dir is None:
         data_dir = config.data_dir
+    if name is None and config.reads_positions and data_dir != config.data_dir:
+        name = "auto"  # whatever is there, and not the games that come with the package
     name = name or config.dataset
     class_names = None if about is None else about.class_names
     if config.reads_positions:

@@ -7,6 +7,7 @@ lysator.liu.se/~gunnar/gtp.
 the next `Table`.
 """
 
+import math
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -99,9 +100,12 @@ def _emptied(table: Table, size: int) -> Table:
 
 def _set_komi(table: Table, arguments: list[str], choose: Choose) -> tuple[str, Table]:
     try:
-        return "", table._replace(komi=float(arguments[0]))
+        komi = float(arguments[0])
     except (IndexError, ValueError):
         raise _Failure("komi not a float") from None
+    if not math.isfinite(komi):
+        raise _Failure("komi not a float")
+    return "", table._replace(komi=komi)
 
 
 def _play(table: Table, arguments: list[str], choose: Choose) -> tuple[str, Table]:

@@ -62,7 +62,7 @@ def _decode(content: bytes) -> str:
     for name in names:
         try:
             return content.decode(name)
-        except (LookupError, UnicodeDecodeError):
+        except (LookupError, ValueError):  # a name that is none, or bytes that do not fit
             continue
     raise AssertionError("Latin-1 takes all bytes.")
 
@@ -98,6 +98,7 @@ def _main_lines(text: str, name: str) -> Iterator[tuple[list[Properties], str]]:
             if not nodes:
                 raise SGFError(f"{where} is no SGF: {identifier} stands before the first node, ;.")
             capitals = "".join(filter(str.isupper, identifier))  # older files write Black for B
+            capitals = capitals or identifier.upper()
             values = nodes[-1].setdefault(capitals, [])
         elif value is not None and values is not None:
             values.append(value)
