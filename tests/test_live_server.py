@@ -379,9 +379,9 @@ def test_two_pages_see_the_same_and_a_closed_one_costs_nothing(session):
             assert first[0] == first[1] and first[0]["state"] == session.status["state"]
             assert session.watchers == 2
         live.wait(lambda: session.watchers == 0, 20)
+        session.ask(session.pause).result()  # what was begun for the pages is done then
         version = session.predictions.version
-        post_go = session.ask(session.go)
-        post_go.result()
+        session.ask(session.go).result()
         step = session.status["step"]
         live.wait(lambda: session.status["step"] > step + 20)
         assert session.predictions.version == version
