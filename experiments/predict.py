@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,7 +12,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from experiments.console import cli, games, pictures, terminal, texts
+from experiments.console import cli, games, pictures, texts
 from experiments.console.pictures import Picture
 from mnist_jax.words import counted, on_one_line
 
@@ -265,32 +264,12 @@ def _print_json(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from experiments.console import answers  # Rich's tables take a while to import
 
-    together = len(rows[0]["votes"]) > 1
-    table = Table(box=None, pad_edge=False)
-    table.add_column("image")
-    boxes = any(row.get("digits", 1) > 1 for row in rows)
-    if boxes:
-        table.add_column("box", justify="right")
-    table.add_column("class")
-    for heading in ("probability", "entropy", *(["mutual information"] if together else [])):
-        table.add_column(heading, justify="right")
-    if together:
-        table.add_column("votes")
-    table.add_column("")
-    for row in rows:
-        box = [", ".join(map(str, row["box"])) if "box" in row else ""] if boxes else []
-        cells = [row["image"], *box, row["class"]]
-        cells += [f"{row['probability']:.4f}", f"{row['entropy']:.4f}"]
-        if together:
-            votes = Counter(row["votes"]).most_common()
-            cells.append(f"{row['mutual_information']:.4f}")
-            cells.append(", ".join(f"{count} for {name}" for name, count in votes))
-        cells.append("unsure" if row["unsure"] else "")
-        table.add_row(*(Text(on_one_line(cell)) for cell in cells))
-    terminal.show(table)
+    asked = {"image": [row["image"] for row in rows]}
+    if any(row.get("digits", 1) > 1 for row in rows):
+        asked["box"] = [", ".join(map(str, row.get("box", ()))) for row in rows]
+    answers.show(asked, rows, ["unsure" if row["unsure"] else "" for row in rows])
 
 
 def _summary(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import groupby
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO, TypeVar
 
 from etils import epath
 
@@ -28,6 +28,7 @@ from mnist_jax.words import counted
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT
 _LONGEST_METAVAR = 16
+_Item = TypeVar("_Item")
 HELP = "See python -m experiments.run --help."
 _SETTINGS = {  # what the commands are written for, whatever the environment says
     "jax_debug_infs": False,
@@ -212,6 +213,25 @@ def call(main: Callable[[], int], prints_results: bool = False) -> NoReturn:
         print(f"{kind}: standard output could not be written: {lost.strerror}.", file=sys.stderr)
         code = code or int(prints_results)
     sys.exit(code)
+
+
+def read_each(
+    arguments: Sequence[str], read: Callable[[str], Sequence[_Item]]
+) -> tuple[list[_Item], bool]:
+    """What all arguments hold, and whether some could not be read, which stderr says.
+
+    Args:
+        read: gives what one argument holds, or raises ValueError.
+    """
+    items: list[_Item] = []
+    failed = False
+    for argument in arguments:
+        try:
+            items += read(argument)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+    return items, failed
 
 
 @contextmanager

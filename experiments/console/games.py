@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.console import cli
-from mnist_jax.go.rules import BLACK, EMPTY, WHITE, Position, to_vertex
+from mnist_jax.go.rules import BLACK, Position, draw, from_vertex, to_vertex
 
 MOST = 5  # moves that are named
-_MARKS = {EMPTY: ".", BLACK: "X", WHITE: "O"}
 
 
 class Asked(NamedTuple):
@@ -33,21 +32,11 @@ def predict(loaded: Any, arguments: Sequence[str], turn: int | None, as_json: bo
         turn: which move of each game, from 1; None: the one after the last.
         as_json: an object a line instead of boards.
     """
-    asked, failed = _read_all(arguments, turn, loaded.image_shape[0])
+    size = loaded.image_shape[0]
+    asked, failed = cli.read_each(arguments, lambda argument: _read(argument, turn, size))
     for row, one in zip(describe(loaded, asked), asked, strict=True):
         print(json.dumps(row) if as_json else "\n".join(_lines(row, one)))
     return cli.FAILED if failed else 0
-
-
-def _read_all(arguments: Sequence[str], turn: int | None, size: int) -> tuple[list[Asked], bool]:
-    asked, failed = [], False
-    for argument in arguments:
-        try:
-            asked += _read(argument, turn, size)
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            failed = True
-    return asked, failed
 
 
 def _read(argument: str, turn: int | None, size: int) -> list[Asked]:
@@ -118,18 +107,10 @@ def _lines(row: dict[str, Any], one: Asked) -> list[str]:
     position, size = one.position, one.position.size
     name = "Black (X)" if position.to_play == BLACK else "White (O)"
     numbers = {vertex: str(i + 1) for i, vertex in enumerate(row["moves"])}
-    letters = "   " + " ".join(to_vertex(size, column)[0] for column in range(size))
-    board = [
-        f"{size - line:2} "
-        + " ".join(
-            numbers.get(to_vertex(size, line * size + column))
-            or _MARKS[position.stones[line * size + column]]
-            for column in range(size)
-        )
-        for line in range(size)
-    ]
+    marks = {from_vertex(size, vertex): number for vertex, number in numbers.items()}
+    board = draw(size, position.stones, marks)
     likely = ", ".join(
         f"{numbers[vertex]}: {vertex} {100 * share:.1f} %" for vertex, share in row["moves"].items()
     )
     played = f" Played was {row['played']}." if "played" in row else ""
-    return [f"{one.name}, move {one.turn}: {name}", letters, *board, f"{likely}.{played}", ""]
+    return [f"{one.name}, move {one.turn}: {name}", *board, f"{likely}.{played}", ""]

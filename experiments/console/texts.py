@@ -2,14 +2,13 @@
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.console import cli, terminal
+from experiments.console import cli
 
 _MOST_LETTERS = 60  # of a sentence in the table
 
@@ -33,7 +32,8 @@ def predict(loaded: Any, threshold: float | None, arguments: Sequence[str], as_j
     Raises:
         SystemExit: code 2 with an error of two lines, where there is nothing to classify.
     """
-    sentences, failed = _read_all(arguments, loaded.config.encoding, loaded.class_names)
+    encoding, class_names = loaded.config.encoding, loaded.class_names
+    sentences, failed = cli.read_each(arguments, lambda one: _read(one, encoding, class_names))
     if not sentences:
         if failed:
             return cli.FAILED
@@ -47,21 +47,6 @@ def predict(loaded: Any, threshold: float | None, arguments: Sequence[str], as_j
     for line in _summary(rows, threshold):
         print(line, file=sys.stderr if as_json else sys.stdout)
     return int(failed)
-
-
-def _read_all(
-    arguments: Sequence[str], encoding: str, class_names: Sequence[str]
-) -> tuple[list[Sentence], bool]:
-    """The sentences of all arguments, and whether some could not be read, which stderr says."""
-    sentences: list[Sentence] = []
-    failed = False
-    for argument in arguments:
-        try:
-            sentences += _read(argument, encoding, class_names)
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            failed = True
-    return sentences, failed
 
 
 def _read(argument: str, encoding: str, class_names: Sequence[str]) -> list[Sentence]:
@@ -144,31 +129,18 @@ def describe(
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from experiments.console import answers  # Rich's tables take a while to import
 
-    together = len(rows[0]["votes"]) > 1
-    table = Table(box=None, pad_edge=False)
-    table.add_column("sentence")
-    table.add_column("class")
-    for heading in ("probability", "entropy", *(["mutual information"] if together else [])):
-        table.add_column(heading, justify="right")
-    if together:
-        table.add_column("votes")
-    table.add_column("")
-    for row in rows:
-        text = " ".join(row["sentence"].split())
-        text = text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 3]}..."
-        cells = [text, row["class"], f"{row['probability']:.4f}", f"{row['entropy']:.4f}"]
-        if together:
-            votes = Counter(row["votes"]).most_common()
-            cells.append(f"{row['mutual_information']:.4f}")
-            cells.append(", ".join(f"{count} for {name}" for name, count in votes))
-        notes = ["unsure"] if row["unsure"] else []
-        if row["unknown"]:
-            notes.append(f"unknown: {', '.join(row['unknown'][:5])}")
-        table.add_row(*map(Text, [*cells, "; ".join(notes)]))
-    terminal.show(table)
+    texts = [" ".join(row["sentence"].split()) for row in rows]
+    shown = [t if len(t) <= _MOST_LETTERS else f"{t[: _MOST_LETTERS - 3]}..." for t in texts]
+    answers.show({"sentence": shown}, rows, [_note(row) for row in rows])
+
+
+def _note(row: dict[str, Any]) -> str:
+    notes = ["unsure"] if row["unsure"] else []
+    if row["unknown"]:
+        notes.append(f"unknown: {', '.join(row['unknown'][:5])}")
+    return "; ".join(notes)
 
 
 def _summary(rows: Sequence[dict[str, Any]], threshold: float | None) -> Iterator[str]:

@@ -34,8 +34,9 @@ def scores(logits: np.ndarray, dataset: Positions, predict: Predict) -> dict[str
     labels = dataset.test.labels
     mean = np.asarray(ensemble.mean_probability(logits))
     first = dataset.test.inputs[:MOST_TURNED]
-    turned = [_turned(first, symmetry, predict) for symmetry in range(symmetries.COUNT)]
     count = len(first)
+    others = range(1, symmetries.COUNT)
+    turned = [logits[:, :count], *(_turned(first, symmetry, predict) for symmetry in others)]
     return {
         "members": [_foreseen(member, labels) for member in logits],
         "together": _foreseen(mean, labels),

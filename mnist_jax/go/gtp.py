@@ -17,7 +17,6 @@ from mnist_jax.go.rules import BLACK, WHITE, IllegalMove, Position
 
 VERSION = "2"
 _COLORS = {"b": BLACK, "black": BLACK, "w": WHITE, "white": WHITE}
-_MARKS = {rules.EMPTY: ".", BLACK: "X", WHITE: "O"}
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 # A position, and whether the move before was a pass, to a point; None is a pass.
@@ -182,13 +181,7 @@ def _score(table: Table, arguments: list[str], choose: Choose) -> tuple[str, Tab
 
 
 def _show(table: Table) -> str:
-    size, stones = table.position.size, table.position.stones
-    letters = "   " + " ".join(rules.to_vertex(size, column)[0] for column in range(size))
-    rows = [stones[row * size : (row + 1) * size] for row in range(size)]
-    lines = [
-        f"{size - i:2} {' '.join(_MARKS[color] for color in row)}" for i, row in enumerate(rows)
-    ]
-    return "\n".join(["", letters, *lines])
+    return "\n".join(["", *rules.draw(table.position.size, table.position.stones)])
 
 
 def _moved(table: Table, color: int, point: int | None) -> Table:

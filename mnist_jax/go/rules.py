@@ -1,11 +1,12 @@
 """The rules: what a move does to a board. A `Position` is never changed; `play` gives a new one."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 EMPTY, BLACK, WHITE = 0, 1, 2
 LARGEST = 25  # side of a board: GTP has so many letters
+_MARKS = {EMPTY: ".", BLACK: "X", WHITE: "O"}
 _LETTERS = "ABCDEFGHJKLMNOPQRSTUVWXYZ"  # of columns; there is no I
 
 Stones = bytes  # a colour a point, row by row
@@ -209,6 +210,18 @@ def score(position: Position, komi: float = 7.5) -> float:
         if len(borders) == 1:
             points[borders.pop()] += len(region)
     return points[BLACK] - points[WHITE] - komi
+
+
+def draw(size: int, stones: Stones, marks: Mapping[int | None, str] | None = None) -> list[str]:
+    """A board in letters, a line a row, with the names of columns and rows: X is Black, O White.
+
+    Args:
+        marks: of points that have another letter; that of None, a pass, is nowhere.
+    """
+    letters = [(marks or {}).get(point, _MARKS[color]) for point, color in enumerate(stones)]
+    rows = [" ".join(letters[row * size : (row + 1) * size]) for row in range(size)]
+    columns = " ".join(_LETTERS[:size])
+    return [f"   {columns}", *(f"{size - i:2} {row}" for i, row in enumerate(rows))]
 
 
 def to_vertex(size: int, point: int | None) -> str:
