@@ -5,8 +5,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from etils import epath
-
 from experiments.console import cli
 from mnist_jax import data, shifts
 from mnist_jax.data import sentences
@@ -18,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = _parse(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = cli.show_warning
+    given.workdir = cli.writable_workdir(given.workdir)
     with cli.importing_jax("Interrupted; nothing was written."):
         from experiments.workdir import evaluator
     return evaluator.run(given)
@@ -30,7 +29,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "accuracy, calibration before and after temperature scaling, every ensemble size. Writes "
         "evaluation.json and predictions.npz (the logits) into the workdir.",
     )
-    parser.add_argument("workdir", type=epath.Path, metavar="WORKDIR", help="of experiments.run")
+    parser.add_argument(
+        "workdir",
+        type=cli.workdir,
+        nargs="?",
+        default="pretrained",
+        metavar="WORKDIR",
+        help="of experiments.run (default: pretrained, the networks that come with the package)",
+    )
     parser.add_argument(
         "--dataset",
         metavar="NAME",

@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from etils import epath
-
 from experiments.console import cli
 
 TARGETS = {
@@ -46,7 +44,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Write a workdir's members as one model for other programs.",
         epilog=_EPILOG,
     )
-    parser.add_argument("workdir", type=epath.Path, metavar="WORKDIR", help="of experiments.run")
+    parser.add_argument(
+        "workdir",
+        type=cli.workdir,
+        metavar="WORKDIR",
+        help="of experiments.run; pretrained: the networks that come with the package",
+    )
     targets = "; ".join(f"{name}: {text}" for name, text in TARGETS.items())
     parser.add_argument("--to", required=True, metavar="TARGET", help=targets)
     parser.add_argument(

@@ -3,11 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import get_args
 
+from etils import epath
+
 from experiments.console import cli
 from experiments.workdir import config as configs
+from experiments.workdir import records
 
 _NETWORKS = get_args(configs.Network)
 _PICTURES = (".svg", ".png", ".pdf")
@@ -21,6 +25,7 @@ _EPILOG = """\
 examples:
   python -m experiments.inspect                      # the config deep
   python -m experiments.inspect --config ensemble
+  python -m experiments.inspect runs/ensemble-...
   python -m experiments.inspect --network resnet18 --output resnet18.svg
   python -m experiments.inspect --network resnet20 --images 28x28x1 --json
   python -m experiments.inspect --network lenet5 --network-options dense=True
@@ -34,19 +39,23 @@ Where TensorFlow's SAME pads one side more than the other, both pads are shown i
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    values = {"--config": configs.names(), "--network": _NETWORKS}
-    given = _parser().parse(sys.argv[1:] if argv is None else argv, values)
-    config = _chosen(given)
+    given = _parser().parse(sys.argv[1:] if argv is None else argv)
+    config, about = _chosen(given)
     image_shape = None if given.images is None else _shape(given.images)
     output = None if given.output is None else _picture(given.output)
     if given.classes is not None and given.classes < 2:
         cli.fail(f"--classes must be at least 2, not {given.classes}.", "Leave it out.")
     with cli.importing_jax("Interrupted.", prints_results=True):
         from experiments.show import inspector
-    members = [
-        inspector.Kind(kind.network, len(kind.seeds), config.options) for kind in config.kinds
-    ]
-    inspector.run(members, image_shape, given.classes, given.json, output)
+    options, classes = config.options, given.classes
+    if about is not None:
+        classes = classes or len(about.class_names)
+        if about.vocabulary:
+            options |= {"words": len(about.vocabulary), "width": about.vector_width}
+        else:
+            image_shape = image_shape or about.image_shape
+    members = [inspector.Kind(kind.network, len(kind.seeds), options) for kind in config.kinds]
+    inspector.run(members, image_shape, classes, given.json, output)
     return 0
 
 
@@ -80,14 +89,29 @@ def _near(path: Path) -> Path:
     return path.with_name(path.stem if stem.suffix in _PICTURES else f"{stem}{_PICTURES[0]}")
 
 
-def _chosen(given: argparse.Namespace) -> configs.Config:
-    """The config whose networks `--network` or `--config` names, with the options of the flag."""
+def _chosen(given: argparse.Namespace) -> tuple[configs.Config, records.TrainedOn | None]:
+    """The config with the networks asked for, and what a WORKDIR's were trained on."""
+    if given.workdir is not None:
+        if given.network_options is not None:
+            cli.fail("--network-options is of no use to WORKDIR.", "Its networks have their own.")
+        return _of_workdir(given.workdir)
     if given.network is not None:
-        return cli.with_flags(configs.Config(), given, _HINT)
+        return cli.with_flags(configs.Config(), given, _HINT), None
     name = "deep" if given.config is None else given.config
     if name not in configs.names():
         cli.fail(f"--config {name} does not exist.", cli.nearest(name, configs.names()))
-    return cli.with_flags(configs.get(name)[0], given, _HINT)
+    return cli.with_flags(configs.get(name)[0], given, _HINT), None
+
+
+def _of_workdir(workdir: epath.Path) -> tuple[configs.Config, records.TrainedOn]:
+    try:
+        config = records.read_config(workdir)
+        return config, records.read_dataset(workdir, config)
+    except ValueError as error:
+        if near := get_close_matches(workdir.name, [*configs.names(), *_NETWORKS], n=1):
+            flag = "--config" if near[0] in configs.names() else "--network"
+            cli.fail(str(error), f"Did you mean {flag} {near[0]}?")
+        cli.fail(str(error), "WORKDIR is a folder that python -m experiments.run has made.")
 
 
 def _parser() -> cli.Parser:
@@ -98,6 +122,13 @@ def _parser() -> cli.Parser:
     )
     which = parser.add_mutually_exclusive_group()
     names = ", ".join(configs.names())
+    which.add_argument(
+        "workdir",
+        type=cli.workdir,
+        nargs="?",
+        metavar="WORKDIR",
+        help="made by experiments.run; pretrained: the networks that come with the package",
+    )
     which.add_argument("--config", metavar="NAME", help=f"{names} (default: deep)")
     which.add_argument("--network", metavar="NAME", help=", ".join(_NETWORKS))
     parser.add_argument(

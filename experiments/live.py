@@ -5,8 +5,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from etils import epath
-
 from experiments.console import cli
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -15,12 +13,13 @@ _EPILOG = """\
 examples:
   python -m experiments.live
   python -m experiments.live runs/ensemble-...
+  python -m experiments.live pretrained
   python -m experiments.live --host 0.0.0.0 --token a-secret-of-yours
 
 A page opens at http://127.0.0.1:8000/ on which a network trains at full speed: the curves, all
 layers, test images, and digits that you draw. With WORKDIR it shows a trained ensemble and does not
-train. Ctrl-C ends it; what was trained is saved as a workdir in runs/, which evaluate, predict,
-report and run --resume take.
+train; pretrained is the one that comes with the package. Ctrl-C ends it; what was trained is saved
+as a workdir in runs/, which evaluate, predict, report and run --resume take.
 
 Only this machine is answered. With --host others are, who must know the --token: the page's address
 for them ends in ?token=...
@@ -54,10 +53,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "workdir",
-        type=epath.Path,
+        type=cli.workdir,
         nargs="?",
         metavar="WORKDIR",
-        help="made by experiments.run: show its members, without training",
+        help="made by experiments.run: show its members, without training; pretrained: the "
+        "networks that come with the package",
     )
     parser.add_argument(
         "--port", type=int, default=8000, metavar="N", help="of the page (default: 8000; 0: any)"

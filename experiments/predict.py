@@ -1,15 +1,16 @@
-"""Classify pictures, sentences or positions of Go: `python -m experiments.predict WORKDIR ...`."""
+"""Classify pictures, sentences or positions of Go: `python -m experiments.predict ...`."""
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from etils import epath
 from PIL import Image
 
 from experiments.console import cli, games, pictures, texts
@@ -22,6 +23,7 @@ _DOUBTFUL = 1 / 3  # of a picture's digits unsure, so that none is sure to be on
 
 _EPILOG = """\
 examples:
+  python -m experiments.predict seven.png
   python -m experiments.predict runs/handwriting seven.png scans/
   python -m experiments.predict runs/handwriting - < seven.png
   python -m experiments.predict runs/handwriting --json photo.jpg t10k-images-idx3-ubyte.gz
@@ -72,15 +74,17 @@ Look = Callable[[Picture], list[Item]]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    given = _parser().parse(sys.argv[1:] if argv is None else argv)
+    given = _parse(sys.argv[1:] if argv is None else argv)
     if given.images.count("-") > 1:
         cli.fail("- can be given once: standard input is one picture.", "Name files or folders.")
     with cli.importing_jax("Interrupted.", prints_results=True):
         from experiments.workdir import records, trained
 
     cli.start_jax()
+    if given.workdir is None:
+        print("Answered by the networks that come with mnist_jax.", file=sys.stderr)
     try:
-        loaded = trained.load(given.workdir)
+        loaded = trained.load(given.workdir or cli.workdir("pretrained"))
     except ValueError as error:
         cli.fail(str(error), "WORKDIR is a folder that python -m experiments.run has made.")
     if loaded.trained_on.vocabulary:
@@ -103,14 +107,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(failed)
 
 
-def _parser() -> cli.Parser:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line; `workdir` is None where there is none before the pictures."""
     parser = cli.Parser(
         prog="python -m experiments.predict",
-        description="Classify pictures with the network, or the ensemble, that a workdir holds.",
+        description="Classify pictures with the network, or the ensemble, that a workdir holds, or "
+        "digits with the ensemble that comes with the package.",
         epilog=_EPILOG,
     )
     parser.add_argument(
-        "workdir", type=epath.Path, metavar="WORKDIR", help="made by experiments.run"
+        "workdir",
+        nargs="?",
+        metavar="WORKDIR",
+        help="made by experiments.run (default: the networks of digits that come with the package)",
     )
     parser.add_argument(
         "images",
@@ -130,7 +139,25 @@ def _parser() -> cli.Parser:
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object a line, not a table"
     )
-    return parser
+    given = parser.parse(argv)
+    first, *others = given.images
+    if given.workdir is None and not others and _is_workdir(first):
+        cli.fail(f"{first} is a workdir, and no picture is given.", "Name pictures after it.")
+    if given.workdir is not None and _is_picture(given.workdir):
+        given.workdir, given.images = None, [given.workdir, *given.images]
+    given.workdir = None if given.workdir is None else cli.workdir(given.workdir)
+    return given
+
+
+def _is_workdir(text: str) -> bool:
+    return text == "pretrained" or (Path(text) / "config.json").exists()
+
+
+def _is_picture(text: str) -> bool:
+    """Whether the first argument, which others follow, is no WORKDIR but a picture, or a folder."""
+    if text == "-" or Path(text).is_file():
+        return True
+    return Path(text).is_dir() and not _is_workdir(text) and pictures.are_in(Path(text))
 
 
 def _look(characters: bool, image_shape: tuple[int, ...]) -> Look:

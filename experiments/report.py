@@ -16,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = _parse(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = cli.show_warning
+    given.workdirs = [cli.writable_workdir(workdir) for workdir in given.workdirs]
     with cli.importing_jax("Interrupted; nothing was written."):
         from experiments.show import reporter
     return reporter.run(given)
@@ -29,7 +30,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "yet is evaluated first.",
     )
     parser.add_argument(
-        "workdirs", type=epath.Path, nargs="+", metavar="WORKDIR", help="of experiments.run"
+        "workdirs",
+        type=cli.workdir,
+        nargs="*",
+        metavar="WORKDIR",
+        help="of experiments.run (default: pretrained, the networks that come with the package)",
     )
     parser.add_argument(
         "--output",
@@ -38,6 +43,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "report/index.html in the first WORKDIR)",
     )
     given = parser.parse(argv)
+    given.workdirs = given.workdirs or [cli.workdir("pretrained")]
     if given.output is not None:
         given.output = _page(given.output)
     seen: dict[str, epath.Path] = {}

@@ -245,6 +245,20 @@ class Classifier(ClassifierMixin, BaseEstimator):
         classifier.n_features_in_ = math.prod(fitted.image_shape)
         return classifier
 
+    @classmethod
+    def pretrained(cls) -> Self:
+        """The networks that come with the package, as if fitted: they know digits.
+
+        They take 28 x 28 pixels, light on black, scaled and centred as MNIST's are, which
+        `mnist_jax.images.find_digits` makes of photographs; labels are 0 to 9. Of their training
+        `losses_` says nothing. `pretrained/MODEL_CARD.md` tells what they are.
+        """
+        fitted = classifier_folder.read_pretrained()
+        classifier = cls(**fitted.arguments)
+        classifier._take_over(fitted)
+        classifier.n_features_in_ = math.prod(fitted.image_shape)
+        return classifier
+
     def _take_over(self, fitted: Fitted) -> None:
         """Set all attributes but those of the columns."""
         self.classes_ = fitted.classes

@@ -17,8 +17,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
-from mnist_jax import ensemble, models, parallel, training
+from mnist_jax import ensemble, models, parallel, pretrained, training, weights_file
 from mnist_jax.training import Variables
 
 _CONFIG = "config.json"
@@ -144,6 +145,19 @@ def read(folder: str | PathLike[str]) -> Fitted:
     state = saved.state[name]
     variables = training.variables_of(state.params, state.batch_stats)
     return Fitted(arguments, classes, image_shape, variables, losses, epochs, scores, columns)
+
+
+def read_pretrained() -> Fitted:
+    """The networks that come with the package."""
+    config = json.loads((pretrained.FOLDER / _CONFIG).read_text())
+    about = json.loads((pretrained.FOLDER / _DATASET).read_text())
+    weights = weights_file.read(epath.Path(pretrained.FOLDER / weights_file.NAME))
+    arguments = {key: config[key] for key in _SAME_NAME}
+    labels = np.array([int(name) for name in about["class_names"]])
+    no_losses = np.empty((config["members"], 0), np.float32)
+    variables = weights.variables[config["network"]]
+    shape = tuple(about["image_shape"])
+    return Fitted(arguments, labels, shape, variables, no_losses, config["epochs"], [], None)
 
 
 @contextlib.contextmanager

@@ -197,10 +197,16 @@ def test_data_that_are_not_those_trained_on(tmp_path, digits, capsys):
     assert evaluate.main([workdir, "--data-dir", str(digits)]) == 0
 
 
+def test_data_of_one_s_own_after_those_that_come_with_the_package(tmp_path, digits):
+    workdir = workdir_of(tmp_path / "packaged", Config(dataset="mnist5k"), {})
+    assert evaluate.main([str(workdir), "--data-dir", str(digits)]) == 0
+    results = json.loads((workdir / "evaluation.json").read_text())
+    assert results["test_size"] == len(data.load("mnist", digits).test.labels)
+
+
 @pytest.mark.parametrize(
     ("argv", "message", "hint"),
     [
-        ([], "required: WORKDIR", "experiments.evaluate --help"),
         (["/nowhere"], "/nowhere is no workdir of experiments.run", "--help"),
         (["WORKDIR", "--shift", "rotate"], "--shift rotate does not exist", "rotation"),
         (["WORKDIR", "--shift", "zzz"], "--shift zzz does not exist", "rotation, blur, noise"),

@@ -1,14 +1,17 @@
 """`python -m experiments.inspect`, against numbers worked out by hand."""
 
+import dataclasses
 import json
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from etils import epath
 
 from experiments import inspect
 from experiments.show import graph, inspector
+from experiments.workdir import records
 from experiments.workdir.config import Config
 from mnist_jax import models
 from mnist_jax.layers import MaxPool
@@ -223,6 +226,20 @@ def test_each_kind_of_a_mixed_ensemble(capsys, monkeypatch):
     ]
 
 
+def test_a_workdir_s_networks_are_those_it_holds(tmp_path, capsys):
+    classes, shape = tuple("abc"), (20, 24, 3)
+    config = Config(network="simple", members=2, dataset="mnist5k")
+    records.write_json(epath.Path(tmp_path) / "config.json", dataclasses.asdict(config))
+    about = records.TrainedOn(classes, False, shape)
+    records.write_dataset(epath.Path(tmp_path), "own", "a folder", about)
+    inspect.main([str(tmp_path), "--json"])
+    (report,) = json.loads(capsys.readouterr().out)
+    network = models.create("simple", 3)
+    variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)))
+    assert report["members"] == 2
+    assert report["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(variables))
+
+
 def test_the_table_has_a_line_a_layer(capsys):
     assert inspect.main(["--network", "simple"]) == 0
     title, _, *lines = capsys.readouterr().out.splitlines()
@@ -259,6 +276,11 @@ WRONG_SIZES = ("28x28", "0x28x1", "-1x28x1", "28x28x1x1", "28,28,1", "x", "", "Â
         (["--network", "resnet20", "--network-options", "shortcut=C"], "must be 'A' or 'B', not"),
         (["--network", "alexnet", "--network-options", "image_size=9"], "images of at least 67"),
         (["--output", "/no/such/folder/a.svg"], "cannot be written"),
+        (["no/such/deep"], "no workdir of experiments.run: "),
+        (["resnet20"], "Did you mean --config resnet20?"),
+        (["resnet34"], "Did you mean --network resnet34?"),
+        (["pretrained", "--network-options", "dense=True"], "--network-options is of no use"),
+        (["pretrained", "--config", "deep"], "not allowed with argument"),
     ],
 )
 def test_wrong_calls(argv, message, capsys):

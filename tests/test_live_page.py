@@ -210,6 +210,54 @@ def test_6_drawings_and_photos(opened, session, tmp_path):
     page.wait_for_selector("#answers:has-text('no image that Pillow can read')")
 
 
+def test_a_finger_draws(opened):
+    page = opened(390, has_touch=True)
+    pad = page.locator("#pad")
+    pad.scroll_into_view_if_needed()
+    box, top = pad.bounding_box(), page.evaluate("scrollY")
+    touches = page.context.new_cdp_session(page)
+
+    def touch(kind, *points):
+        places = [{"x": box["x"] + x, "y": box["y"] + y} for x, y in points]
+        touches.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": places})
+
+    touch("Start", (90, 70))
+    for place in ((130, 70), (190, 70), (160, 130), (130, 190), (120, 220)):
+        touch("Move", place)
+    touch("End")
+    page.wait_for_selector("#answers .class:text-is('7')")
+    assert page.evaluate("scrollY") == top  # the page stays where it is below the finger
+
+
+def test_the_camera_takes_a_picture(session, address):
+    options = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with (
+        sync_playwright() as driver,
+        driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", *options]
+        ) as browser,
+    ):
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        page.click("#camera")
+        page.wait_for_selector("#camera:text-is('Take the picture')")
+        assert page.locator("#video").is_visible() and not page.locator("#pad").is_visible()
+        page.click("#camera")
+        page.wait_for_selector("#photo:visible")
+        page.wait_for_selector("#answers .answer, #answers .problem")
+        assert page.text_content("#camera") == "Camera"
+        page.click("#clear")
+        assert page.locator("#pad").is_visible()
+
+
+def test_without_a_camera_that_is_said(opened):
+    page = opened()
+    page.click("#camera")
+    page.wait_for_selector("#pen:has-text('No camera: ')")
+    assert page.locator("#pad").is_visible()
+
+
 def test_7_and_8_another_network_by_its_layers_and_its_layers_are_shown(opened, session):
     page = opened()
     page.click("#anew-details summary")

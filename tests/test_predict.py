@@ -141,8 +141,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_answered(workdir, pictures, tm
     ("argv", "message"),
     [
         (["gone", "7.png"], "gone"),
-        (["gone"], "IMAGE"),
-        ([], "WORKDIR"),
+        ([], "IMAGE"),
         (["gone", "7.png", "--jsn"], "Did you mean --json?"),
         (["gone", "-", "7.png", "-"], "once"),
     ],

@@ -306,7 +306,6 @@ def test_members_that_are_nan(tmp_path, digits, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "message", "hint"),
     [
-        ([], "required: WORKDIR", "experiments.report --help"),
         (["/nowhere"], "/nowhere is no workdir of experiments.run", "--help"),
         (["WORKDIR", "WORKDIR/../DATA"], "is no workdir of experiments.run", "--help"),
         (["WORKDIR", "WORKDIR/."], "is given twice", "once"),

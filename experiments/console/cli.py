@@ -22,6 +22,7 @@ from experiments.console.clock import waiting
 from experiments.workdir import config as configs
 from experiments.workdir import records
 from experiments.workdir.config import Config
+from mnist_jax import pretrained, weights_file
 from mnist_jax.cache import use_compilation_cache as use_compilation_cache
 from mnist_jax.words import counted
 
@@ -96,6 +97,27 @@ class Parser(argparse.ArgumentParser):
             flags = [flag for action in self._actions for flag in action.option_strings]
             fail(message, nearest_flag(word, [flag for flag in flags if flag.startswith("--")]))
         return given
+
+
+def workdir(text: str) -> epath.Path:
+    """The folder that an argument WORKDIR names: `pretrained` is the one that the package has."""
+    return epath.Path(pretrained.FOLDER if text == "pretrained" else text)
+
+
+def writable_workdir(folder: epath.Path) -> epath.Path:
+    """The same folder; for `pretrained` a copy of it, which can be written into, and that is said.
+
+    Raises:
+        SystemExit: code 2 with an error of two lines, where it cannot be made.
+    """
+    if folder != epath.Path(pretrained.FOLDER):
+        return folder
+    try:
+        copy = records.copy_of_pretrained()
+    except ValueError as error:
+        fail(str(error), "Go to a folder that can be written.")
+    print(f"The networks that come with mnist_jax, copied to {copy}", flush=True)
+    return copy
 
 
 def fail(message: str, hint: str) -> NoReturn:
@@ -344,6 +366,8 @@ def _stored(given: argparse.Namespace) -> Config:
     if given.workdir is not None:
         fail("--resume and --workdir exclude each other.", "A run goes on in its own folder.")
     try:
+        if (given.resume / weights_file.NAME).exists():
+            raise ValueError(f"{given.resume} holds weights alone.\nIt was made to predict with.")
         return records.read_config(given.resume)
     except ValueError as error:
         message, _, hint = str(error).partition("\n")

@@ -89,20 +89,28 @@ def _is_heif(file: Path | BinaryIO) -> bool:
     return file.read(12)[4:] in _HEIF
 
 
+def are_in(folder: Path) -> bool:
+    """Whether there are picture files in a folder, or in the folders in it."""
+    return any(True for _ in _files_in(folder))
+
+
 def _in_folder(folder: Path) -> Iterator[Picture]:
     """All pictures of a folder, and of the folders in it, whose names are their labels."""
+    files = sorted(_files_in(folder))
+    for file in files:
+        label = file.relative_to(folder).parent.name or None
+        yield Picture(str(file), partial(read, file), label)
+    if not files:
+        yield Picture(str(folder), partial(_fail, "no image files in this folder."))
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
     Image.init()  # makes Pillow list its formats
     suffixes = {*Image.EXTENSION, ".heic", ".heif"}
-    found = False
-    for file in sorted(folder.rglob("*")):
-        inside = file.relative_to(folder)
-        if file.suffix.lower() not in suffixes or any(p.startswith(_HIDDEN) for p in inside.parts):
-            continue
-        found = True
-        label = inside.parent.name or None
-        yield Picture(str(file), partial(read, file), label)
-    if not found:
-        yield Picture(str(folder), partial(_fail, "no image files in this folder."))
+    for file in folder.rglob("*"):
+        hidden = any(part.startswith(_HIDDEN) for part in file.relative_to(folder).parts)
+        if file.suffix.lower() in suffixes and not hidden:
+            yield file
 
 
 def _in_idx(path: Path) -> Iterator[Picture]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,8 +12,8 @@ from etils import epath
 from jax import Array, export
 
 import mnist_jax
+from experiments.workdir import config as configs
 from experiments.workdir import records
-from experiments.workdir.config import Config
 from experiments.workdir.trained import Member, Trained
 from mnist_jax import models, training
 from mnist_jax.training import Variables
@@ -132,7 +131,7 @@ def _metadata(trained: Trained, members: Sequence[Member]) -> dict[str, Any]:
             "stddev": about.stddev,
         },
         "members": [member.describe() for member in members],
-        "command": _command(trained.config),
+        "command": configs.command_line(trained.config),
         "config": dataclasses.asdict(trained.config),
         "data": {
             **{"name": name, "source": source, "fingerprint": trained.fingerprint},
@@ -140,16 +139,6 @@ def _metadata(trained: Trained, members: Sequence[Member]) -> dict[str, Any]:
         },
         "results": _results(trained.workdir),
     }
-
-
-def _command(config: Config) -> str:
-    """How it was trained: the flags of all fields that are not the default."""
-    words = ["python", "-m", "experiments.run"]
-    for option in dataclasses.fields(Config):
-        value = getattr(config, option.name)
-        if value != option.default:
-            words += [f"--{option.name.replace('_', '-')}", str(value)]
-    return shlex.join(words)
 
 
 def _results(workdir: epath.Path) -> Any:

@@ -1,7 +1,9 @@
 """What a run is made of: `Config`, and the ready ones in `experiments/configs/`."""
 
 import ast
+import dataclasses
 import inspect
+import shlex
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
@@ -365,6 +367,16 @@ def _read_options(text: str | None) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             options[name] = value
     return options
+
+
+def command_line(config: Config) -> str:
+    """How it is trained: the flags of all fields that are not the default."""
+    words = ["python", "-m", "experiments.run"]
+    for option in dataclasses.fields(Config):
+        value = getattr(config, option.name)
+        if value != option.default:
+            words += [f"--{option.name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
 
 
 def names() -> list[str]:

@@ -8,6 +8,7 @@ from experiments.workdir.config import Config
 from experiments.workdir.records import TrainedOn
 from mnist_jax import data
 from mnist_jax.data import Dataset, positions, sentences
+from mnist_jax.data.names import PACKAGED
 
 
 def load(
@@ -32,9 +33,7 @@ def load(
     validation = config.validation if same else None
     if name is None and data_dir is None:
         data_dir = config.data_dir
-    if name is None and config.reads_positions and data_dir != config.data_dir:
-        name = "auto"  # whatever is there, and not the games that come with the package
-    name = name or config.dataset
+    name = name or name_of(config, data_dir)
     class_names = None if about is None else about.class_names
     if config.reads_positions:
         size = None if about is None else about.image_shape[0]
@@ -49,6 +48,13 @@ def load(
         class_names=class_names,
         vocabulary=None if about is None else about.vocabulary,
     )
+
+
+def name_of(config: Config, data_dir: str | None) -> str:
+    """The name of the data where `data_dir` says, which may be others than the config's."""
+    if data_dir in (None, config.data_dir) or config.dataset not in PACKAGED:
+        return config.dataset
+    return "auto"  # whatever is there, and not what comes with the package
 
 
 def load_test(trained: Any, path: str) -> np.ndarray:

@@ -158,7 +158,8 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
         return trained.load_dataset(loaded)
     if loaded.config.input_is != "image":
         return datasets.load(loaded.config, loaded.trained_on, name, data_dir)
-    load = partial(_load_split, loaded, name or loaded.config.dataset, data_dir)
+    name = name or datasets.name_of(loaded.config, data_dir)
+    load = partial(_load_split, loaded, name, data_dir)
     dataset = load(None)
     height, width, _ = loaded.image_shape
     if dataset.test.inputs.shape[1:] != loaded.image_shape and height == width:

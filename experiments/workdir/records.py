@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 
 from experiments.workdir.config import Config
-from mnist_jax import data
+from mnist_jax import data, pretrained
 from mnist_jax.data import Dataset
 from mnist_jax.data.sentences import Sentences
 
@@ -82,6 +82,22 @@ def _not_writable(workdir: epath.Path, error: OSError) -> ValueError:
 def identity(path: epath.Path) -> str:
     """The same name for a folder however it is given."""
     return str(path) if "://" in str(path) else os.path.realpath(path)
+
+
+def copy_of_pretrained() -> epath.Path:
+    """`runs/pretrained` with the networks that come with the package, to be evaluated there.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    folder = epath.Path("runs") / "pretrained"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in pretrained.FILES:
+            _write(folder / name, (pretrained.FOLDER / name).read_bytes())
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    return folder
 
 
 def writable(folder: epath.Path) -> bool:
@@ -236,7 +252,6 @@ def environment(layouts: dict[str, "Layout"], kernels_available: bool) -> dict[s
     """Devices, versions and the commit, for `results.json`."""
     devices = {device for layout in layouts.values() for device in layout.devices}
     device = min(devices, key=lambda device: device.id)
-    packages = ("mnist_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "devices": {
             "kind": device.device_kind,
@@ -249,10 +264,15 @@ def environment(layouts: dict[str, "Layout"], kernels_available: bool) -> dict[s
                 for name, layout in layouts.items()
             },
         },
-        "versions": {name: version(name) for name in packages}
-        | {"python": platform.python_version()},
+        "versions": versions(),
         "git_commit": git_commit(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Those of the packages that results depend on, and Python's."""
+    packages = ("mnist_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {name: version(name) for name in packages} | {"python": platform.python_version()}
 
 
 def git_commit() -> str | None:

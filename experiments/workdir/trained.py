@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,8 @@ from etils import epath
 from experiments.workdir import datasets, records, stacks
 from experiments.workdir.config import Config
 from experiments.workdir.records import TrainedOn
-from mnist_jax import data, parallel
+from experiments.workdir.stacks import Stack
+from mnist_jax import data, parallel, weights_file
 from mnist_jax.checkpoints import Checkpoints, Saved
 from mnist_jax.data import Dataset
 from mnist_jax.training import TrainState, Variables, evaluated
@@ -67,16 +68,71 @@ def load(workdir: epath.PathLike) -> Trained:
     """Read a workdir's config and its last saved state, or the snapshots that it has.
 
     Raises:
-        ValueError: the folder is no workdir, or holds no checkpoint.
+        ValueError: the folder is no workdir, or holds no checkpoint, or a damaged weights file.
         CheckpointError: all of its checkpoints, or a snapshot, are damaged.
     """
     workdir = epath.Path(workdir)
     config = records.read_config(workdir)
     trained_on = records.read_dataset(workdir, config)
     kinds = stacks.create(config, None, trained_on)
-    optimizer = stacks.make_optimizer(
-        config, total_steps=config.epochs
-    )  # for its state's structure
+    read = _read_weights_file if (workdir / weights_file.NAME).exists() else _read_checkpoints
+    weights = read(workdir, config, kinds, trained_on)
+    members = [
+        Member(
+            name, stack.network, seed, jax.tree.map(lambda leaf, i=i: leaf[i], stacked[name]), epoch
+        )
+        for epoch, stacked in weights.variables.items()
+        for name, stack in kinds.items()
+        for i, seed in enumerate(stack.seeds)
+    ]
+    placed = [
+        (stack, parallel.place(stack.layout, stacked[name]))
+        for stacked in weights.variables.values()
+        for name, stack in kinds.items()
+    ]
+
+    def predict(images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
+        return np.concatenate(
+            [stack.predict(variables, images, dropout_seed) for stack, variables in placed]
+        )
+
+    return Trained(
+        *(workdir, config, weights.step, weights.fingerprint, members, predict),
+        trained_on.class_names,
+        trained_on.characters,
+        trained_on.image_shape,
+        trained_on,
+    )
+
+
+class _Weights(NamedTuple):
+    """What a workdir's members predict with."""
+
+    step: int  # of training
+    fingerprint: str | None  # of the data set trained on
+    # By the epoch of a snapshot, or of None where there are none, each network's, stacked.
+    variables: dict[int | None, dict[str, Variables]]
+
+
+def _read_weights_file(
+    workdir: epath.Path, config: Config, kinds: dict[str, Stack], trained_on: TrainedOn
+) -> _Weights:
+    """Of a folder that `experiments.bundle` has made."""
+    path = workdir / weights_file.NAME
+    variables, details = weights_file.read(path)
+    states = stacks.shapes(kinds, stacks.make_optimizer(config, config.epochs), trained_on)
+    wanted = {name: evaluated(state) for name, state in states.items()}
+    if jax.tree.map(np.shape, variables) != jax.tree.map(np.shape, wanted):
+        raise ValueError(f"{path} has other weights than the networks of its config.json.")
+    return _Weights(details["step"], details["fingerprint"], {None: variables})
+
+
+def _read_checkpoints(
+    workdir: epath.Path, config: Config, kinds: dict[str, Stack], trained_on: TrainedOn
+) -> _Weights:
+    """Of a folder that `experiments.run` has made: the last state, or the snapshots there are."""
+    # The optimizer is for its state's structure.
+    optimizer = stacks.make_optimizer(config, total_steps=config.epochs)
     folder = workdir / "checkpoints"
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax says at length that it only reads
     if not folder.is_dir():
@@ -87,33 +143,7 @@ def load(workdir: epath.PathLike) -> Trained:
         if saved is None:
             raise ValueError(f"{folder} holds no checkpoint; nothing was saved yet.")
         snapshots = _snapshots(checkpoints, config, saved, shapes)
-    members = [
-        Member(
-            name, stack.network, seed, jax.tree.map(lambda leaf, i=i: leaf[i], stacked[name]), epoch
-        )
-        for epoch, stacked in snapshots.items()
-        for name, stack in kinds.items()
-        for i, seed in enumerate(stack.seeds)
-    ]
-    placed = [
-        (stack, parallel.place(stack.layout, stacked[name]))
-        for stacked in snapshots.values()
-        for name, stack in kinds.items()
-    ]
-
-    def predict(images: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
-        return np.concatenate(
-            [stack.predict(variables, images, dropout_seed) for stack, variables in placed]
-        )
-
-    fingerprint = saved.details.get("fingerprint")
-    return Trained(
-        *(workdir, config, saved.step, fingerprint, members, predict),
-        trained_on.class_names,
-        trained_on.characters,
-        trained_on.image_shape,
-        trained_on,
-    )
+    return _Weights(saved.step, saved.details.get("fingerprint"), snapshots)
 
 
 def _snapshots(

@@ -63,6 +63,7 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
 }
 NAMES = ("auto", *CLASS_NAMES)
 GAMES = ("auto", "games9x9")  # of Go
+PACKAGED = ("mnist5k", "opinions", "games9x9")  # there without a folder and a download
 
 
 def shape_of(name: str) -> tuple[int, int, int] | None:

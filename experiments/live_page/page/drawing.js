@@ -68,9 +68,7 @@ function move(event) {
 }
 
 function up() {
-  if (cursor.down) return;
-  current = null;
-  changed();
+  if (!cursor.down) current = null;  // all of it was sent as it moved
 }
 
 function key(event) {
