@@ -1,8 +1,5 @@
 """Go: rules, ladders, eyes, planes, records and the policy network."""
 
-import shutil
-import subprocess
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +7,11 @@ import pytest
 
 from mnist_jax.data.names import DataError
 from mnist_jax.go import eyes, ladders, planes, records, rules, sgf, symmetries
+from mnist_jax.go.opponent import Program
 from mnist_jax.go.rules import BLACK, WHITE, IllegalMove, Position
 from mnist_jax.models.policy import Policy
 from mnist_jax.windows import convolve_by_xla
+from tests.needs import gnugo, needs_gnugo
 
 
 def board(picture: str, to_play: int = BLACK) -> Position:
@@ -406,7 +405,7 @@ def test_a_named_encoding():
         ("(;B[aa];W[bb]", "a.sgf is cut off after 2 moves"),
         ("(;B[aa])(;B[aa];W[zz])", r"a.sgf, game 2, move 2: W\[zz\]"),
         ("(;B[aa];AW[bb];B[cc])", "move 2: AW sets stones up in the middle"),
-        ("(B[aa])", "a.sgf is no SGF: B stands before the first node"),
+        ("(B[aa])", r"a.sgf holds no game: SGF begins with \(;"),
         ("(;B[aa]!!)", "damaged after 1 moves, at '!'"),
     ],
 )
@@ -478,55 +477,23 @@ def test_fewer_planes_are_not_looked_at():
 # GNU Go
 
 
-class GnuGo:
-    """GNU Go, by GTP."""
-
-    def __init__(self) -> None:
-        command = [_gnugo() or "", "--mode", "gtp", "--level", "1"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def ask(self, command: str) -> str:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(command + "\n")
-        self._process.stdin.flush()
-        lines = []
-        while line := self._process.stdout.readline().strip():
-            lines.append(line)
-        return "\n".join(lines)
-
-    def close(self) -> None:
-        self.ask("quit")
-        self._process.communicate()
-
-
-def _gnugo() -> str | None:
-    return shutil.which("gnugo") or shutil.which("/usr/games/gnugo")
-
-
+@needs_gnugo
 @pytest.mark.slow
-@pytest.mark.skipif(_gnugo() is None, reason="gnugo is not installed")
 @pytest.mark.parametrize("size", [5, 9])
 def test_legality_and_captures_are_gnu_gos(size):
     """All legal moves and all stones of random games' positions. Last run: 2 passed."""
-    gnugo = GnuGo()
-    try:
-        gnugo.ask(f"boardsize {size}")
-        gnugo.ask("clear_board")
-        game = random_game(11, size, 120)
+    game = random_game(11, size, 120)
+    with Program([gnugo(), "--mode", "gtp", "--level", "1"], 60) as program:
+        program.ask(f"boardsize {size}")
         for position, (color, point) in zip(records.replay(game), game.moves, strict=False):
             name = "black" if color == BLACK else "white"
-            legal = gnugo.ask(f"all_legal {name}").lstrip("= ").split()
+            legal = program.ask(f"all_legal {name}").split()
             ours = {rules.to_vertex(size, p) for p in rules.legal_moves(position)}
             assert set(legal) == ours
-            for stones in ("black", "white"):
-                listed = gnugo.ask(f"list_stones {stones}").lstrip("= ").split()
-                side = BLACK if stones == "black" else WHITE
+            for side, stones in ((BLACK, "black"), (WHITE, "white")):
+                listed = program.ask(f"list_stones {stones}").split()
                 here = {
                     rules.to_vertex(size, p) for p, c in enumerate(position.stones) if c == side
                 }
                 assert set(listed) == here
-            gnugo.ask(f"play {name} {rules.to_vertex(size, point)}")
-    finally:
-        gnugo.close()
+            program.ask(f"play {name} {rules.to_vertex(size, point)}")

@@ -1,7 +1,6 @@
 """What `experiments.evaluate` does once JAX is imported: judge members, and write what it found."""
 
 import argparse
-import hashlib
 import json
 import sys
 import zipfile
@@ -10,7 +9,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from etils import epath
 from rich import box
@@ -103,7 +101,7 @@ def read(loaded: Trained) -> Evaluation | None:
     except (OSError, ValueError):
         return None
     logits = _read_logits(loaded.workdir)
-    same = results.get("step") == loaded.step and results.get("weights") == _weights(loaded)
+    same = results.get("step") == loaded.step and results.get("weights") == trained.digest(loaded)
     return Evaluation(results, logits) if same and logits else None
 
 
@@ -120,14 +118,6 @@ def _same(some: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> bool:
     return some.keys() == others.keys() and all(
         np.array_equal(some[name], others[name]) for name in some
     )
-
-
-def _weights(loaded: Trained) -> str:
-    """SHA-256 of what the members predict with, in hexadecimal."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves([member.variables for member in loaded.members]):
-        digest.update(np.ascontiguousarray(leaf).data)
-    return digest.hexdigest()
 
 
 def is_of(results: dict[str, Any], dataset: Dataset) -> bool:
@@ -270,7 +260,7 @@ def evaluate(
     logits = by_split["test"] = predict(f"test {what}", test)
     results = {
         "step": loaded.step,
-        "weights": _weights(loaded),
+        "weights": trained.digest(loaded),
         "dataset": {
             "name": dataset.name,
             "source": dataset.source,

@@ -1,5 +1,6 @@
 """A workdir's trained members, ready to predict: what the commands after `run` begin with."""
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -135,6 +136,14 @@ def _snapshots(
         epoch: {name: evaluated(state) for name, state in saved.state.items()}
         for epoch, saved in (by_epoch or {None: newest}).items()
     }
+
+
+def digest(trained: Trained) -> str:
+    """SHA-256 of what the members predict with, in hexadecimal."""
+    sum_ = hashlib.sha256()
+    for leaf in jax.tree.leaves([member.variables for member in trained.members]):
+        sum_.update(np.ascontiguousarray(leaf).data)
+    return sum_.hexdigest()
 
 
 def load_dataset(trained: Trained) -> Dataset:

@@ -2,19 +2,24 @@
 
 Read are moves (`B`, `W`), stones set up before the first of them (`AB`, `AW`, `AE`), who begins
 (`PL`), size, komi, and result. Comments, marks and other variations are passed over. A file may
-hold many games.
+hold many games, and text before, between and after them, as mails have.
 
 Source: "SGF File Format FF[4]", red-bean.com/sgf.
 """
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import NamedTuple
 
 from mnist_jax.data.names import DataError
+from mnist_jax.go import rules
 from mnist_jax.go.rules import BLACK, EMPTY, LARGEST, WHITE
 
 _TOKEN = re.compile(r"\s*(?:([();])|([A-Za-z]+)|\[((?:\\.|[^\]\\])*)\]|(\S))", re.DOTALL)
+_START = re.compile(r"\(\s*;(?=\s*[A-Za-z;()])")  # of a game; a mail's (;-) is none
+# What only the first node of a game has, in the letters of today and of FF[1]: GaMe, SiZe.
+_ROOT = re.compile(r"\(\s*;\s*(?:GM|FF|SZ|CA|AP|ST|GaMe|SiZe)\s*\[")
 _CHARSET = re.compile(rb"\bCA\s*\[([^\]]*)\]")
 # Those of records that do not say; all but the last notice what is not theirs.
 _ENCODINGS = ("utf-8-sig", "gb18030", "latin-1")
@@ -50,10 +55,67 @@ def read(content: bytes, name: str) -> list[Game]:
     Raises:
         SGFError: there is no game, or one is damaged, naming the game and the move.
     """
-    games = [_game(nodes, where) for nodes, where in _main_lines(_decode(content), name)]
-    if not games:
-        raise SGFError(f"{name} holds no game: SGF begins with (;")
+    games = []
+    for game in read_each(content, name):
+        if isinstance(game, SGFError):
+            raise game
+        games.append(game)
     return games
+
+
+def read_each(content: bytes, name: str) -> Iterator[Game | SGFError]:
+    """`read`, with an error in the place of each game that is damaged, or of a file without any.
+
+    After a damaged game it goes on with the next that begins as records do, with `GM`, `FF`, `SZ`.
+    """
+    text, position, number = _decode(content), 0, 0
+    while start := _START.search(text, position):
+        number += 1
+        where = name if number == 1 else f"{name}, game {number}"
+        try:
+            nodes, position = _main_line(text, start.start(), where)
+            yield _game(nodes, where)
+        except _Damaged as error:
+            yield SGFError(str(error))
+            following = _ROOT.search(text, start.end())
+            if following is None:
+                return
+            position = following.start()
+        except SGFError as error:
+            yield error
+    if number == 0:
+        yield SGFError(f"{name} holds no game: SGF begins with (;")
+
+
+def write(game: Game, black: str, white: str, comment: str = "") -> str:
+    """A game as a file of its own, by area rules.
+
+    Args:
+        black, white: who played.
+        comment: on the game.
+    """
+    about = {"GM": "1", "FF": "4", "CA": "UTF-8", "RU": "Chinese", "SZ": str(game.size)}
+    about |= {} if game.komi is None else {"KM": f"{game.komi:g}"}
+    about |= {"PB": black, "PW": white} | ({"RE": game.result} if game.result else {})
+    about |= {"C": comment} if comment else {}
+    root = "".join(f"{name}[{_escaped(text)}]" for name, text in about.items())
+    for name, color in _SET_UP.items():
+        here = "".join(f"[{_letters(game.size, p)}]" for p, c in game.stones.items() if c == color)
+        root += f"{name}{here}" if here else ""
+    names = {color: name for name, color in _COLORS.items()}
+    moves = "".join(f";{names[color]}[{_letters(game.size, p)}]" for color, p in game.moves)
+    return f"(;{root}PL[{names[game.to_play]}]\n{moves})\n"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\]\\])", r"\\\1", text)
+
+
+def _letters(size: int, point: int | None) -> str:
+    if point is None:
+        return ""
+    row, column = divmod(point, size)
+    return chr(ord("a") + column) + chr(ord("a") + row)
 
 
 def _decode(content: bytes) -> str:
@@ -67,36 +129,33 @@ def _decode(content: bytes) -> str:
     raise AssertionError("Latin-1 takes all bytes.")
 
 
-def _main_lines(text: str, name: str) -> Iterator[tuple[list[Properties], str]]:
-    """The nodes of each game's main line, and what messages call the game."""
-    depth, number, position = 0, 0, max(0, text.find("("))
+class _Damaged(SGFError):
+    """It cannot be told where the game ends."""
+
+
+def _main_line(text: str, position: int, where: str) -> tuple[list[Properties], int]:
+    """The nodes of the main line of the game that begins there, and where the game ends."""
+    depth = 0
     nodes: list[Properties] = []
     is_over, values = False, None  # is_over: the rest of the game is other variations
-    where = name
     while token := _TOKEN.match(text, position):
         position = token.end()
         mark, identifier, value, strange = token.groups()
         if mark == "(":
-            if depth == 0:
-                number += 1
-                where = name if number == 1 else f"{name}, game {number}"
-                nodes, is_over = [], False
+            if nodes and _ROOT.match(text, token.start(1)):
+                break  # the next game
             depth += 1
-        elif depth == 0:
-            continue  # text between games
         elif mark == ")":
             depth -= 1
             is_over = True
-            if depth == 0 and nodes:
-                yield nodes, where
+            if depth == 0:
+                return nodes, position
         elif is_over:
             continue
         elif mark == ";":
             nodes.append({})
             values = None
         elif identifier is not None:
-            if not nodes:
-                raise SGFError(f"{where} is no SGF: {identifier} stands before the first node, ;.")
             capitals = "".join(filter(str.isupper, identifier))  # older files write Black for B
             capitals = capitals or identifier.upper()
             values = nodes[-1].setdefault(capitals, [])
@@ -104,9 +163,8 @@ def _main_lines(text: str, name: str) -> Iterator[tuple[list[Properties], str]]:
             values.append(value)
         elif strange is not None or value is not None:
             what = strange or f"[{value}]"
-            raise SGFError(f"{where} is damaged after {_moves(nodes)} moves, at {what[:20]!r}.")
-    if depth:
-        raise SGFError(f"{where} is cut off after {_moves(nodes)} moves.")
+            raise _Damaged(f"{where} is damaged after {_moves(nodes)} moves, at {what[:20]!r}.")
+    raise _Damaged(f"{where} is cut off after {_moves(nodes)} moves.")
 
 
 def _moves(nodes: list[Properties]) -> int:
@@ -137,8 +195,32 @@ def _game(nodes: list[Properties], where: str) -> Game:
         to_play = moves[0][0]
     elif to_play is None:
         to_play = WHITE if BLACK in stones.values() else BLACK
+    _check_handicap(nodes, stones, moves, where)
+    _check_liberties(size, stones, where)
     komi, result = _one(root, "KM"), _one(root, "RE")
     return Game(where, size, stones, to_play, moves, _number(komi), result or None)
+
+
+def _check_handicap(
+    nodes: list[Properties],
+    stones: dict[int, int],
+    moves: list[tuple[int, int | None]],
+    where: str,
+) -> None:
+    """See that handicap stones are on the board: set up, or played one after another."""
+    said = next((value for node in nodes for value in node.get("HA", [])), "").strip()
+    count = int(said) if said.isdecimal() and len(said) < 4 else 0
+    played = sum(1 for _ in takewhile(lambda move: move[0] == BLACK, moves))
+    if count > 1 and list(stones.values()).count(BLACK) + played < count:
+        raise SGFError(f"{where}: HA[{said}], and it is not said where: AB sets up fewer stones.")
+
+
+def _check_liberties(size: int, stones: dict[int, int], where: str) -> None:
+    taken = rules.without_liberties(size, rules.set_up(rules.start(size), stones).stones)
+    if taken:
+        names = ", ".join(rules.to_vertex(size, point) for point in taken[:5])
+        more = ", ..." if len(taken) > 5 else ""
+        raise SGFError(f"{where}: what is set up at {names}{more} has no liberties.")
 
 
 def _one(node: Properties, name: str) -> str | None:
