@@ -289,15 +289,15 @@ def test_against_gnu_go(tmp_path):
 
 
 def test_what_the_opponent_calls_dead_is_taken_off(fake):
-    def white_lives(position, after_pass):
-        return None
+    def first_legal(position, after_pass):
+        return None if position.turn > 7 else rules.legal_moves(position)[0]
 
-    command_ = shlex.split(opponent(fake, "dead"))
-    with Program(command_, 30) as program:
-        played = match.play(white_lives, program, BLACK, SIZE)
-    stones = [point for color, point in played.moves if point is not None]
-    assert stones and played.result == "W+7.5"  # of stones of White's that are all called dead
-    assert played.note.startswith("dead: ") and len(played.note.split()) == len(stones) + 1
+    with Program(shlex.split(opponent(fake, "dead")), 30) as program:
+        played = match.play(first_legal, program, BLACK, SIZE)
+    whites = [point for color, point in played.moves if color == WHITE and point is not None]
+    # All of White's stones are called dead, so that the whole board is Black's.
+    assert whites and played.result == "B+17.5"
+    assert played.note.startswith("dead: ") and len(played.note.split()) == len(whites) + 1
 
 
 def test_games_without_an_end(fake, monkeypatch):

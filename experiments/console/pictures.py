@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 _HEIF = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")
-_HIDDEN = (".", "__MACOSX")
+HIDDEN = (".", "__MACOSX")
 
 
 class Picture(NamedTuple):
@@ -96,7 +96,7 @@ def _in_folder(folder: Path) -> Iterator[Picture]:
     found = False
     for file in sorted(folder.rglob("*")):
         inside = file.relative_to(folder)
-        if file.suffix.lower() not in suffixes or any(p.startswith(_HIDDEN) for p in inside.parts):
+        if file.suffix.lower() not in suffixes or any(p.startswith(HIDDEN) for p in inside.parts):
             continue
         found = True
         label = inside.parent.name or None

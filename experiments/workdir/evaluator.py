@@ -56,7 +56,7 @@ def run(given: argparse.Namespace) -> int:
             raise ValueError(f"{given.workdir} cannot be written.")
         if given.mc_dropout and not _drops(loaded):
             raise ValueError("--mc-dropout needs networks with dropout, which these are not.")
-        before = _of_these_images(read(loaded), dataset)
+        before = _of_these_inputs(read(loaded), dataset, what)
         parts = (given.shift, given.unfamiliar, given.mc_dropout)
         with WorkDisplay() as display:
             for made in evaluate(loaded, dataset, *parts, before=before, say=display.begin):
@@ -121,16 +121,17 @@ def _same(some: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> bool:
 
 
 def is_of(results: dict[str, Any], dataset: Dataset) -> bool:
-    """Whether an evaluation is of a data set's images."""
+    """Whether an evaluation is of a data set's inputs."""
     return results["dataset"].get("fingerprint") == data.fingerprint(dataset)
 
 
-def _of_these_images(before: Evaluation | None, dataset: Dataset) -> dict[str, Any]:
-    """An earlier evaluation's results; empty, and said, where they are of other images."""
+def _of_these_inputs(before: Evaluation | None, dataset: Dataset, what: str) -> dict[str, Any]:
+    """An earlier evaluation's results; empty, and said, where they are of other inputs."""
     if before is None:
         return {}
     if not is_of(before.results, dataset):
-        print(f"evaluation.json is of other images ({before.results['dataset']['name']}): replaced")
+        name = before.results["dataset"]["name"]
+        print(f"evaluation.json is of other {what}s ({name}): replaced")
         return {}
     return before.results
 

@@ -164,7 +164,7 @@ def load_dataset(trained: Trained) -> Dataset:
     if trained.fingerprint not in (None, data.fingerprint(dataset)):
         raise ValueError(
             f"{dataset.name} ({dataset.source}) is not the data that {trained.workdir} was trained "
-            "on, and its test images may be among those.\n"
+            f"on, and its test {config.input_is}s may be among those.\n"
             "Make those data available, or evaluate on others by --dataset or --data-dir."
         )
     return dataset
