@@ -72,17 +72,14 @@ def read_each(content: bytes, name: str) -> Iterator[Game | SGFError]:
     while start := _START.search(text, position):
         number += 1
         where = name if number == 1 else f"{name}, game {number}"
+        position = len(text)
         try:
             nodes, position = _main_line(text, start.start(), where)
             yield _game(nodes, where)
-        except _Damaged as error:
-            yield SGFError(str(error))
-            following = _ROOT.search(text, start.end())
-            if following is None:
-                return
-            position = following.start()
         except SGFError as error:
             yield error
+            following = _ROOT.search(text, start.end(), position)  # as after a [ without its ]
+            position = following.start() if following else position
     if number == 0:
         yield SGFError(f"{name} holds no game: SGF begins with (;")
 
@@ -129,12 +126,12 @@ def _decode(content: bytes) -> str:
     raise AssertionError("Latin-1 takes all bytes.")
 
 
-class _Damaged(SGFError):
-    """It cannot be told where the game ends."""
-
-
 def _main_line(text: str, position: int, where: str) -> tuple[list[Properties], int]:
-    """The nodes of the main line of the game that begins there, and where the game ends."""
+    """The nodes of the main line of the game that begins there, and where the game ends.
+
+    Raises:
+        SGFError: it cannot be told where that is.
+    """
     depth = 0
     nodes: list[Properties] = []
     is_over, values = False, None  # is_over: the rest of the game is other variations
@@ -163,8 +160,8 @@ def _main_line(text: str, position: int, where: str) -> tuple[list[Properties], 
             values.append(value)
         elif strange is not None or value is not None:
             what = strange or f"[{value}]"
-            raise _Damaged(f"{where} is damaged after {_moves(nodes)} moves, at {what[:20]!r}.")
-    raise _Damaged(f"{where} is cut off after {_moves(nodes)} moves.")
+            raise SGFError(f"{where} is damaged after {_moves(nodes)} moves, at {what[:20]!r}.")
+    raise SGFError(f"{where} is cut off after {_moves(nodes)} moves.")
 
 
 def _moves(nodes: list[Properties]) -> int:

@@ -60,7 +60,9 @@ class OnlyPlayable(nn.Module):
     end: int
 
     def __call__(self, logits: Array, planes: Array) -> Array:
-        can_be_played = _part(planes, slice(self.first, self.end)).max(axis=-1).reshape(logits.shape)
+        can_be_played = (
+            _part(planes, slice(self.first, self.end)).max(axis=-1).reshape(logits.shape)
+        )
         return logits + (can_be_played - 1) * _FAR
 
 
