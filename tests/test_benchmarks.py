@@ -15,6 +15,7 @@ from experiments.benchmarks.sides.ours import MnistJax
 from experiments.benchmarks.worker import WorkerError, start_side
 from experiments.benchmarks.workloads import NETWORKS
 from mnist_jax import data, models, parallel
+from mnist_jax.go import planes
 
 
 @pytest.fixture(autouse=True)
@@ -260,6 +261,10 @@ def test_published_networks_are_trained(name):
     assert run(10) is None
 
 
+def test_planes_are_those_of_go():
+    assert (workloads.PLANES, workloads.LEGAL) == (planes.COUNT, planes.LEGAL)
+
+
 def test_the_policy_network_is_pytorch_s():
     """The same logits and gradient from the same weights, where some moves are not legal."""
     torch = pytest.importorskip("torch")
@@ -271,9 +276,9 @@ def test_the_policy_network_is_pytorch_s():
     inputs, labels = workloads.random_inputs(published, 6)
     inputs[:, 0, 0] = 0
     labels = np.maximum(labels, 1)
-    planes = models.decode_of("policy")(jnp.asarray(inputs))
+    unpacked = planes.unpack(jnp.asarray(inputs))
     module = models.create("policy", 25, **published.options)
-    params = module.init(jax.random.key(0), planes)["params"]
+    params = module.init(jax.random.key(0), unpacked)["params"]
     params["points"]["bias"] = jnp.arange(25) / 25
     theirs = pytorch_networks.build(published)
     convolutions = [layer for layer in theirs.trunk if isinstance(layer, torch.nn.Conv2d)]
@@ -286,7 +291,7 @@ def test_the_policy_network_is_pytorch_s():
                 layer.bias.copy_(torch.tensor(weights["bias"]))
 
     def loss(params):
-        logits = module.apply({"params": params}, planes)
+        logits = module.apply({"params": params}, unpacked)
         return -jax.nn.log_softmax(logits)[np.arange(6), labels].mean(), logits
 
     (mine, logits), gradient = jax.value_and_grad(loss, has_aux=True)(params)

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.benchmarks.workloads import LEARNING_RATE, Published
-from mnist_jax.go.planes import LEGAL
+from experiments.benchmarks.workloads import LEARNING_RATE, LEGAL, Published
 
 
 def build(published: Published) -> nn.Module:
