@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from mnist_jax.data import positions
 from mnist_jax.go import planes, records, rules, sgf
@@ -96,11 +95,11 @@ def code(program: Program, command: str) -> str:
 @needs_gnugo
 def test_ladders_are_gnu_go_s():
     """Figures of all 150 games and 75 of random moves, which took 17 s, are in the README."""
-    games = sgf.read(OWN.read_bytes(), OWN.name)[::5]
-    found = compare([*games, *(random_game(seed, 9, 100) for seed in range(10))])
-    assert found["taken"] > 500 and found["saved"] > 100
+    games = sgf.read(OWN.read_bytes(), OWN.name)[::10]
+    found = compare([*games, *(random_game(seed, 9, 100) for seed in range(6))])
+    assert found["taken"] > 300 and found["saved"] > 80
     assert found["taken, attack"] >= 0.99 * found["taken"]
     assert found["taken, ladder_attack"] >= 0.99 * found["taken"]
     escaped, caught = found["saved, two liberties"], found["not saved, two liberties"]
-    assert escaped > 30 and found["saved, two liberties, ladder_attack"] <= 0.01 * escaped
-    assert caught > 30 and found["not saved, two liberties, ladder_attack"] >= 0.99 * caught
+    assert escaped > 20 and found["saved, two liberties, ladder_attack"] <= 0.01 * escaped
+    assert caught > 20 and found["not saved, two liberties, ladder_attack"] >= 0.99 * caught

@@ -135,13 +135,13 @@ def _open(folder: epath.Path, settings: dict[str, Any]) -> list[_Row]:
     return rows
 
 
-def _play_all(given_match: Match, given: argparse.Namespace, rows: list[_Row]) -> int:
+def _play_all(plan: Match, given: argparse.Namespace, rows: list[_Row]) -> int:
     """Play what is missing, a line and a record a game; returns the exit code."""
-    loaded, folder = given_match.loaded, given_match.folder
-    size = given_match.size
+    loaded, folder = plan.loaded, plan.folder
+    size = plan.size
     print(
-        f"{loaded.workdir}, step {loaded.step:,}, against {given_match.opponent} "
-        f"({shlex.join(given_match.command[1:])}) on {size} x {size}, komi {match.KOMI:g}: "
+        f"{loaded.workdir}, step {loaded.step:,}, against {plan.opponent} "
+        f"({shlex.join(plan.command[1:])}) on {size} x {size}, komi {match.KOMI:g}: "
         f"{counted(given.games, 'game')}; into {folder}"
     )
     if rows:
@@ -149,10 +149,10 @@ def _play_all(given_match: Match, given: argparse.Namespace, rows: list[_Row]) -
     code = 0
     try:
         for number in range(len(rows) + 1, given.games + 1):
-            row, record = _play(given_match, number)
+            row, record = _play(plan, number)
             (folder / row["file"]).write_text(record)
             rows.append(row)
-            _write(given_match, rows)
+            _write(plan, rows)
             print(_line(row), flush=True)
     except ProgramError as error:
         print(
@@ -175,24 +175,24 @@ def _play_all(given_match: Match, given: argparse.Namespace, rows: list[_Row]) -
     return code
 
 
-def _play(given_match: Match, number: int) -> tuple[_Row, str]:
+def _play(plan: Match, number: int) -> tuple[_Row, str]:
     """One game: what match.json says of it, and its record.
 
     Raises:
         ProgramError: the opponent failed.
     """
-    seed, size = given_match.settings["seed"], given_match.size
+    seed, size = plan.settings["seed"], plan.size
     ours = BLACK if number % 2 else WHITE
     rng = np.random.default_rng([seed, number])
     their_seed = int(rng.integers(2**31))
-    predict = player.from_logits(given_match.loaded.predict)
+    predict = player.from_logits(plan.loaded.predict)
 
     def choose(position: Position, after_pass: bool) -> int | None:
         is_drawn = position.turn // 2 < size // _DRAWN
         return player.choose(position, after_pass, predict, match.KOMI, rng if is_drawn else None)
 
     began = time.monotonic()
-    with Program(given_match.command, given_match.time_limit) as program:
+    with Program(plan.command, plan.time_limit) as program:
         if program.ask("known_command set_random_seed") == "true":
             program.ask(f"set_random_seed {their_seed}")
         played = match.play(choose, program, ours, size)
@@ -209,18 +209,18 @@ def _play(given_match: Match, number: int) -> tuple[_Row, str]:
         "file": f"game-{number:03}.sgf",
         "digest": hashlib.sha256(repr(played.moves).encode()).hexdigest()[:16],
     }
-    return row, _record(given_match, ours, played)
+    return row, _record(plan, ours, played)
 
 
-def _record(given_match: Match, ours: int, played: Played) -> str:
-    names = {ours: "mnist_jax", rules.opponent(ours): given_match.opponent}
-    game = sgf.Game("", given_match.size, {}, BLACK, played.moves, match.KOMI, played.result)
+def _record(plan: Match, ours: int, played: Played) -> str:
+    names = {ours: "mnist_jax", rules.opponent(ours): plan.opponent}
+    game = sgf.Game("", plan.size, {}, BLACK, played.moves, match.KOMI, played.result)
     return sgf.write(game, names[BLACK], names[WHITE], played.note)
 
 
-def _write(given_match: Match, rows: Sequence[_Row]) -> None:
-    content = {"settings": given_match.settings, "summary": summary(rows), "games": rows}
-    records.write_json(given_match.folder / "match.json", content)
+def _write(plan: Match, rows: Sequence[_Row]) -> None:
+    content = {"settings": plan.settings, "summary": summary(rows), "games": rows}
+    records.write_json(plan.folder / "match.json", content)
 
 
 def summary(rows: Sequence[_Row]) -> dict[str, Any]:
