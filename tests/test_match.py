@@ -172,10 +172,12 @@ def test_a_match_goes_on(workdir, fake, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         play(workdir, fake, "random", tmp_path / "full")
     assert end.value.code == 2 and "not an empty folder" in capsys.readouterr().err
-    (tmp_path / "parts" / "match.json").write_text("{")
-    with pytest.raises(SystemExit) as end:
-        play(workdir, fake, "random", tmp_path / "parts")
-    assert end.value.code == 2 and "cannot be read" in capsys.readouterr().err
+    settings = kept(tmp_path / "whole")["settings"]
+    for content in ("{", "[]", json.dumps({"settings": settings, "games": [{"game": 1}]})):
+        (tmp_path / "parts" / "match.json").write_text(content)
+        with pytest.raises(SystemExit) as end:
+            play(workdir, fake, "random", tmp_path / "parts")
+        assert end.value.code == 2 and "cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,13 @@ class Match(NamedTuple):
         """What it calls itself."""
         return str(self.settings["opponent"])
 
+    def choose(
+        self, position: Position, after_pass: bool, rng: np.random.Generator | None
+    ) -> int | None:
+        """Our move, as `player.choose` has it."""
+        predict = player.from_logits(self.loaded.predict)
+        return player.choose(position, after_pass, predict, match.KOMI, rng)
+
 
 def run(given: argparse.Namespace) -> int:
     """Do what the command line asks for; returns the exit code.
@@ -124,6 +131,9 @@ def _open(folder: epath.Path, settings: dict[str, Any]) -> list[_Row]:
     try:
         before = json.loads(file.read_text())
         rows, then = list(before["games"]), dict(before["settings"])
+        numbers = [row["game"] for row in rows]
+        if not summary(rows) or numbers != list(range(1, len(rows) + 1)):
+            raise ValueError("games are missing")
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(f"{folder} has a match.json that cannot be read.") from None
     for name, now in settings.items():
@@ -148,6 +158,7 @@ def _play_all(plan: Match, given: argparse.Namespace, rows: list[_Row]) -> int:
         print(f"{counted(len(rows), 'game')} of it there already.")
     code = 0
     try:
+        plan.choose(rules.start(size), False, None)  # compiles, in no game's time
         for number in range(len(rows) + 1, given.games + 1):
             row, record = _play(plan, number)
             (folder / row["file"]).write_text(record)
@@ -185,11 +196,10 @@ def _play(plan: Match, number: int) -> tuple[_Row, str]:
     ours = BLACK if number % 2 else WHITE
     rng = np.random.default_rng([seed, number])
     their_seed = int(rng.integers(2**31))
-    predict = player.from_logits(plan.loaded.predict)
 
     def choose(position: Position, after_pass: bool) -> int | None:
         is_drawn = position.turn // 2 < size // _DRAWN
-        return player.choose(position, after_pass, predict, match.KOMI, rng if is_drawn else None)
+        return plan.choose(position, after_pass, rng if is_drawn else None)
 
     began = time.monotonic()
     with Program(plan.command, plan.time_limit) as program:
@@ -207,6 +217,7 @@ def _play(plan: Match, number: int) -> tuple[_Row, str]:
         "moves": len(played.moves),
         "seconds": round(seconds, 1),
         "file": f"game-{number:03}.sgf",
+        "opponent_seed": their_seed,
         "digest": hashlib.sha256(repr(played.moves).encode()).hexdigest()[:16],
     }
     return row, _record(plan, ours, played)
