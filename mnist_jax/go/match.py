@@ -1,9 +1,9 @@
 """A game of Go between a function that chooses moves and another program."""
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from mnist_jax.go import rules
+from mnist_jax.go.gtp import Choose
 from mnist_jax.go.opponent import Program, Refused
 from mnist_jax.go.rules import BLACK, EMPTY, WHITE, IllegalMove, Position
 
@@ -13,9 +13,6 @@ LONGEST = 3
 
 _NAMES = {BLACK: "black", WHITE: "white"}
 _LETTERS = {BLACK: "B", WHITE: "W"}
-
-# A position, and whether the move before was a pass, to a point; None is a pass.
-Choose = Callable[[Position, bool], int | None]
 
 Ending = Literal["score", "resignation", "illegal move", "too many moves"]
 
