@@ -161,7 +161,7 @@ def _play_all(plan: Match, given: argparse.Namespace, rows: list[_Row]) -> int:
         plan.choose(rules.start(size), False, None)  # compiles, in no game's time
         for number in range(len(rows) + 1, given.games + 1):
             row, record = _play(plan, number)
-            (folder / row["file"]).write_text(record)
+            (folder / row["file"]).write_bytes(record.encode())
             rows.append(row)
             _write(plan, rows)
             print(_line(row), flush=True)
