@@ -243,7 +243,7 @@ def test_interrupted(workdir, fake, tmp_path, monkeypatch, capsys):
         (["--time-limit", "nan"], "--time-limit must be more than 0"),
         (["--board-size", "9"], "--board-size 9: the network was trained on 5 x 5"),
         (["--opponent", f"{sys.executable} -c 0"], "ended at name: exit code 0"),
-        (["--opponent", f"{sys.executable} -c print('hello')"], "answers 'hello' to name"),
+        (["--opponent", f"{sys.executable} -c 'print(\"hello\")'"], "answers 'hello' to name"),
     ],
 )
 def test_wrong_commands(workdir, tmp_path, monkeypatch, capsys, argv, message):
