@@ -443,7 +443,7 @@ def test_handicaps_that_are_on_the_board(content):
     [
         ("(;GM[1]SZ[5];B[aa];W[zz])", r"move 2: W\[zz\] is no point"),
         ("(;GM[1]SZ[5];B[aa];W[bb]", "cut off after 2 moves"),
-        ("(;GM[1]SZ[5];B[aa];W[bb\n", r"move 2: W\[bb\\n|after 2 moves"),
+        ("(;GM[1]SZ[5];B[aa];W[bb\n", r"move 2: W\[bb(\\n)+\(;GM\[1\] is no point|after 2 moves"),
         ("(;GM[1]SZ[5];B[aa]!;W[bb])", "damaged after 1 moves"),
         ("(;GM[1]SZ[5];B[aa](;W[bb]", "cut off after 2 moves"),
         ("(;GM[2])", "is no game of Go"),

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from mnist_jax.data.names import DataError
 from mnist_jax.go import rules
 from mnist_jax.go.rules import BLACK, EMPTY, LARGEST, WHITE
+from mnist_jax.words import on_one_line
 
 _TOKEN = re.compile(r"\s*(?:([();])|([A-Za-z]+)|\[((?:\\.|[^\]\\])*)\]|(\S))", re.DOTALL)
 _START = re.compile(r"\(\s*;(?=\s*[A-Za-z;()])")  # of a game; a mail's (;-) is none
@@ -23,6 +24,7 @@ _ROOT = re.compile(r"\(\s*;\s*(?:GM|FF|SZ|CA|AP|ST|GaMe|SiZe)\s*\[")
 _CHARSET = re.compile(rb"\bCA\s*\[([^\]]*)\]")
 # Those of records that do not say; all but the last notice what is not theirs.
 _ENCODINGS = ("utf-8-sig", "gb18030", "latin-1")
+_MOST_SHOWN = 20  # characters of a value
 _COLORS = {"B": BLACK, "W": WHITE}
 _SET_UP = {"AB": BLACK, "AW": WHITE, "AE": EMPTY}
 
@@ -172,7 +174,7 @@ def _game(nodes: list[Properties], where: str) -> Game:
     root = nodes[0]
     kind = _one(root, "GM") or "1"
     if kind.strip() != "1":
-        raise SGFError(f"{where} is no game of Go: GM[{kind}], not GM[1].")
+        raise SGFError(f"{where} is no game of Go: GM[{_shown(kind)}], not GM[1].")
     size = _size(_one(root, "SZ") or "19", where)
     stones: dict[int, int] = {}
     moves: list[tuple[int, int | None]] = []
@@ -229,7 +231,9 @@ def _size(text: str, where: str) -> int:
     sides = [side.strip() for side in text.split(":")]
     if len(set(sides)) == 1 and sides[0].isdecimal() and 2 <= int(sides[0]) <= LARGEST:
         return int(sides[0])
-    raise SGFError(f"{where}: SZ[{text}] is no square board of 2 to {LARGEST} points a side.")
+    raise SGFError(
+        f"{where}: SZ[{_shown(text)}] is no square board of 2 to {LARGEST} points a side."
+    )
 
 
 def _number(text: str | None) -> float | None:
@@ -245,8 +249,13 @@ def _point(value: str, size: int, where: str) -> int | None:
         return None
     column, row = (_side(letter) for letter in text) if len(text) == 2 else (-1, -1)
     if not (0 <= column < size and 0 <= row < size):
-        raise SGFError(f"{where}[{value}] is no point of a board of {size} x {size}.")
+        raise SGFError(f"{where}[{_shown(value)}] is no point of a board of {size} x {size}.")
     return row * size + column
+
+
+def _shown(value: str) -> str:
+    """The beginning of a value, which goes on far where its bracket is missing, in one line."""
+    return on_one_line(value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}...")
 
 
 def _side(letter: str) -> int:
@@ -258,7 +267,7 @@ def _points(value: str, size: int, where: str) -> list[int]:
     corners = [_point(part, size, where) for part in value.split(":", 1)]
     first, last = corners[0], corners[-1]
     if first is None or last is None:
-        raise SGFError(f"{where}[{value}] is no point of a board of {size} x {size}.")
+        raise SGFError(f"{where}[{_shown(value)}] is no point of a board of {size} x {size}.")
     (top, left), (bottom, right) = divmod(first, size), divmod(last, size)
     rows, columns = range(top, bottom + 1), range(left, right + 1)
     return [row * size + column for row in rows for column in columns]
