@@ -299,6 +299,6 @@ def test_the_policy_network_is_pytorch_s():
     np.testing.assert_allclose(their_logits.detach(), logits, rtol=1e-4, atol=1e-4)
     their_loss = torch.nn.functional.cross_entropy(their_logits, pytorch.to_target(labels))
     their_loss.backward()
-    assert float(their_loss) == pytest.approx(float(mine), rel=1e-5)
+    assert their_loss.item() == pytest.approx(float(mine), rel=1e-5)
     kernel = np.transpose(gradient["conv1"]["kernel"], (3, 2, 0, 1))
     np.testing.assert_allclose(convolutions[0].weight.grad, kernel, rtol=1e-3, atol=1e-5)

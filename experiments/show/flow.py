@@ -111,8 +111,8 @@ class _Walk:
                 self._begun[name] = (*self._begun.get(name, ()), *together)
                 return together
             name = mark.removeprefix(_END)
-            inputs = tuple(dict.fromkeys(self._begun.pop(name)))
-            self.nodes.append(Node(name, "layer", inputs, shape))
+            taken = tuple(dict.fromkeys(self._begun.pop(name)))
+            self.nodes.append(Node(name, "layer", taken, shape))
             return (name,)
         joined = [names for names in dict.fromkeys(inputs) if names]
         if kind in _JOINING and len(joined) > 1 and not self._begun:

@@ -153,7 +153,8 @@ def _prepare(command: Command, clock: Clock) -> Run:
     if not about.vocabulary and shapes[0] != shapes[1]:
         here, then = (" x ".join(map(str, shape)) for shape in shapes)
         raise ValueError(
-            f"{dataset.name} has {config.input_is}s of {here}; the run began with {then}.\n"
+            f"{dataset.name} has {config.input_is}s of {here}; the run began with "
+            f"{config.input_is}s of {then}.\n"
             "Go on with the data that it began with."
         )
     kinds = stacks.create(config, config.devices, about)
