@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "tell the digits on pictures, the classes of sentences, or likely moves of Go",
     "inspect": "show a network layer by layer",
     "gtp": "play Go, for programs that speak GTP",
+    "match": "play Go against GNU Go, or another program, and count",
     "export": "write a run's members as ONNX, StableHLO or safetensors, for other programs",
     "bundle": "make a small folder of a run, with the weights alone",
     "import": "make a workdir of such a safetensors file, or of PyTorch's weights",

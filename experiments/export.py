@@ -19,8 +19,9 @@ examples:
   python -m experiments.export runs/deep --to stablehlo --output deep.stablehlo
   python -m experiments.export runs/ensemble --to safetensors --output third.safetensors --member 2
 
-A model takes `images`, uint8 [n, height, width, channels] as trained on (digits: ink is 255), or
-`tokens`, int32 [n, length], for any n. It gives `probabilities` [n, classes], the members' mean,
+A model takes `images`, uint8 [n, height, width, channels] as trained on (digits: ink is 255),
+`tokens`, int32 [n, length], or `planes` of Go, packed as mnist_jax.go.planes packs them, uint8
+[n, size, size, 6], for any n. It gives `probabilities` [n, classes], the members' mean,
 and `member_probabilities` [members, n, classes]. Scaling and normalisation are inside. Classes,
 config, command, results and, of sentences, the vocabulary go with it: in the file, and beside a
 StableHLO file as FILE.json.

@@ -25,11 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     given = parser.parse(sys.argv[1:] if argv is None else argv)
     with cli.importing_jax("Interrupted.", prints_results=True):
-        import numpy as np
-
         import mnist_jax
         from experiments.workdir import trained
-        from mnist_jax import ensemble
         from mnist_jax.checkpoints import CheckpointError
         from mnist_jax.go import gtp, player
         from mnist_jax.go.rules import Position
@@ -42,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not loaded.config.reads_positions:
         cli.fail(f"{given.workdir} reads {loaded.config.input_is}s.", "Train --config policy.")
 
-    def predict(packed: np.ndarray) -> np.ndarray:
-        return np.asarray(ensemble.mean_probability(loaded.predict(packed)))[0]
-
+    predict = player.from_logits(loaded.predict)
     table = gtp.new("mnist_jax", mnist_jax.__version__, (loaded.image_shape[0],))
 
     def choose(position: Position, after_pass: bool) -> int | None:

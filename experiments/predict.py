@@ -53,7 +53,8 @@ were not in the training data are named as unknown; a sentence of such words alo
 Networks of Go positions take records of games: python -m experiments.predict runs/policy game.sgf
 --move 57 draws the board before that move, with the likeliest moves on it.
 
-exit codes: 0; 1 where a picture cannot be read (the others are answered); 2 for a wrong command.
+exit codes: 0; 1 where a picture, file or game cannot be read (the others are answered); 2 for a
+wrong command.
 """
 
 
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = _parse(sys.argv[1:] if argv is None else argv)
     if given.images.count("-") > 1:
-        cli.fail("- can be given once: standard input is one picture.", "Name files or folders.")
+        cli.fail("- can be given once: it is all of standard input.", "Name files or folders.")
     with cli.importing_jax("Interrupted.", prints_results=True):
         from experiments.workdir import records, trained
 
@@ -126,8 +127,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         nargs="+",
         metavar="IMAGE",
         help="PNG, JPEG, ... (anything Pillow reads) of any size, a folder of such files or of "
-        "folders of them, an IDX file of images (plain or .gz), a sentence, or - for one picture, "
-        "or sentences, from standard input",
+        "folders of them, an IDX file of images (plain or .gz); a sentence, or a file of them; an "
+        ".sgf file, or a folder of them; or - for one picture, or a file's content, from standard "
+        "input",
     )
     parser.add_argument(
         "--move",

@@ -431,15 +431,18 @@ def train_epoch(
     return lax.scan(step, state, share.batches)
 
 
-def steps_per_epoch(n: int, batch_size: int) -> int:
+def steps_per_epoch(n: int, batch_size: int, what: str = "image") -> int:
     """How many whole batches `n` inputs make.
+
+    Args:
+        what: an input is, for the message.
 
     Raises:
         ValueError: `batch_size` below 1 or above `n`.
     """
     if not 1 <= batch_size <= n:
         raise ValueError(
-            f"batch_size must be from 1 to the {counted(n, 'training image')}, not {batch_size}."
+            f"batch_size must be from 1 to the {counted(n, f'training {what}')}, not {batch_size}."
         )
     return n // batch_size
 

@@ -1,5 +1,6 @@
 """The benchmark's arithmetic, its turns, and its command line; no peer need be installed."""
 
+import dataclasses
 import json
 
 import jax
@@ -14,6 +15,7 @@ from experiments.benchmarks.sides.ours import MnistJax
 from experiments.benchmarks.worker import WorkerError, start_side
 from experiments.benchmarks.workloads import NETWORKS
 from mnist_jax import data, models, parallel
+from mnist_jax.go import planes
 
 
 @pytest.fixture(autouse=True)
@@ -236,8 +238,8 @@ def test_published_networks_have_the_same_layers_in_pytorch(name):
     from experiments.benchmarks.sides import pytorch_networks
 
     published = workloads.PUBLISHED[name]
-    options = {"dense": True} if name == "lenet5" else {}
-    module = models.create(published.network, **options)
+    options = {"dense": True} if name == "lenet5" else published.options
+    module = models.create(published.network, published.classes, **options)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *published.shape)))
     ours = sorted(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
     theirs = dict(pytorch_networks.build(published).named_parameters())
@@ -247,7 +249,56 @@ def test_published_networks_have_the_same_layers_in_pytorch(name):
     assert [size for size in sizes if size > 16] == [size for size in ours if size > 16]
 
 
-def test_published_networks_are_trained():
-    images, labels = workloads.random_images(workloads.PUBLISHED["lenet5"], 200)
-    run = MnistJax().published_trainer(workloads.PUBLISHED["lenet5"], images, labels)
+@pytest.mark.parametrize("name", ["lenet5", "policy"])
+def test_published_networks_are_trained(name):
+    published = workloads.PUBLISHED[name]
+    if name == "policy":  # as small as can be
+        published = dataclasses.replace(
+            published, shape=(3, 3, 48), batch=8, classes=9, options={"filters": 8}
+        )
+    inputs, labels = workloads.random_inputs(published, 2 * published.batch)
+    run = MnistJax().published_trainer(published, inputs, labels)
     assert run(10) is None
+
+
+def test_planes_are_those_of_go():
+    assert (workloads.PLANES, workloads.LEGAL) == (planes.COUNT, planes.LEGAL)
+
+
+def test_the_policy_network_is_pytorch_s():
+    """The same logits and gradient from the same weights, where some moves are not legal."""
+    torch = pytest.importorskip("torch")
+    from experiments.benchmarks.sides import pytorch, pytorch_networks
+
+    published = dataclasses.replace(
+        workloads.PUBLISHED["policy"], shape=(5, 5, 48), classes=25, options={"filters": 8}
+    )
+    inputs, labels = workloads.random_inputs(published, 6)
+    inputs[:, 0, 0] = 0
+    labels = np.maximum(labels, 1)
+    unpacked = planes.unpack(jnp.asarray(inputs))
+    module = models.create("policy", 25, **published.options)
+    params = module.init(jax.random.key(0), unpacked)["params"]
+    params["points"]["bias"] = jnp.arange(25) / 25
+    theirs = pytorch_networks.build(published)
+    convolutions = [layer for layer in theirs.trunk if isinstance(layer, torch.nn.Conv2d)]
+    with torch.no_grad():
+        theirs.points.copy_(torch.tensor(np.asarray(params["points"]["bias"])))
+        for i, layer in enumerate(convolutions, start=1):
+            weights = jax.tree.map(np.array, params[f"conv{i}"])
+            layer.weight.copy_(torch.tensor(weights["kernel"]).permute(3, 2, 0, 1))
+            if "bias" in weights:
+                layer.bias.copy_(torch.tensor(weights["bias"]))
+
+    def loss(params):
+        logits = module.apply({"params": params}, unpacked)
+        return -jax.nn.log_softmax(logits)[np.arange(6), labels].mean(), logits
+
+    (mine, logits), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    their_logits = theirs(pytorch.from_packed(inputs))
+    np.testing.assert_allclose(their_logits.detach(), logits, rtol=1e-4, atol=1e-4)
+    their_loss = torch.nn.functional.cross_entropy(their_logits, pytorch.to_target(labels))
+    their_loss.backward()
+    assert their_loss.item() == pytest.approx(float(mine), rel=1e-5)
+    kernel = np.transpose(gradient["conv1"]["kernel"], (3, 2, 0, 1))
+    np.testing.assert_allclose(convolutions[0].weight.grad, kernel, rtol=1e-3, atol=1e-5)

@@ -1,7 +1,6 @@
 """Go: rules, ladders, eyes, planes, records and the policy network."""
 
-import shutil
-import subprocess
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +9,11 @@ import pytest
 
 from mnist_jax.data.names import DataError
 from mnist_jax.go import eyes, ladders, planes, records, rules, sgf, symmetries
+from mnist_jax.go.opponent import Program
 from mnist_jax.go.rules import BLACK, WHITE, IllegalMove, Position
 from mnist_jax.models.policy import Policy
 from mnist_jax.windows import convolve_by_xla
+from tests.needs import gnugo, needs_gnugo
 
 
 def board(picture: str, to_play: int = BLACK) -> Position:
@@ -376,6 +377,11 @@ def test_the_main_line_of_a_record():
         "(;gm[1]sz[5];b[aa];w[bb])",
         "(;CA[a\0b]SZ[5];B[aa];W[bb])",
         "\ufeffsome words ( ;SZ[5:5];B[aa];W[bb]) and more",
+        "From: me (at home) [1]\nSubject: Re: (fwd [x (;-)\n\n(;SZ[5];B[aa];W[bb])\n-- \n:-( [me",
+        "a)\\ ] ((;SZ[5];B[aa];W[bb]))",
+        "(;SZ[5]HA[0];B[aa];W[bb])",
+        "(;SZ[5]HA[1];B[aa];W[bb])",
+        "(;SZ[5]HA[none];B[aa];W[bb])",
         "(;SZ[5]PB[\u5433\u6e05\u6e90];B[aa];W[bb])",
     ],
 )
@@ -406,13 +412,60 @@ def test_a_named_encoding():
         ("(;B[aa];W[bb]", "a.sgf is cut off after 2 moves"),
         ("(;B[aa])(;B[aa];W[zz])", r"a.sgf, game 2, move 2: W\[zz\]"),
         ("(;B[aa];AW[bb];B[cc])", "move 2: AW sets stones up in the middle"),
-        ("(B[aa])", "a.sgf is no SGF: B stands before the first node"),
+        ("(B[aa])", r"a.sgf holds no game: SGF begins with \(;"),
         ("(;B[aa]!!)", "damaged after 1 moves, at '!'"),
+        ("mail (1) [2]\n", r"a.sgf holds no game: SGF begins with \(;"),
+        ("(;SZ[9]HA[2];W[aa])", r"a.sgf: HA\[2\], and it is not said where"),
+        ("(;SZ[9]HA[3]AB[aa][bb];W[cc])", r"HA\[3\], and it is not said where"),
+        ("(;SZ[9];HA[2];B[aa];W[bb])", r"HA\[2\], and it is not said where"),
+        ("(;SZ[9]HA[9])", r"HA\[9\], and it is not said where"),
+        ("(;SZ[9]AB[aa]AW[ba][ab];B[cc])", "a.sgf: what is set up at A9 has no liberties"),
+        ("(;SZ[2]AW[aa:bb])", "what is set up at A2, B2, A1, B1 has no liberties"),
+        ("(;SZ[3]AB[aa:cc])", "at A3, B3, C3, A2, B2, ... has no liberties"),
     ],
 )
 def test_damaged_records(content, message):
     with pytest.raises(sgf.SGFError, match=message):
         sgf.read(content.encode(), "a.sgf")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["(;SZ[9]HA[2];B[aa];B[bb];W[cc])", "(;SZ[9]HA[2]AB[aa]AB[bb];W[cc])", "(;HA[2]AB[aa];B[bb])"],
+)
+def test_handicaps_that_are_on_the_board(content):
+    (game,) = sgf.read(content.encode(), "a.sgf")
+    assert [*records.replay(game)][-1].stones.count(BLACK) == 2
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("(;GM[1]SZ[5];B[aa];W[zz])", r"move 2: W\[zz\] is no point"),
+        ("(;GM[1]SZ[5];B[aa];W[bb]", "cut off after 2 moves"),
+        ("(;GM[1]SZ[5];B[aa];W[bb\n", r"move 2: W\[bb(\\n)+\(;GM\[1\] is no point|after 2 moves"),
+        ("(;GM[1]SZ[5];B[aa]!;W[bb])", "damaged after 1 moves"),
+        ("(;GM[1]SZ[5];B[aa](;W[bb]", "cut off after 2 moves"),
+        ("(;GM[2])", "is no game of Go"),
+        ("(;GaMe[1]SiZe[5];Black[aa]", "cut off after 1 moves"),
+    ],
+)
+def test_a_damaged_game_leaves_the_others(bad, message):
+    good = "(;GM[1]FF[4]SZ[5];B[aa];W[bb](;B[cc])(;B[dd]))"
+    found = list(sgf.read_each(f"{good}\n{bad}\n{good}{good}".encode(), "a.sgf"))
+    first, error, *others = found
+    assert isinstance(error, sgf.SGFError) and re.search(message, str(error))
+    assert str(error).startswith("a.sgf, game 2")
+    assert [game.moves for game in (first, *others)] == [[(1, 0), (2, 6), (1, 12)]] * 3
+    assert [game.where for game in others] == ["a.sgf, game 3", "a.sgf, game 4"]
+    with pytest.raises(sgf.SGFError, match=message):
+        sgf.read(f"{good}\n{bad}".encode(), "a.sgf")
+
+
+def test_damage_that_many_games_have_is_read_fast():
+    """A game that is cut off is not looked for to the end of the file."""
+    found = list(sgf.read_each(b"(;GM[1]SZ[5];B[aa]\n" * 20_000, "a.sgf"))
+    assert len(found) == 20_000 and all(isinstance(error, sgf.SGFError) for error in found)
 
 
 @pytest.mark.parametrize("kernels_", ["", "off"])
@@ -425,6 +478,8 @@ def test_forbidden_moves_are_named(kernels_, monkeypatch):
     games = sgf.read(b"(;SZ[5];B[ba];W[cc];B[ab];W[aa])", "b.sgf")
     with pytest.raises(DataError, match=r"b.sgf, move 4: White at A5 .*\(suicide\)"):
         records.positions(games)
+    assert str(records.forbidden(games)[0]).startswith("b.sgf, move 4: White at A5")
+    assert records.forbidden([random_game(1, 5, 60), *games])[0] is None
     with pytest.raises(DataError, match="boards must be of one size, not of 5, 19"):
         records.positions(sgf.read(b"(;SZ[5];B[ba])(;SZ[19];B[ba])", "b.sgf"))
     records.kernels.host_library.cache_clear()
@@ -478,55 +533,23 @@ def test_fewer_planes_are_not_looked_at():
 # GNU Go
 
 
-class GnuGo:
-    """GNU Go, by GTP."""
-
-    def __init__(self) -> None:
-        command = [_gnugo() or "", "--mode", "gtp", "--level", "1"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def ask(self, command: str) -> str:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(command + "\n")
-        self._process.stdin.flush()
-        lines = []
-        while line := self._process.stdout.readline().strip():
-            lines.append(line)
-        return "\n".join(lines)
-
-    def close(self) -> None:
-        self.ask("quit")
-        self._process.communicate()
-
-
-def _gnugo() -> str | None:
-    return shutil.which("gnugo") or shutil.which("/usr/games/gnugo")
-
-
+@needs_gnugo
 @pytest.mark.slow
-@pytest.mark.skipif(_gnugo() is None, reason="gnugo is not installed")
 @pytest.mark.parametrize("size", [5, 9])
 def test_legality_and_captures_are_gnu_gos(size):
     """All legal moves and all stones of random games' positions. Last run: 2 passed."""
-    gnugo = GnuGo()
-    try:
-        gnugo.ask(f"boardsize {size}")
-        gnugo.ask("clear_board")
-        game = random_game(11, size, 120)
+    game = random_game(11, size, 120)
+    with Program([gnugo(), "--mode", "gtp", "--level", "1"], 60) as program:
+        program.ask(f"boardsize {size}")
         for position, (color, point) in zip(records.replay(game), game.moves, strict=False):
             name = "black" if color == BLACK else "white"
-            legal = gnugo.ask(f"all_legal {name}").lstrip("= ").split()
+            legal = program.ask(f"all_legal {name}").split()
             ours = {rules.to_vertex(size, p) for p in rules.legal_moves(position)}
             assert set(legal) == ours
-            for stones in ("black", "white"):
-                listed = gnugo.ask(f"list_stones {stones}").lstrip("= ").split()
-                side = BLACK if stones == "black" else WHITE
+            for side, stones in ((BLACK, "black"), (WHITE, "white")):
+                listed = program.ask(f"list_stones {stones}").split()
                 here = {
                     rules.to_vertex(size, p) for p, c in enumerate(position.stones) if c == side
                 }
                 assert set(listed) == here
-            gnugo.ask(f"play {name} {rules.to_vertex(size, point)}")
-    finally:
-        gnugo.close()
+            program.ask(f"play {name} {rules.to_vertex(size, point)}")

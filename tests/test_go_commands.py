@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 
 from experiments import evaluate, export, gtp, inspect, predict, report, run
 from experiments.console import cli
+from experiments.show import graph, inspector
 from experiments.workdir import trained
 from experiments.workdir.config import Config
-from mnist_jax import ensemble, parallel
-from mnist_jax.data import DataError, positions
+from mnist_jax import ensemble, models, parallel
+from mnist_jax.data import DataError, DataWarning, positions
 from mnist_jax.go import planes, player, records, rules, sgf
 from mnist_jax.go.gtp import Table, answer, new
 from mnist_jax.go.rules import BLACK, WHITE, Position
@@ -104,6 +106,21 @@ def test_planes_are_found_again(games, tmp_path, monkeypatch):
     np.testing.assert_array_equal(made.train.inputs, again.train.inputs)
 
 
+def test_bad_games_are_left_out_and_counted(games, tmp_path):
+    lines = games.read_text().splitlines()
+    bad = ["(;GM[1]SZ[5];B[aa];W[aa])", "(;GM[1]SZ[5]HA[4];W[aa])", "(;GM[1]SZ[5];B[aa]"]
+    (tmp_path / "some.sgf").write_text("\n".join([*lines[:5], *bad, *lines[5:]]))
+    with pytest.warns(DataWarning, match=r"3 of 33 games are left out; .*some.sgf, game 7: HA\[4"):
+        mixed = positions.load(data_dir=tmp_path / "some.sgf")
+    clean = positions.load(data_dir=games)
+    assert mixed.source.endswith("3 for testing; 3 games left out")
+    np.testing.assert_array_equal(mixed.train.inputs, clean.train.inputs)
+    np.testing.assert_array_equal(mixed.test.labels, clean.test.labels)
+    (tmp_path / "some.sgf").write_text("\n".join(bad))
+    with pytest.raises(DataError, match=r"some.sgf, game 2: HA\[4\]"):
+        positions.load(data_dir=tmp_path / "some.sgf")
+
+
 def test_games_that_come_with_the_package():
     dataset = positions.load()
     assert dataset.name == "games9x9" and len(dataset.class_names) == 81
@@ -181,6 +198,19 @@ def test_evaluate_on_other_games(workdir, tmp_path, capsys):
     (tmp_path / "others.sgf").write_text("\n".join(lines))
     assert evaluate.main([str(workdir), "--data-dir", str(tmp_path / "others.sgf")]) == 0
     assert "others: " in capsys.readouterr().out
+    assert evaluate.main([str(workdir)]) == 0
+    said = capsys.readouterr().out
+    assert "evaluation.json is of other positions (others): replaced" in said
+    assert not re.search(r"\b(image|class)", said)
+
+
+def test_too_large_a_batch(games, tmp_path, capsys):
+    flags = ["--config", "policy", "--data-dir", str(games), "--batch-size", "100000"]
+    with pytest.raises(SystemExit) as end:
+        run.main([*flags, "--workdir", str(tmp_path / "run")])
+    message, hint = capsys.readouterr().err.strip().splitlines()
+    assert end.value.code == 2 and message.endswith("training positions, not 100000.")
+    assert re.fullmatch(r"Add --batch-size \d+, or games.", hint)
 
 
 def test_predict(workdir, games, tmp_path, capsys):
@@ -217,17 +247,76 @@ def test_predict(workdir, games, tmp_path, capsys):
     assert "a board of 9 x 9, not 5" in errors and "none.sgf cannot be read" in errors
 
 
+def test_predict_answers_the_other_games(workdir, tmp_path, monkeypatch, capsys):
+    """One that is damaged, and one against the rules, in a file and in a folder."""
+    good, bad = "(;GM[1]SZ[5];B[aa];W[bb])", "(;GM[1]SZ[5];B[aa];W[zz])"
+    content = f"{good}{bad}(;GM[1]SZ[5];B[aa];W[aa])(;GM[1]SZ[9];B[aa]){good}"
+    (tmp_path / "games").mkdir()
+    (tmp_path / "games" / "A.SGF").write_text(content)
+    (tmp_path / "games" / ".hidden.sgf").write_text(bad)
+    (tmp_path / "games" / "b.sgf").write_text("no game")
+    (tmp_path / "games" / "c.sgf").write_text(good)
+    for argument, count in ((tmp_path / "games" / "A.SGF", 2), (tmp_path / "games", 3)):
+        assert predict.main([str(workdir), str(argument), "--json"]) == 1
+        said = capsys.readouterr()
+        rows = list(map(json.loads, said.out.splitlines()))
+        assert len(rows) == count and all(row["move"] == 3 for row in rows)
+        assert rows[1]["image"].endswith("A.SGF, game 5")
+        errors = said.err.splitlines()
+        assert all(line.startswith("error: ") for line in errors)
+        for part in (
+            "game 2, move 2: W[zz]",
+            "game 3, move 2: White at A5",
+            "game 4: a board of 9",
+        ):
+            assert sum(part in line for line in errors) == 1
+        assert len(errors) == (3 if count == 2 else 4)
+    # What is against the rules after the move that is asked for does not matter.
+    assert predict.main([str(workdir), str(tmp_path / "games" / "A.SGF"), "--move", "2"]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("move 2: White (O)") == 3 and "game 3" not in said.err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    assert predict.main([str(workdir), "-", "--json"]) == 1
+    assert capsys.readouterr().out.count('"image": "-') == 2
+    with pytest.raises(SystemExit) as end:
+        predict.main([str(workdir), "-", "-"])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and "- can be given once" in said and "picture" not in said
+
+
 def test_report(workdir):
     assert report.main([str(workdir)]) == 0
     page = (workdir / "report" / "index.html").read_text()
     assert "positions" in page and "A board of 5 x 5. Move " in page and "Played was" in page
-    assert "images it answers" not in page
+    assert "images it answers" not in page and "right class" not in page
 
 
 def test_inspect(capsys):
     assert inspect.main(["--network", "policy", "--json"]) == 0
     (shown,) = json.loads(capsys.readouterr().out)
     assert shown["parameters"] == 3_882_793
+    *_, conv12, conv13, points, playable = shown["layers"]
+    assert conv13["inputs"] == [conv12["name"]] and points["inputs"] == ["conv13"]
+    assert points["output_shape"] == [361] and points["parameters"] == 361
+    assert playable["inputs"] == ["points", "planes"] and playable["parameters"] == 0
+    assert inspect.main(["--network", "policy", "--classes", "81"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("1 x policy, planes 9 x 9 x 48\n") and "images" not in text
+    for flags in (["--images", "9x9x3"], ["--classes", "80"]):
+        with pytest.raises(SystemExit) as end:
+            inspect.main(["--network", "policy", *flags])
+        said = capsys.readouterr().err
+        assert end.value.code == 2 and f"{flags[0]}" in said and "--classes 81" in said
+
+
+def test_the_graph_of_the_network():
+    layers = inspector.look(models.create("policy", 361), (19, 19, 48), "planes")
+    figure = graph.draw("policy", (19, 19, 48), layers, "planes")
+    labels = [text.get_text() for text in figure.axes[0].texts]
+    boxes = [label.splitlines() for label in labels if label]
+    assert boxes[0] == ["planes", "19 x 19 x 48"]
+    assert boxes[-2:] == [["conv13 + points", "361"], ["playable", "361"]]
+    assert len(boxes) == 1 + 12 + 2
 
 
 def test_export_to_onnx(workdir, games, tmp_path):

@@ -27,14 +27,14 @@ from experiments.benchmarks.workloads import (
     WORKLOADS,
     Workload,
     make_weights,
-    random_images,
+    random_inputs,
 )
 
 # Nothing else is set: each framework as it comes. OpenMP's threads need not be told to wait without
 # spinning, which would slow PyTorch: they fall asleep well within the pause between turns.
 CPU_ONLY = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 FIRST_STEPS = 10
-_BATCHES = 4  # of random images
+_BATCHES = 4  # of random inputs
 
 
 class WorkerError(RuntimeError):
@@ -145,7 +145,7 @@ def make_run(side: Side, name: str, arrays: dict[str, np.ndarray]) -> Callable[[
             raise NotImplementedError("it does not have this network.")
         published = PUBLISHED[name]
         trainer: Callable[[int], None] = make_trainer(
-            published, *random_images(published, _BATCHES * published.batch)
+            published, *random_inputs(published, _BATCHES * published.batch)
         )
         return trainer
     train = arrays["train_images"], arrays["train_labels"]

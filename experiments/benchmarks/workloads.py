@@ -1,7 +1,8 @@
 """What is measured: the workloads, the networks' shapes, their weights and their arithmetic."""
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -9,6 +10,8 @@ SIDE, CHANNELS, CLASSES = 28, 1, 10
 KERNEL = 3
 BATCH = 100
 CHECKED_STEPS = 3
+# As in mnist_jax.go.planes, which imports JAX and which the tests hold against these.
+PLANES, LEGAL = 48, slice(36, 44)
 LEARNING_RATE, EPS = 0.001, 1e-8
 
 
@@ -48,6 +51,9 @@ class Published:
     shape: tuple[int, int, int]  # of an image: height, width, channels
     batch: int
     optimizer: Literal["adam", "momentum"]
+    classes: int = CLASSES
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the network
+    inputs: Literal["images", "planes"] = "images"
 
 
 PUBLISHED = {
@@ -55,6 +61,8 @@ PUBLISHED = {
     "resnet20": Published("resnet20", (32, 32, 3), 128, "momentum"),
     "alexnet": Published("alexnet", (227, 227, 3), 16, "adam"),
     "resnet18": Published("resnet18", (224, 224, 3), 16, "adam"),
+    # As the config policy has it.
+    "policy": Published("policy", (19, 19, PLANES), 128, "adam", 361, {"filters": 48}, "planes"),
 }
 
 
@@ -63,7 +71,7 @@ class Workload:
     """One thing to do, over and over.
 
     A step of `train` is a batch of 100 for each member; a step of `published` is a batch of random
-    images, on which time does not depend; a step of `predict` is a pass over the test images; a
+    inputs, on which time does not depend; a step of `predict` is a pass over the test images; a
     step of `recipe` is a whole training and evaluation.
     """
 
@@ -81,7 +89,7 @@ WORKLOADS = {
     "evaluation": Workload("one deep, 10,000 test images", "predict", "deep", 1, 1),
     **{
         name: Workload(
-            f"one {name}, training, batches of {one.batch} random images of "
+            f"one {name}, training, batches of {one.batch} random {one.inputs} of "
             f"{' x '.join(map(str, one.shape))}",
             "published",
             None,
@@ -95,11 +103,18 @@ WORKLOADS = {
 DEFAULT = ("deep", "ensemble", "simple", "evaluation")
 
 
-def random_images(published: Published, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 images and int32 labels, the same for every side."""
+def random_inputs(published: Published, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 images, or planes as they are packed, and int32 labels; the same for every side.
+
+    On the planes every move is legal.
+    """
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (n, *published.shape), np.uint8)
-    return images, rng.integers(0, CLASSES, n, np.int32)
+    *sides, channels = published.shape
+    bytes_ = PLANES // 8 if published.inputs == "planes" else channels
+    inputs = rng.integers(0, 256, (n, *sides, bytes_), np.uint8)
+    if published.inputs == "planes":
+        inputs[..., LEGAL.start // 8] |= 1 << LEGAL.start % 8
+    return inputs, rng.integers(0, published.classes, n, np.int32)
 
 
 def layer_shapes(network: Network) -> list[tuple[tuple[int, ...], bool, int]]:

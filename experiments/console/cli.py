@@ -8,7 +8,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import groupby
@@ -24,7 +24,7 @@ from experiments.workdir import records
 from experiments.workdir.config import Config
 from mnist_jax import pretrained, weights_file
 from mnist_jax.cache import use_compilation_cache as use_compilation_cache
-from mnist_jax.words import counted
+from mnist_jax.words import counted, on_one_line
 
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT
@@ -238,21 +238,28 @@ def call(main: Callable[[], int], prints_results: bool = False) -> NoReturn:
 
 
 def read_each(
-    arguments: Sequence[str], read: Callable[[str], Sequence[_Item]]
+    arguments: Sequence[str], read: Callable[[str], Iterable[_Item | ValueError]]
 ) -> tuple[list[_Item], bool]:
     """What all arguments hold, and whether some could not be read, which stderr says.
 
     Args:
-        read: gives what one argument holds, or raises ValueError.
+        read: gives what one argument holds, with a ValueError in the place of what cannot be read,
+            or raises one.
     """
     items: list[_Item] = []
     failed = False
+
+    def say(error: ValueError) -> None:
+        nonlocal failed
+        print(f"error: {on_one_line(str(error))}", file=sys.stderr)
+        failed = True
+
     for argument in arguments:
         try:
-            items += read(argument)
+            for found in read(argument):
+                say(found) if isinstance(found, ValueError) else items.append(found)
         except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            failed = True
+            say(error)
     return items, failed
 
 

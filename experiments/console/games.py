@@ -2,13 +2,15 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.console import cli
+from experiments.console.pictures import HIDDEN
 from mnist_jax.go.rules import BLACK, Position, draw, from_vertex, to_vertex
 
 MOST = 5  # moves that are named
@@ -39,36 +41,64 @@ def predict(loaded: Any, arguments: Sequence[str], turn: int | None, as_json: bo
     return cli.FAILED if failed else 0
 
 
-def _read(argument: str, turn: int | None, size: int) -> list[Asked]:
+def _read(argument: str, turn: int | None, size: int) -> Iterator[Asked | ValueError]:
     """One position of each game of a file, of the files of a folder, or of standard input.
 
-    Raises:
-        ValueError: no record, a damaged one, a board of another size, or no such move.
+    In the place of what has none, such as a damaged game or a file that cannot be read, is why.
     """
-    from mnist_jax.go import records, sgf
+    from mnist_jax.go import sgf
 
-    if argument and Path(argument).is_dir():
-        inside = sorted(Path(argument).rglob("*.sgf"))
-        if not inside:
-            raise ValueError(f"{argument} holds no .sgf file.")
-        return [one for path in inside for one in _read(str(path), turn, size)]
-    try:
-        content = sys.stdin.buffer.read() if argument == "-" else Path(argument).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{argument or repr('')} cannot be read: {error.strerror}.") from None
-    made = []
-    for game in sgf.read(content, argument):
-        if game.size != size:
-            raise ValueError(f"{game.where}: a board of {game.size} x {game.size}, not {size}.")
-        number = len(game.moves) + 1 if turn is None else turn
-        if not 1 <= number <= len(game.moves) + 1:
-            raise ValueError(
-                f"{game.where}: --move must be from 1 to {len(game.moves) + 1}, not {number}."
-            )
-        position = list(records.replay(game))[number - 1]
-        played = game.moves[number - 1][1] if number <= len(game.moves) else None
-        made.append(Asked(game.where, number, position, played))
-    return made
+    for name in _files(argument):
+        try:
+            content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        except OSError as error:
+            yield ValueError(f"{name or repr('')} cannot be read: {error.strerror}.")
+            continue
+        for game in sgf.read_each(content, name):
+            try:
+                yield game if isinstance(game, ValueError) else _asked(game, turn, size)
+            except ValueError as error:
+                yield error
+
+
+def _files(argument: str) -> list[str]:
+    """The records of a folder; anything else is one itself.
+
+    Raises:
+        ValueError: a folder without any.
+    """
+    if not argument or not Path(argument).is_dir():
+        return [argument]
+    folder = Path(argument)
+    inside = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() == ".sgf" and not path.is_dir()
+        if not any(part.startswith(HIDDEN) for part in path.relative_to(folder).parts)
+    ]
+    if not inside:
+        raise ValueError(f"{argument} holds no .sgf file.")
+    return [str(path) for path in inside]
+
+
+def _asked(game: Any, turn: int | None, size: int) -> Asked:
+    """The position before a move of a game.
+
+    Raises:
+        ValueError: a board of another size, no such move, or one before it is against the rules.
+    """
+    from mnist_jax.go import records
+
+    if game.size != size:
+        raise ValueError(f"{game.where}: a board of {game.size} x {game.size}, not {size}.")
+    number = len(game.moves) + 1 if turn is None else turn
+    if not 1 <= number <= len(game.moves) + 1:
+        raise ValueError(
+            f"{game.where}: --move must be from 1 to {len(game.moves) + 1}, not {number}."
+        )
+    position = next(islice(records.replay(game), number - 1, None))
+    played = game.moves[number - 1][1] if number <= len(game.moves) else None
+    return Asked(game.where, number, position, played)
 
 
 def describe(loaded: Any, asked: Sequence[Asked]) -> list[dict[str, Any]]:

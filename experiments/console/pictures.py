@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 _HEIF = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")
-_HIDDEN = (".", "__MACOSX")
+HIDDEN = (".", "__MACOSX")
 
 
 class Picture(NamedTuple):
@@ -108,7 +108,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
     Image.init()  # makes Pillow list its formats
     suffixes = {*Image.EXTENSION, ".heic", ".heif"}
     for file in folder.rglob("*"):
-        hidden = any(part.startswith(_HIDDEN) for part in file.relative_to(folder).parts)
+        hidden = any(part.startswith(HIDDEN) for part in file.relative_to(folder).parts)
         if file.suffix.lower() in suffixes and not hidden:
             yield file
 

@@ -19,7 +19,7 @@ class Node(NamedTuple):
 
     name: str
     kind: str  # "layer", "add" or "concatenate"
-    inputs: Names  # the nodes it takes; "images" is the network's input
+    inputs: Names  # the nodes it takes, and the network's input
     output_shape: tuple[int, ...]  # of one image
     module: nn.Module | None = None  # None where it is no layer
     params: Any = None  # of the layer: shapes and dtypes
@@ -27,7 +27,10 @@ class Node(NamedTuple):
 
 
 def trace(
-    network: nn.Module, image_shape: tuple[int, ...], layers: tuple[type[nn.Module], ...]
+    network: nn.Module,
+    image_shape: tuple[int, ...],
+    layers: tuple[type[nn.Module], ...],
+    given: str = "images",
 ) -> list[Node]:
     """The layers of a network, and where their outputs meet, in the order they are computed in.
 
@@ -37,6 +40,7 @@ def trace(
     Args:
         image_shape: `(height, width, channels)`; of sentences `(length,)`, which are tokens.
         layers: the kinds of modules that are layers; what they consist of is not looked at.
+        given: what the network's input is called.
     """
     about: dict[str, dict[str, Any]] = {}  # of each layer the fields of its node
 
@@ -47,10 +51,13 @@ def trace(
         if context.method_name != "__call__" or not isinstance(module, layers):
             return call(*args, **kwargs)
         name = "/".join(module.path)
-        given = checkpoint_name(args[0], f"{_BEGIN}{name}")
-        out = checkpoint_name(call(given, *args[1:], **kwargs), f"{_END}{name}")
+        marked = [
+            checkpoint_name(arg, f"{_BEGIN}{name}") if isinstance(arg, jax.Array) else arg
+            for arg in args
+        ]
+        out = checkpoint_name(call(*marked, **kwargs), f"{_END}{name}")
         params = jax.tree.map(_shape_of, module.variables.get("params", {}))
-        input_shape = tuple(given.shape[1:])
+        input_shape = tuple(args[0].shape[1:])
         about[name] = {"module": module, "params": params, "input_shape": input_shape}
         return out
 
@@ -59,7 +66,7 @@ def trace(
         images = jax.ShapeDtypeStruct((1, *image_shape), dtype)
         program = jax.make_jaxpr(network.init)(jax.random.key(0), images)
     walk = _Walk()
-    walk.through(program.jaxpr, [(), ("images",)])
+    walk.through(program.jaxpr, [(), (given,)])
     return [node._replace(**about.get(node.name, {})) for node in walk.nodes]
 
 
@@ -100,10 +107,12 @@ class _Walk:
         if kind == "name":
             mark = step.params["name"]
             if mark.startswith(_BEGIN):
-                self._begun[mark.removeprefix(_BEGIN)] = together
+                name = mark.removeprefix(_BEGIN)
+                self._begun[name] = (*self._begun.get(name, ()), *together)
                 return together
             name = mark.removeprefix(_END)
-            self.nodes.append(Node(name, "layer", self._begun.pop(name), shape))
+            taken = tuple(dict.fromkeys(self._begun.pop(name)))
+            self.nodes.append(Node(name, "layer", taken, shape))
             return (name,)
         joined = [names for names in dict.fromkeys(inputs) if names]
         if kind in _JOINING and len(joined) > 1 and not self._begun:

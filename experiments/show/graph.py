@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -16,7 +17,6 @@ _HALF_BOX, _HALF_LINE = 0.5, 0.1  # of a column, with the room around them
 _COLORS = {"weights": "#CFE3F3", "join": "#FFFFFF", "other": "#FBE9D3"}
 _LINE = "#555555"
 _TITLE_HEIGHT, _LINE_HEIGHT = 0.3, 0.15  # inches, of its first line and of each further one
-_INPUT = "images"
 _LETTERS = 30  # that a box holds
 
 
@@ -30,14 +30,19 @@ class Box(NamedTuple):
     inputs: tuple[str, ...]
 
 
-def draw(title: str, image_shape: Sequence[int], layers: Sequence[Layer]) -> Figure:
+def draw(
+    title: str, image_shape: Sequence[int], layers: Sequence[Layer], given: str = "images"
+) -> Figure:
     """The graph of a network; a box says what it is and which shape it gives.
 
-    The title's first line is the largest. Boxes with weights are blue. A normalisation or dropout
-    is in the box of the layer before it.
+    The title's first line is the largest. Boxes with weights are blue. What only changes a layer's
+    values, as a normalisation or dropout, is in the box of the layer before it.
+
+    Args:
+        given: what the network's input is called.
     """
-    first = Box(_INPUT, _INPUT, tuple(image_shape), _COLORS["join"], ())
-    boxes = [first, *_fold(layers)]
+    first = Box(given, given, tuple(image_shape), _COLORS["join"], ())
+    boxes = [first, *_fold(layers, given)]
     places = arrange([(box.name, box.inputs) for box in boxes])
     points = {spot: (c * _COLUMN, -r * _ROW) for spot, (c, r) in places.items()}
     across, down = zip(*points.values(), strict=True)
@@ -61,11 +66,11 @@ def draw(title: str, image_shape: Sequence[int], layers: Sequence[Layer]) -> Fig
     return figure
 
 
-def _fold(layers: Sequence[Layer]) -> list[Box]:
+def _fold(layers: Sequence[Layer], given: str) -> list[Box]:
     """Boxes of layers."""
     takers = Counter(source for layer in layers for source in layer.inputs)
     boxes: dict[str, Box] = {}
-    box_of = {_INPUT: _INPUT}
+    box_of = {given: given}
     for layer in layers:
         inputs = tuple(box_of[source] for source in layer.inputs)
         before = boxes.get(inputs[0]) if len(inputs) == 1 else None
@@ -73,10 +78,10 @@ def _fold(layers: Sequence[Layer]) -> list[Box]:
             before is not None
             and takers[layer.inputs[0]] == 1
             and not layer.multiply_adds
-            and before.shape == layer.output_shape
+            and prod(before.shape) == prod(layer.output_shape)
         ):
-            last = layer.name.rpartition("/")[2]
-            boxes[before.name] = before._replace(label=f"{before.label} + {last}")
+            label = f"{before.label} + {layer.name.rpartition('/')[2]}"
+            boxes[before.name] = before._replace(label=label, shape=layer.output_shape)
             box_of[layer.name] = before.name
             continue
         color = "join" if len(inputs) > 1 else "weights" if layer.parameters else "other"

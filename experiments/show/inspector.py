@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from math import prod
+from math import isqrt, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from experiments.show import flow
 from mnist_jax import models
 from mnist_jax.layers import Conv, Dense, Dropout, MaxPool
 from mnist_jax.models.lenet5 import Distances, PartialConvolution, Subsampling
-from mnist_jax.models.policy import PointBias
+from mnist_jax.models.policy import OnlyPlayable, PointBias
 from mnist_jax.models.sentence import WordVectors, WordWindows
 from mnist_jax.normalization import BatchNorm, LocalResponseNorm
 from mnist_jax.windows import Convolution, MaxPooling, MeanOverPlaces, MeanPooling
@@ -43,7 +43,7 @@ class Layer:
     parameters: int
     multiply_adds: int
     size: str  # how the output's size comes about
-    inputs: tuple[str, ...]  # the layers whose output it takes; "images" for the first
+    inputs: tuple[str, ...]  # the layers whose output it takes; of the first the network's input
 
 
 def run(
@@ -69,18 +69,25 @@ def run(
     for kind in kinds:
         published = models.PUBLISHED[kind.network]
         options = kind.options
+        shape = image_shape or published.image_shape
+        classes = num_classes or published.num_classes
         if kind.network in models.OF_SENTENCES:
             options = {"words": _WORDS} | options
             if image_shape is not None:
                 cli.fail(f"--images is of no use to {kind.network}.", "It reads sentences.")
-        shape = image_shape or published.image_shape
-        classes = num_classes or published.num_classes
+        if kind.network in models.OF_POSITIONS:
+            side = isqrt(classes)
+            if image_shape is not None or side * side != classes:
+                what = "--images" if image_shape is not None else f"--classes {num_classes}"
+                hint = "It reads boards: --classes 81, a class a point, is one of 9 x 9."
+                cli.fail(f"{what} is of no use to {kind.network}.", hint)
+            shape = (side, side, shape[-1])
         try:
             network = models.create(kind.network, classes, **options)
         except ValueError as error:
             cli.fail(str(error), "Give other --network-options, or leave them out.")
         try:
-            layers = look(network, shape)
+            layers = look(network, shape, _given(kind.network))
         except ValueError as error:
             cli.fail(
                 str(error),
@@ -95,9 +102,16 @@ def run(
         return
     for kind, shape, layers in reports:
         given = "".join(f", {option}" for option in _in_words(kind.options))
-        what = "tokens" if kind.network in models.OF_SENTENCES else "images"
+        what = _given(kind.network)
         print(f"{kind.members} x {kind.network}{given}, {what} {_by(shape)}")
-        terminal.show(table(layers))
+        terminal.show(table(layers, what))
+
+
+def _given(network: str) -> str:
+    """What a network's input is called."""
+    if network in models.OF_POSITIONS:
+        return "planes"
+    return "tokens" if network in models.OF_SENTENCES else "images"
 
 
 def _in_words(options: dict[str, Any]) -> list[str]:
@@ -109,20 +123,26 @@ def _draw(kind: Kind, image_shape: Sequence[int], layers: Sequence[Layer], outpu
 
     title = "\n".join([kind.network, *_in_words(kind.options)])
     try:
-        graph.draw(title, image_shape, layers).savefig(output, dpi=150)
+        figure = graph.draw(title, image_shape, layers, _given(kind.network))
+        figure.savefig(output, dpi=150)
     except OSError as error:
         cli.fail(f"--output {output} cannot be written: {error.strerror}.", "Choose another file.")
     print(f"The graph is in {output}.", file=sys.stderr)
 
 
-def look(network: nn.Module, image_shape: tuple[int, ...] = (28, 28, 1)) -> list[Layer]:
+def look(
+    network: nn.Module, image_shape: tuple[int, ...] = (28, 28, 1), given: str = "images"
+) -> list[Layer]:
     """The layers of a network, and where their outputs are added or put side by side, in the order
     they are computed in.
+
+    Args:
+        given: what the network's input is called.
 
     Raises:
         ValueError: images that the network cannot take.
     """
-    return [_layer(node) for node in flow.trace(network, image_shape, tuple(_SIZES))]
+    return [_layer(node) for node in flow.trace(network, image_shape, tuple(_SIZES), given)]
 
 
 def predicting(layers: Sequence[Layer]) -> list[Layer]:
@@ -223,6 +243,7 @@ _SIZES: dict[type[nn.Module], Callable[[Any, tuple[int, ...]], str]] = {
         "maximum over time"
     ),
     PointBias: lambda module, shape: f"a bias for each of {shape[-1]} points",
+    OnlyPlayable: lambda module, shape: "-1e9 where no move is legal, as the planes tell",
     Distances: lambda module, shape: f"squared distances to {module.num_classes} fixed codes",
 }
 
@@ -246,9 +267,13 @@ def _sums(layers: Sequence[Layer]) -> dict[str, int]:
     }
 
 
-def table(layers: Sequence[Layer]) -> Table:
-    """A row a layer, and their sums: of all, and of those that predict where these are fewer."""
-    above = ["images", *(layer.name for layer in layers)]
+def table(layers: Sequence[Layer], given: str = "images") -> Table:
+    """A row a layer, and their sums: of all, and of those that predict where these are fewer.
+
+    Args:
+        given: what the network's input is called.
+    """
+    above = [given, *(layer.name for layer in layers)]
     elsewhere = [
         "" if layer.inputs == (up,) else ", ".join(layer.inputs)
         for layer, up in zip(layers, above, strict=False)

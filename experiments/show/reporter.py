@@ -42,7 +42,7 @@ _HEAD = (
 _ABOUT_TABLE = (
     "Accuracies are of the test data. NLL, ECE and AURC are those of the members' mean "
     "probability, and of the network where there is one: NLL is the mean negative log of the "
-    "probability given to the right class; ECE is how far stated probabilities are from how often "
+    "probability given to the right answer; ECE is how far stated probabilities are from how often "
     "they come true, before and after scaling by a temperature fitted on the validation data; "
     "AURC is the mean error over all shares of the data that it may refuse. All three: lower is "
     "better."
@@ -160,7 +160,8 @@ def read(name: str, loaded: Trained, dataset: Dataset) -> Run:
     """
     made = evaluator.read(loaded)
     if made is not None and not evaluator.is_of(made.results, dataset):
-        print(f"{name}: evaluation.json is of other images than those trained for; making one.")
+        what = loaded.config.input_is
+        print(f"{name}: evaluation.json is of other {what}s than those trained for; making one.")
         (made,) = evaluator.evaluate(loaded, dataset)
     elif made is None:
         print(f"{name}: not evaluated yet; python -m experiments.evaluate does it now.")
@@ -401,7 +402,7 @@ def _learning(run: Run) -> Pictures:
             plots.to_png(plots.validation(history, "nll", run.color)),
             f"Validation NLL by epoch: from {first:.4f} to {last:.4f} nats.",
             f"On the same {run.what}s, the mean negative log of the probability given to the right "
-            f"class: sure mistakes cost most; lower is better.{thin} The scale is logarithmic.",
+            f"answer: sure mistakes cost most; lower is better.{thin} The scale is logarithmic.",
         )
     return shown
 

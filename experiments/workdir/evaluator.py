@@ -1,7 +1,6 @@
 """What `experiments.evaluate` does once JAX is imported: judge members, and write what it found."""
 
 import argparse
-import hashlib
 import json
 import sys
 import zipfile
@@ -10,7 +9,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from etils import epath
 from rich import box
@@ -58,7 +56,7 @@ def run(given: argparse.Namespace) -> int:
             raise ValueError(f"{given.workdir} cannot be written.")
         if given.mc_dropout and not _drops(loaded):
             raise ValueError("--mc-dropout needs networks with dropout, which these are not.")
-        before = _of_these_images(read(loaded), dataset)
+        before = _of_these_inputs(read(loaded), dataset, what)
         parts = (given.shift, given.unfamiliar, given.mc_dropout)
         with WorkDisplay() as display:
             for made in evaluate(loaded, dataset, *parts, before=before, say=display.begin):
@@ -103,7 +101,7 @@ def read(loaded: Trained) -> Evaluation | None:
     except (OSError, ValueError):
         return None
     logits = _read_logits(loaded.workdir)
-    same = results.get("step") == loaded.step and results.get("weights") == _weights(loaded)
+    same = results.get("step") == loaded.step and results.get("weights") == trained.digest(loaded)
     return Evaluation(results, logits) if same and logits else None
 
 
@@ -122,25 +120,18 @@ def _same(some: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> bool:
     )
 
 
-def _weights(loaded: Trained) -> str:
-    """SHA-256 of what the members predict with, in hexadecimal."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves([member.variables for member in loaded.members]):
-        digest.update(np.ascontiguousarray(leaf).data)
-    return digest.hexdigest()
-
-
 def is_of(results: dict[str, Any], dataset: Dataset) -> bool:
-    """Whether an evaluation is of a data set's images."""
+    """Whether an evaluation is of a data set's inputs."""
     return results["dataset"].get("fingerprint") == data.fingerprint(dataset)
 
 
-def _of_these_images(before: Evaluation | None, dataset: Dataset) -> dict[str, Any]:
-    """An earlier evaluation's results; empty, and said, where they are of other images."""
+def _of_these_inputs(before: Evaluation | None, dataset: Dataset, what: str) -> dict[str, Any]:
+    """An earlier evaluation's results; empty, and said, where they are of other inputs."""
     if before is None:
         return {}
     if not is_of(before.results, dataset):
-        print(f"evaluation.json is of other images ({before.results['dataset']['name']}): replaced")
+        name = before.results["dataset"]["name"]
+        print(f"evaluation.json is of other {what}s ({name}): replaced")
         return {}
     return before.results
 
@@ -271,7 +262,7 @@ def evaluate(
     logits = by_split["test"] = predict(f"test {what}", test)
     results = {
         "step": loaded.step,
-        "weights": _weights(loaded),
+        "weights": trained.digest(loaded),
         "dataset": {
             "name": dataset.name,
             "source": dataset.source,

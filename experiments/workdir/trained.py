@@ -1,5 +1,6 @@
 """A workdir's trained members, ready to predict: what the commands after `run` begin with."""
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -167,6 +168,14 @@ def _snapshots(
     }
 
 
+def digest(trained: Trained) -> str:
+    """SHA-256 of what the members predict with, in hexadecimal."""
+    sum_ = hashlib.sha256()
+    for leaf in jax.tree.leaves([member.variables for member in trained.members]):
+        sum_.update(np.ascontiguousarray(leaf).data)
+    return sum_.hexdigest()
+
+
 def load_dataset(trained: Trained) -> Dataset:
     """The data set the members were trained on, split as it was then.
 
@@ -185,7 +194,7 @@ def load_dataset(trained: Trained) -> Dataset:
     if trained.fingerprint not in (None, data.fingerprint(dataset)):
         raise ValueError(
             f"{dataset.name} ({dataset.source}) is not the data that {trained.workdir} was trained "
-            "on, and its test images may be among those.\n"
+            f"on, and its test {config.input_is}s may be among those.\n"
             "Make those data available, or evaluate on others by --dataset or --data-dir."
         )
     return dataset

@@ -153,7 +153,8 @@ def _prepare(command: Command, clock: Clock) -> Run:
     if not about.vocabulary and shapes[0] != shapes[1]:
         here, then = (" x ".join(map(str, shape)) for shape in shapes)
         raise ValueError(
-            f"{dataset.name} has images of {here}; the run began with images of {then}.\n"
+            f"{dataset.name} has {config.input_is}s of {here}; the run began with "
+            f"{config.input_is}s of {then}.\n"
             "Go on with the data that it began with."
         )
     kinds = stacks.create(config, config.devices, about)
@@ -202,8 +203,10 @@ def _steps_per_epoch(config: Config, labels: np.ndarray, class_names: Sequence[s
         ValueError: fewer than a batch has; with what to do about it in a second line.
     """
     try:
-        return training.steps_per_epoch(len(labels), config.batch_size)
+        return training.steps_per_epoch(len(labels), config.batch_size, config.input_is)
     except ValueError as error:
+        if config.reads_positions:
+            raise ValueError(f"{error}\nAdd --batch-size {len(labels)}, or games.") from None
         counts = np.bincount(labels, minlength=len(class_names))
         needed = -(-config.batch_size // len(counts))
         rarest = class_names[int(counts.argmin())]

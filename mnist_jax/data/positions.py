@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ import numpy as np
 from mnist_jax import cache
 from mnist_jax.data import files, memory
 from mnist_jax.data.files import File
-from mnist_jax.data.names import GAMES, DataError, Dataset, Split
+from mnist_jax.data.names import GAMES, DataError, Dataset, DataWarning, Split
 from mnist_jax.data.splits import listed
 from mnist_jax.go import planes, records, rules, sgf
-from mnist_jax.go.sgf import Game
+from mnist_jax.go.sgf import Game, SGFError
 from mnist_jax.words import counted
 
 READ_HERE = "Read are .sgf files, in a folder or an archive, with any number of games each."
@@ -70,11 +71,16 @@ def load(
             those that are named so, or else 5,000, but a tenth at most.
         size: of the board that a network takes; other games are refused. Default the games' own.
 
+    Games that are damaged, or have a move against the rules, are left out.
+
+    Warns:
+        DataWarning: how many were left out, and why the first was.
+
     Raises:
         ValueError: an unknown name, a `data_dir` with `games9x9`, boards of another size,
             `validation` that leaves nothing to train on.
-        DataError: no record, a damaged one, a move against the rules, boards of several sizes, or
-            more positions than fit memory.
+        DataError: no record, or none that is whole, boards of several sizes, or more positions than
+            fit memory.
     """
     if name not in GAMES:
         raise ValueError(f"name {name!r} is no data set of games; there are {', '.join(GAMES)}.")
@@ -82,7 +88,10 @@ def load(
         raise ValueError("data_dir has no use with games9x9, which come with the package.")
     here = [files.single(_OWN)] if data_dir is None else _records_in(data_dir)
     place = "games that come with mnist_jax" if data_dir is None else str(data_dir)
-    games = _split([(file, _read(file)) for file in here], validation, place)
+    read, left_out = _whole([(file, _read(file)) for file in here])
+    if left_out:
+        _see_left_out(left_out, read, place)
+    games = _split(read, validation, place)
     sizes = sorted({game.size for part in games[:3] for game in part})
     wanted = sizes[:1] if size is None else [size]
     if sizes != wanted:
@@ -94,7 +103,8 @@ def load(
     train, held, test = (_positions(part) for part in games[:3])
     known = tuple(rules.to_vertex(sizes[0], point) for point in range(sizes[0] ** 2))
     title = "games9x9" if data_dir is None else Path(data_dir).name.split(".")[0] or place
-    source = f"{place}; {games.note}"
+    note = f"; {counted(len(left_out), 'game')} left out" if left_out else ""
+    source = f"{place}; {games.note}{note}"
     parts = [Split(part.planes, part.moves) for part in (train, held, test)]
     return Positions(title, parts[0], parts[1], parts[2], known, source, False, test.turns)
 
@@ -106,9 +116,34 @@ def _records_in(data_dir: str | PathLike[str]) -> list[File]:
     return found
 
 
-def _read(file: File) -> list[Game]:
+def _read(file: File) -> list[Game | SGFError]:
     with files.reading(file) as stream:
-        return sgf.read(stream.read(), file.where)
+        return list(sgf.read_each(stream.read(), file.where))
+
+
+def _whole(
+    parts: Sequence[tuple[File, list[Game | SGFError]]],
+) -> tuple[list[tuple[File, list[Game]]], list[DataError]]:
+    """The games that can be played from the first move to the last, and what others have."""
+    left_out: list[DataError] = []
+    whole = []
+    for file, found in parts:
+        games = [game for game in found if isinstance(game, Game)]
+        left_out += [error for error in found if isinstance(error, SGFError)]
+        wrong = records.forbidden(games)
+        left_out += [error for error in wrong if error is not None]
+        whole.append((file, [g for g, error in zip(games, wrong, strict=True) if error is None]))
+    return whole, left_out
+
+
+def _see_left_out(
+    left_out: list[DataError], parts: list[tuple[File, list[Game]]], place: str
+) -> None:
+    if not any(games for _, games in parts):
+        raise left_out[0]
+    count = sum(len(games) for _, games in parts) + len(left_out)
+    message = f"{place}: {len(left_out):,} of {counted(count, 'game')} are left out; {left_out[0]}"
+    warnings.warn(message, DataWarning, stacklevel=3)
 
 
 def _split(parts: Sequence[tuple[File, list[Game]]], validation: int | None, place: str) -> _Games:

@@ -150,7 +150,10 @@ def _free_handicap(table: Table, arguments: list[str], choose: Choose) -> tuple[
     known = [point for point in points if point is not None]
     if len(set(known)) < max(2, len(points)):
         raise _Failure("bad vertex list")
-    return "", _with_black(table, known)
+    made = _with_black(table, known)
+    if rules.without_liberties(made.position.size, made.position.stones):
+        raise _Failure("bad vertex list")
+    return "", made
 
 
 def _with_black(table: Table, points: list[int]) -> Table:
@@ -176,8 +179,7 @@ def _handicap_points(size: int, count: int) -> list[int]:
 
 
 def _score(table: Table, arguments: list[str], choose: Choose) -> tuple[str, Table]:
-    points = rules.score(table.position, table.komi)
-    return ("0" if points == 0 else f"{'B' if points > 0 else 'W'}+{abs(points):g}"), table
+    return rules.result(rules.score(table.position, table.komi)), table
 
 
 def _show(table: Table) -> str:

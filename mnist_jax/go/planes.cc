@@ -287,8 +287,8 @@ void Describe(const Board& board, const int* played, int turn, uint8_t* out) {
 // Plays a game and describes the position before each of its moves that is no pass.
 //
 // `colors` and `moves` [count]: who plays where; -1 is a pass. `stones` [size * size]: what is set
-// up. `out` [moves that are no passes, size * size, 6]. Gives 0, or 1 + the place of the first move
-// that the rules forbid, with the reason in `reason`.
+// up. `out` [moves that are no passes, size * size, 6]; null where it is only to be played. Gives 0,
+// or 1 + the place of the first move that the rules forbid, with the reason in `reason`.
 extern "C" int describe_game(int size, const uint8_t* stones, int count, const uint8_t* colors,
                              const int16_t* moves, uint8_t* out, int* reason) {
   const Grid grid(size);
@@ -309,8 +309,10 @@ extern "C" int describe_game(int size, const uint8_t* stones, int count, const u
       *reason = moves[i] >= grid.points ? kNotOnBoard : kOccupied;
       return 1 + i;
     }
-    Describe(board, played.data(), i, out);
-    out += grid.points * kBytes;
+    if (out) {
+      Describe(board, played.data(), i, out);
+      out += grid.points * kBytes;
+    }
     *reason = board.Play(moves[i], &own, &captured);
     if (*reason) return 1 + i;
     played[moves[i]] = i + 1;

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mnist_jax import ensemble
 from mnist_jax.go import eyes, planes, rules
 from mnist_jax.go.rules import BLACK, Position
 
@@ -13,17 +14,38 @@ _ENOUGH = 2  # times the points of the board: turns after which nothing is to be
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def choose(position: Position, after_pass: bool, predict: Predict, komi: float) -> int | None:
+def from_logits(predict: Callable[[np.ndarray], np.ndarray]) -> Predict:
+    """What `choose` asks, by the members' mean probability.
+
+    Args:
+        predict: packed planes to the members' logits `[members, n, points]`.
+    """
+    return lambda packed: np.asarray(ensemble.mean_probability(predict(packed)))[0]
+
+
+def choose(
+    position: Position,
+    after_pass: bool,
+    predict: Predict,
+    komi: float,
+    rng: np.random.Generator | None = None,
+) -> int | None:
     """The likeliest move that is legal and does not fill an own true eye; None to pass.
 
     It passes where there is no such move; and after a pass, where it is ahead with the stones as
     they stand, or where the game goes on for very long.
+
+    Args:
+        rng: draws the move by the probabilities, in place of the likeliest.
     """
     if after_pass:
         ahead = rules.score(position, komi) * (1 if position.to_play == BLACK else -1) > 0
         if ahead or position.turn > _ENOUGH * len(position.stones):
             return None
-    likely = np.argsort(-predict(planes.pack(planes.of(position))[None]), kind="stable")
+    scores = predict(planes.pack(planes.of(position))[None])
+    if rng is not None:  # the order of scores with Gumbel's noise is one of draws
+        scores = scores + rng.gumbel(size=len(scores))
+    likely = np.argsort(-scores, kind="stable")
     size, color = position.size, position.to_play
     for point in map(int, likely):
         is_eye = eyes.is_true_eye(size, position.stones, point, color)

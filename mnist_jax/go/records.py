@@ -48,6 +48,21 @@ def positions(games: Sequence[Game]) -> Positions:
     return Positions(made, pairs[:, 1], pairs[:, 0], numbers)
 
 
+def forbidden(games: Sequence[Game]) -> list[DataError | None]:
+    """Of each game, what is wrong with its first move against the rules; None where none is."""
+    describe = _describer()
+
+    def check(game: Game) -> DataError | None:
+        try:
+            describe(game, None)
+        except DataError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(check, games))
+
+
 def replay(game: Game) -> Iterator[Position]:
     """The position before each move of a game, passes too, and the one at the end.
 
@@ -65,26 +80,28 @@ def replay(game: Game) -> Iterator[Position]:
     yield position
 
 
-def _describer() -> Callable[[Game, np.ndarray], None]:
-    """What writes the planes of a game's positions."""
+def _describer() -> Callable[[Game, np.ndarray | None], None]:
+    """What writes the planes of a game's positions, or only plays it."""
     library = kernels.host_library("go")
     return _describe if library is None else partial(_describe_fast, library.describe_game)
 
 
-def _describe(game: Game, out: np.ndarray) -> None:
-    positions_ = zip(replay(game), game.moves, strict=False)  # without the one at the end
-    wanted = (position for position, (_, point) in positions_ if point is not None)
+def _describe(game: Game, out: np.ndarray | None) -> None:
+    played = [*(point is not None for _, point in game.moves), False]
+    wanted = (position for position, is_move in zip(replay(game), played, strict=True) if is_move)
     for i, position in enumerate(wanted):
-        out[i] = planes.pack(planes.of(position))
+        if out is not None:
+            out[i] = planes.pack(planes.of(position))
 
 
-def _describe_fast(function: Callable[..., int], game: Game, out: np.ndarray) -> None:
+def _describe_fast(function: Callable[..., int], game: Game, out: np.ndarray | None) -> None:
     stones = np.frombuffer(rules.set_up(rules.start(game.size), game.stones).stones, np.uint8)
     colors = np.array([color for color, _ in game.moves], np.uint8)
     moves = np.array([-1 if point is None else point for _, point in game.moves], np.int16)
     reason = ctypes.c_int()
-    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (stones, colors, moves, out)]
-    failed = function(game.size, pointers[0], len(moves), *pointers[1:], ctypes.byref(reason))
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (stones, colors, moves)]
+    into = ctypes.c_void_p(None if out is None else out.ctypes.data)
+    failed = function(game.size, pointers[0], len(moves), *pointers[1:], into, ctypes.byref(reason))
     if failed:
         raise _forbidden(game, failed - 1, _REASONS[reason.value - 1])
 

@@ -174,6 +174,17 @@ def chains(size: int, stones: Stones, color: int) -> Iterator[frozenset[int]]:
             yield found
 
 
+def without_liberties(size: int, stones: Stones) -> list[int]:
+    """The points of all stones that could not stay on the board; a move leaves none."""
+    return sorted(
+        point
+        for color in (BLACK, WHITE)
+        for found in chains(size, stones, color)
+        if not liberties(size, stones, found)
+        for point in found
+    )
+
+
 @functools.cache
 def neighbors(size: int) -> tuple[tuple[int, ...], ...]:
     """Of each point those above, on the left, on the right and below."""
@@ -210,6 +221,11 @@ def score(position: Position, komi: float = 7.5) -> float:
         if len(borders) == 1:
             points[borders.pop()] += len(region)
     return points[BLACK] - points[WHITE] - komi
+
+
+def result(points: float) -> str:
+    """Black's points less White's as records and GTP write who won: `B+3.5`, `W+12`, `0`."""
+    return "0" if points == 0 else f"{'B' if points > 0 else 'W'}+{abs(points):g}"
 
 
 def draw(size: int, stones: Stones, marks: Mapping[int | None, str] | None = None) -> list[str]:

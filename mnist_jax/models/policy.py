@@ -50,7 +50,19 @@ class Policy(nn.Module):
         x = Convolution(1, 1, use_bias=False, name="conv13")(x).reshape(x.shape[0], -1)
         logits = PointBias(name="points")(x.astype(jnp.float32))
         telling = LEGAL if self.planes >= LEGAL.stop else _EMPTY
-        can_be_played = _part(planes, telling).max(axis=-1).reshape(x.shape[0], -1)
+        return OnlyPlayable(telling.start, telling.stop, name="playable")(logits, planes)
+
+
+class OnlyPlayable(nn.Module):
+    """Logits `[n, points]`, less 1e9 where none of the planes from `first` to `end` is set."""
+
+    first: int
+    end: int
+
+    def __call__(self, logits: Array, planes: Array) -> Array:
+        can_be_played = (
+            _part(planes, slice(self.first, self.end)).max(axis=-1).reshape(logits.shape)
+        )
         return logits + (can_be_played - 1) * _FAR
 
 

@@ -57,16 +57,25 @@ class MnistJax:
         self, published: Published, images: np.ndarray, labels: np.ndarray
     ) -> Callable[[int], None]:
         parallel.use_cpu_cores()
-        layout, network = parallel.plan(members=1), models.create(published.network)
+        layout, decode = parallel.plan(members=1), models.decode_of(published.network)
+        network = models.create(published.network, published.classes, **published.options)
         optimizer = (
             training.make_optimizer(0.1, _STEPS, "momentum")
             if published.optimizer == "momentum"
             else training.make_optimizer(LEARNING_RATE, _STEPS)
         )
-        state = parallel.init(layout, network, optimizer, [0], training.input_of(images))
+        state = parallel.init(layout, network, optimizer, [0], training.input_of(images, decode))
         data = parallel.replicate(layout, images), parallel.replicate(layout, labels)
         train = parallel.compile_train(
-            layout, network, optimizer, [0], state, *data, published.batch, _PUBLISHED_STEPS
+            layout,
+            network,
+            optimizer,
+            [0],
+            state,
+            *data,
+            published.batch,
+            _PUBLISHED_STEPS,
+            decode=decode,
         )
         rng = np.random.default_rng(0)
 

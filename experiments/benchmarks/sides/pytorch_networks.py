@@ -1,19 +1,23 @@
 """The published networks in PyTorch, as its users write them."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.benchmarks.workloads import LEARNING_RATE, Published
+from experiments.benchmarks.workloads import LEARNING_RATE, LEGAL, Published
 
 
 def build(published: Published) -> nn.Module:
     """A workload's network, in channels_last."""
-    makes: dict[str, type[nn.Module]] = {
+    makes: dict[str, Callable[[], nn.Module]] = {
         "lenet5": LeNet5,
         "alexnet": AlexNet,
         "resnet18": ResNet18,
         "resnet20": ResNet20,
+        "policy": partial(Policy, *published.shape[1:], **published.options),
     }
     return makes[published.network]().to(memory_format=torch.channels_last)
 
@@ -72,6 +76,22 @@ class AlexNet(nn.Sequential):
             *(nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
             nn.Linear(4096, 10),
         )
+
+
+class Policy(nn.Module):
+    """AlphaGo's; only legal moves have a probability."""
+
+    def __init__(self, side: int, planes: int, filters: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(planes, filters, 5, padding=2), nn.ReLU(inplace=True)]
+        for _ in range(11):
+            layers += [nn.Conv2d(filters, filters, 3, padding=1), nn.ReLU(inplace=True)]
+        self.trunk = nn.Sequential(*layers, nn.Conv2d(filters, 1, 1, bias=False), nn.Flatten())
+        self.points = nn.Parameter(torch.zeros(side * side))
+
+    def forward(self, planes: Tensor) -> Tensor:
+        legal = planes[:, LEGAL].amax(dim=1).flatten(1)
+        return self.trunk(planes) + self.points + (legal - 1) * 1e9
 
 
 class Block(nn.Module):
