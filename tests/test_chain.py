@@ -129,7 +129,8 @@ def choose(monkeypatch, most_bytes, keeps):
     monkeypatch.setattr(page_weights, "_MOST_BYTES", most_bytes)
     monkeypatch.setattr(page_weights, "_ROOM", 0)
     kernel = np.random.default_rng(0).normal(0, 1, (500, 400)).astype(np.float32)
-    layers = [Layer("dense", weights={"kernel": kernel, "bias": np.zeros(400, np.float32)})]
+    weights = {"kernel": kernel, "bias": np.zeros(400, np.float32)}
+    layers = [Layer("dense", "Dense_0", "dense", {}, weights)]
     asked = []
 
     def check(arrays):

@@ -20,10 +20,13 @@ from mnist_jax.models.images import ImageNetwork
 from mnist_jax.models.layers import Layers
 from mnist_jax.models.lenet5 import LeNet5
 from mnist_jax.models.simple import Simple
+from mnist_jax.words import counted
 
 SIDE = 28  # of the images
 HELD = "simple, deep, layers, fast, lenet5 and convnetjs"
 Params = Mapping[str, Any]
+Settings = Mapping[str, Any]
+Weights = Mapping[str, Any]
 
 
 class Unsupported(Exception):
@@ -34,10 +37,10 @@ class Layer(NamedTuple):
     """What is computed of one image's values, `[height, width, channels]`."""
 
     kind: str  # of `_COMPUTE`
-    name: str = ""  # of the Flax module
-    text: str = ""  # what it is, in words; empty of what only prepares
-    settings: Mapping[str, Any] = {}
-    weights: Mapping[str, np.ndarray] = {}  # a kernel's outputs are its last axis
+    name: str  # of the Flax module; empty of what only prepares
+    text: str  # what it is, in words; likewise
+    settings: Settings
+    weights: Weights  # float32 by name; a kernel's outputs are its last axis
 
 
 def layers_of(network: nn.Module, params: Params) -> list[Layer]:
@@ -145,18 +148,19 @@ def _named(prefix: str, params: Params) -> list[str]:
 
 
 def _rescale(scale: float, shift: float) -> Layer:
-    return Layer("rescale", settings={"scale": scale, "shift": shift})
+    return Layer("rescale", "", "", {"scale": scale, "shift": shift}, {})
 
 
 def _frame(side: int) -> Layer:
-    return Layer("frame", settings={"side": side})
+    return Layer("frame", "", "", {"side": side}, {})
 
 
 def _conv(name: str, own: Params, padding: int, activation: str | None = None) -> Layer:
     kernel = np.asarray(own["kernel"])
     bias = own.get("bias", np.zeros(kernel.shape[-1], np.float32))
     window, channels = kernel.shape[0], kernel.shape[2]
-    text = f"convolution {window} x {window} of {channels} channels{_followed_by(activation)}"
+    of = counted(channels, "channel")
+    text = f"convolution {window} x {window} of {of}{_followed_by(activation)}"
     settings = {"window": window, "padding": padding, "activation": activation}
     return Layer("conv", name, text, settings, {"kernel": kernel, "bias": np.asarray(bias)})
 
@@ -164,7 +168,7 @@ def _conv(name: str, own: Params, padding: int, activation: str | None = None) -
 def _max_pool(name: str, window: int, activation: str | None, rounds_up: bool) -> Layer:
     text = f"maximum of {window} x {window}{_followed_by(activation)}"
     settings = {"window": window, "rounds_up": rounds_up, "activation": activation}
-    return Layer("max_pool", name, text, settings)
+    return Layer("max_pool", name, text, settings, {})
 
 
 def _mean_pool(name: str, own: Params | None) -> Layer:
@@ -187,9 +191,6 @@ def _dense(name: str, own: Params, activation: str | None = None) -> Layer:
 
 def _followed_by(activation: str | None) -> str:
     return "" if activation is None else f", then {activation.replace('_', ' ')}"
-
-
-Settings, Weights = Mapping[str, Any], Mapping[str, Any]
 
 
 def _compute_rescale(x: Array, settings: Settings, _: Weights) -> Array:

@@ -113,10 +113,14 @@ def _check(
     own = [packed.unpack_layers(*pair) for pair in zip(chains, arrays, strict=True)]
     after = np.stack([_probabilities(layers, test.inputs) for layers in own])
     means = before.mean(axis=0), after.mean(axis=0)
-    accuracies = [float((mean.argmax(axis=-1) == test.labels).mean()) for mean in means]
-    differences = abs(means[1] - means[0])
+    before_right, after_right = ((mean.argmax(axis=-1) == test.labels).mean() for mean in means)
+    off = abs(means[1] - means[0])
     return Checked(
-        len(test.labels), *accuracies, float(differences.max()), float(differences.mean())
+        images=len(test.labels),
+        before=float(before_right),
+        after=float(after_right),
+        largest=float(off.max()),
+        average=float(off.mean()),
     )
 
 

@@ -178,7 +178,7 @@ function packed({ values, height, width, channels }) {
   return { shape: [kept, height, width], count: channels, min, max, values: maps };
 }
 
-$("classes").textContent = `Of ${model.classes.join(", ")}.`;
+$("classes").textContent = `One of ${model.classes.join(", ")}.`;
 $("rule").textContent = model.rule;
 $("member").replaceChildren(...model.members.map(({ name }, i) => element("option", { value: i }, name)));
 $("member").onchange = send;

@@ -12,9 +12,15 @@ onmessage = async ({ data }) => {
 };
 
 async function load(model, base64) {
-  const content = await inflated(Uint8Array.from(atob(base64), (char) => char.charCodeAt(0)));
+  const content = await inflated(decoded(base64));
   members = model.members.map(({ layers }) => layers.map((layer) => ({ ...layer, weights: weightsOf(layer.weights, content) })));
   return { ready: true };
+}
+
+function decoded(base64) {
+  const text = atob(base64), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
 }
 
 async function inflated(compressed) {
