@@ -17,7 +17,7 @@ COMMANDS = {
     "predict": "tell the digits on pictures, the classes of sentences, or likely moves of Go",
     "inspect": "show a network layer by layer",
     "gtp": "play Go, for programs that speak GTP",
-    "export": "write a run's members as ONNX, StableHLO or safetensors, for other programs",
+    "export": "write a run's members as ONNX, StableHLO, safetensors or a page to draw on",
     "import": "make a workdir of such a safetensors file, or of PyTorch's weights",
     "benchmarks.run": "train and predict beside other frameworks",
     "benchmarks.sentences": "train ten folds of Kim's CNN beside PyTorch",

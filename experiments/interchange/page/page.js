@@ -78,7 +78,8 @@ function show({ pixels, probabilities, mean, entropy, mutual_information }) {
   $("class").textContent = model.classes[best(mean)];
   $("sure").textContent = `${percent(mean[best(mean)])} sure${tally(probabilities)}`;
   $("unsure").hidden = !isUnsure(entropy);
-  $("facts").textContent = `Entropy ${number(entropy)} nats, mutual information ${number(mutual_information)}.`;
+  const why = isUnsure(entropy) ? `; unsure above an entropy of ${number(model.threshold)}` : "";
+  $("facts").textContent = `Entropy ${number(entropy)} nats, mutual information ${number(mutual_information)}${why}.`;
   const shown = likeliest(mean);
   const rows = probabilities.map((own, i) => votes(model.members[i].name, own, shown));
   const all = probabilities.length > 1 ? [votes("mean", mean, shown, "mean")] : [];
