@@ -282,8 +282,8 @@ def test_what_the_command_says_and_the_file_holds(mixed, tmp_path, capsys):
 
 def colour(folder):
     config = Config(network="convnetjs", dataset="cifar10")
-    about = records.TrainedOn(tuple("abcd"), False, (16, 16, 3))
-    return workdir_of(folder, config, about=about), "it takes images of 16 x 16 x 3"
+    about = records.TrainedOn(tuple("abcd"), False, (32, 32, 3))
+    return workdir_of(folder, config, about=about), "it takes images of 32 x 32 x 3"
 
 
 def clothes(folder):

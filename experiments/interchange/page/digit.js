@@ -11,10 +11,11 @@ function toDigit(greys, width, height) {
 }
 
 function cropped(greys, width, height) {
-  const darkness = Float32Array.from(greys, (grey) => 1 - Math.fround(grey / 255));
+  const darkness = new Float32Array(width * height);
   let left = width, top = height, right = -1, bottom = -1;
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++, i++) {
+      darkness[i] = 1 - Math.fround(greys[i] / 255);
       if (darkness[i] <= INK) continue;
       left = Math.min(left, x);
       right = Math.max(right, x);

@@ -5,7 +5,8 @@ import { beginPad, clearStrokes, hasStrokes, isDrawing, newCanvas, paintStrokes 
 import { $, element, number, percent } from "../../live_page/page/talk.js";
 
 const MOST_MAPS = 64, MOST_CLASSES = 10; // that are shown
-const PAUSE = 150; // milliseconds between two looks at the layers, at least
+const PAUSE = 300; // milliseconds between two looks at the layers, at least
+const SILENCE = 700; // milliseconds before an answer is spoken, so that not every one is
 const model = JSON.parse($("model").textContent);
 const drawing = newCanvas().getContext("2d", { willReadFrequently: true });
 const worker = new Worker(URL.createObjectURL(new Blob([$("worker").textContent], { type: "text/javascript" })));
@@ -41,7 +42,8 @@ function send() {
   if (!hasStrokes()) return showNothing();
   paintStrokes(drawing);
   const { data, width, height } = drawing.getImageData(0, 0, drawing.canvas.width, drawing.canvas.height);
-  const greys = Uint8Array.from({ length: width * height }, (_, i) => data[4 * i]);
+  const greys = new Uint8Array(width * height);
+  for (let i = 0; i < greys.length; i++) greys[i] = data[4 * i];
   began = performance.now();
   asked++;
   worker.postMessage({ greys, width, height, shown: Number($("member").value) });
@@ -59,7 +61,7 @@ function receive(answer) {
   $("latency").textContent = `Answered in ${(performance.now() - began).toFixed(0)} ms.`;
   layersWait ??= setTimeout(showLayers, PAUSE);
   clearTimeout(speechWaits);
-  speechWaits = setTimeout(speak, 700);
+  speechWaits = setTimeout(speak, SILENCE);
 }
 
 function showNothing() {
@@ -125,7 +127,10 @@ function votes(name, values, shown, kind = "") {
 }
 
 function speak() {
-  if (!latest || isDrawing()) return;
+  if (isDrawing()) {
+    speechWaits = setTimeout(speak, SILENCE);
+    return;
+  }
   const { mean, entropy } = latest;
   $("spoken").textContent = `${model.classes[best(mean)]}, ${$("sure").textContent}${isUnsure(entropy) ? ", unsure" : ""}`;
 }

@@ -14,7 +14,15 @@ onmessage = async ({ data }) => {
 async function load(model, base64) {
   const content = await inflated(decoded(base64));
   members = model.members.map(({ layers }) => layers.map((layer) => ({ ...layer, weights: weightsOf(layer.weights, content) })));
+  warmUp();
   return { ready: true };
+}
+
+// Browsers make code fast only once it has run; the first stroke should not wait for that.
+function warmUp() {
+  const side = 280;
+  const bar = Uint8Array.from({ length: side * side }, (_, i) => (i % side > 130 && i % side < 140 ? 0 : 255));
+  for (let i = 0; i < 3; i++) answer({ greys: bar, width: side, height: side, shown: 0 });
 }
 
 function decoded(base64) {

@@ -74,9 +74,7 @@ function move(event) {
 }
 
 function up() {
-  if (cursor.down) return;
-  current = null;
-  changed();
+  if (!cursor.down) current = null;
 }
 
 function key(event) {
