@@ -37,45 +37,60 @@ function frame(x, { side }) {
   return out;
 }
 
-// Each value is added to all outputs that see it; most are 0 and seen by none.
 function conv(x, { window, padding }, { kernel, bias }) {
   const features = bias.length;
   const out = empty(x.height + 2 * padding - window + 1, x.width + 2 * padding - window + 1, features);
-  for (let i = 0; i < out.values.length; i += features) out.values.set(bias, i);
-  for (let row = 0, i = 0; row < x.height; row++) {
-    for (let column = 0; column < x.width; column++) {
-      for (let channel = 0; channel < x.channels; channel++, i++) {
-        const value = x.values[i];
-        if (value !== 0) addSeen(out, value, kernel, window, x.channels, channel, row + padding, column + padding);
+  const seen = noneSeen(window * window * x.channels);
+  for (let row = 0, to = 0; row < out.height; row++) {
+    for (let column = 0; column < out.width; column++, to += features) {
+      seen.count = 0;
+      for (let down = 0; down < window; down++) {
+        const y = row + down - padding;
+        if (y < 0 || y >= x.height) continue;
+        const first = Math.max(0, padding - column), last = Math.min(window, x.width + padding - column);
+        const pixel = y * x.width + column - padding;
+        see(seen, x.values, (pixel + first) * x.channels, (pixel + last) * x.channels, (down * window + first) * x.channels);
       }
+      out.values.set(bias, to);
+      addSeen(out.values, to, seen, kernel, features);
     }
   }
   return out;
-}
-
-function addSeen(out, value, kernel, window, channels, channel, row, column) {
-  const features = out.channels;
-  for (let down = 0; down < window; down++) {
-    const y = row - down;
-    if (y < 0 || y >= out.height) continue;
-    for (let across = 0; across < window; across++) {
-      const x = column - across;
-      if (x < 0 || x >= out.width) continue;
-      addProduct(out.values, (y * out.width + x) * features, value, kernel, ((down * window + across) * channels + channel) * features, features);
-    }
-  }
-}
-
-function addProduct(out, at, value, kernel, from, count) {
-  for (let i = 0; i < count; i++) out[at + i] += value * kernel[from + i];
 }
 
 function dense(x, _, { kernel, bias }) {
   const out = { values: bias.slice(), height: 1, width: 1, channels: bias.length };
-  for (let i = 0; i < x.values.length; i++) {
-    if (x.values[i] !== 0) addProduct(out.values, 0, x.values[i], kernel, i * bias.length, bias.length);
-  }
+  const seen = noneSeen(x.values.length);
+  see(seen, x.values, 0, x.values.length, 0);
+  addSeen(out.values, 0, seen, kernel, bias.length);
   return out;
+}
+
+// What an output sees that is not 0, which is little of it: values, and the rows of the kernel that belong to them.
+function noneSeen(most) {
+  return { values: new Float32Array(most), rows: new Int32Array(most), count: 0 };
+}
+
+function see(seen, values, from, to, row) {
+  for (let i = from; i < to; i++, row++) {
+    if (values[i] === 0) continue;
+    seen.values[seen.count] = values[i];
+    seen.rows[seen.count++] = row;
+  }
+}
+
+// Adds their products with the kernel; four at once, since reading and writing `out` takes the most time.
+function addSeen(out, to, { values, rows, count }, kernel, features) {
+  const whole = count - (count % 4);
+  for (let i = 0; i < whole; i += 4) {
+    const a = rows[i] * features, b = rows[i + 1] * features, c = rows[i + 2] * features, d = rows[i + 3] * features;
+    const u = values[i], v = values[i + 1], w = values[i + 2], x = values[i + 3];
+    for (let j = 0; j < features; j++) out[to + j] += u * kernel[a + j] + v * kernel[b + j] + w * kernel[c + j] + x * kernel[d + j];
+  }
+  for (let i = whole; i < count; i++) {
+    const from = rows[i] * features, value = values[i];
+    for (let j = 0; j < features; j++) out[to + j] += value * kernel[from + j];
+  }
 }
 
 // Squares side by side; one that hangs over the edge counts if sizes are rounded up.
