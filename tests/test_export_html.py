@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from functools import partial
 
 import jax
 import numpy as np
@@ -43,7 +44,7 @@ def digits(tmp_path_factory):
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory, digits):
     """A workdir of members with different networks, who know when they are unsure."""
-    members = "fast:2,simple:1,lenet5:1,convnetjs:1"
+    members = "fast:2,deep:1,lenet5:1,convnetjs:1"
     config = Config(members=members, seed=5, dataset="mnist", data_dir=str(digits), validation=10)
     folder = workdir_of(tmp_path_factory.mktemp("mixed"), config)
     records.write_json(folder / "results.json", {"unsure": {"entropy": 1e-6}})
@@ -105,7 +106,7 @@ def as_packed(workdir, images, precision):
     for member in trained.load(workdir).members:
         layers = chain.layers_of(member.network, member.variables["params"])
         own = packed.unpack_layers(layers, packed.pack_layers(layers, precision))
-        logits.append(chain.forward(own, images))
+        logits.append(jax.jit(partial(chain.forward, own))(images))
     return np.asarray(jax.nn.softmax(np.stack(logits)))
 
 
@@ -155,7 +156,7 @@ def test_drawings_become_what_python_makes_of_them(opened, file):
 @browsers.needs_chromium
 def test_a_drawing_is_answered_as_predict_would(opened, file, mixed):
     page = opened(file)
-    assert page.title() == "mnist_jax: 2 x fast, simple, lenet5, convnetjs"
+    assert page.title() == "mnist_jax: 2 x fast, deep, lenet5, convnetjs"
     page.wait_for_selector("#nothing:visible")
     draw(page, SEVEN)
     page.wait_for_selector("#latency:has-text('Answered in')")
@@ -166,7 +167,7 @@ def test_a_drawing_is_answered_as_predict_would(opened, file, mixed):
     assert page.locator("#sure").inner_text().startswith(f"{100 * mean.max():.1f} % sure; votes: ")
     rows = page.locator("#votes li")
     assert rows.nth(0).inner_text().startswith(f"mean: {mean.argmax()}, ")
-    names = ["fast 5", "fast 6", "simple 7", "lenet5 8", "convnetjs 9"]
+    names = ["fast 5", "fast 6", "deep 7", "lenet5 8", "convnetjs 9"]
     for i, (name, own) in enumerate(zip(names, members, strict=True)):
         assert rows.nth(i + 1).inner_text().startswith(f"{name}: {own.argmax()}, ")
     assert page.locator("#unsure").is_visible()  # above 1e-6
@@ -262,17 +263,17 @@ def test_what_the_command_says_and_the_file_holds(mixed, tmp_path, capsys):
     output = tmp_path / "second.html"
     assert call(mixed, "html", output, "--member", "2") == 0
     said = capsys.readouterr().out
-    assert "simple 7" in said and "It takes" not in said
+    assert "deep 7" in said and "It takes" not in said
     assert re.search(
         r"weights in 8 bits: of 60 test images [\d.]+ % are right, [\d.]+ % with", said
     )
     assert "probabilities differ by up to" in said
     text = output.read_text()
     model = json.loads(re.search(r'id="model">(.*?)</script>', text)[1])
-    assert [member["name"] for member in model["members"]] == ["simple 7"]
+    assert [member["name"] for member in model["members"]] == ["deep 7"]
     assert model["threshold"] is None  # known of all members together alone
     about = dict(model["about"])
-    assert about["Trained by"].startswith("python -m experiments.run --members fast:2,simple:1")
+    assert about["Trained by"].startswith("python -m experiments.run --members fast:2,deep:1")
     assert about["Made by"].startswith("mnist_jax ") and about["Test accuracy"].endswith(" %")
     assert text.count("</script>") == 4 and not re.search(r"^(import|export) ", text, re.MULTILINE)
     for word in ("https://", "@import", "url(", "import(", "{{"):
