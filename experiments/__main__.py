@@ -18,7 +18,7 @@ COMMANDS = {
     "inspect": "show a network layer by layer",
     "gtp": "play Go, for programs that speak GTP",
     "match": "play Go against GNU Go, or another program, and count",
-    "export": "write a run's members as ONNX, StableHLO or safetensors, for other programs",
+    "export": "write a run's members as ONNX, StableHLO, safetensors or a page to draw on",
     "bundle": "make a small folder of a run, with the weights alone",
     "import": "make a workdir of such a safetensors file, or of PyTorch's weights",
     "benchmarks.run": "train and predict beside other frameworks",

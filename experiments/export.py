@@ -12,12 +12,14 @@ TARGETS = {
     "onnx": "for ONNX Runtime and others, opset 18",
     "stablehlo": "for JAX alone, on CPU, GPU and TPU, by jax.export",
     "safetensors": "the weights alone, for PyTorch, NumPy, ... and experiments.import",
+    "html": "a page to draw on, for any browser, from disk",
 }
 _EPILOG = """\
 examples:
   python -m experiments.export runs/ensemble --to onnx --output ensemble.onnx
   python -m experiments.export runs/deep --to stablehlo --output deep.stablehlo
   python -m experiments.export runs/ensemble --to safetensors --output third.safetensors --member 2
+  python -m experiments.export runs/ensemble --to html --output ensemble.html
 
 A model takes `images`, uint8 [n, height, width, channels] as trained on (digits: ink is 255),
 `tokens`, int32 [n, length], or `planes` of Go, packed as mnist_jax.go.planes packs them, uint8
@@ -25,6 +27,10 @@ A model takes `images`, uint8 [n, height, width, channels] as trained on (digits
 and `member_probabilities` [members, n, classes]. Scaling and normalisation are inside. Classes,
 config, command, results and, of sentences, the vocabulary go with it: in the file, and beside a
 StableHLO file as FILE.json.
+
+A page of HTML computes by itself what the members say of a drawing, and shows their layers. It
+holds simple, deep, layers, fast, lenet5 and convnetjs, of digits or letters in 28 x 28 grey pixels.
+Its weights have 8 bits, as far as the accuracy on test images stays within 0.02 %.
 
 exit codes: 0; 2 for a wrong command, and then nothing is written.
 """

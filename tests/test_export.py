@@ -229,7 +229,7 @@ def fails(capsys, *argv):
     ("target", "output", "more", "message"),
     [
         ("onxn", "a", (), "Did you mean onnx?"),
-        ("html", "a", (), "There are onnx, stablehlo, safetensors."),
+        ("xyz", "a", (), "There are onnx, stablehlo, safetensors, html."),
         ("onnx", "a", ("--member", "3"), "--member 3 does not exist."),
         ("onnx", "a", ("--member", "-1"), "--member -1 does not exist."),
         ("onnx", "a", ("--member", "one"), "invalid int value"),

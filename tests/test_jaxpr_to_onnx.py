@@ -173,7 +173,7 @@ def make(name, members=2, **more):
     input_ = Input("tokens", np.int32, ("n", "length"), 5)
     if not is_sentence:
         input_ = Input("images", np.uint8, ("n", *shape))
-    return Model(made, input_, {"classes": list("abcde"), "mnist_jax": "0"})
+    return Model(made, input_, {"classes": list("abcde"), "mnist_jax": "0"}, trained=None)
 
 
 def inputs_of(exported, n):

@@ -1,22 +1,16 @@
 """The live page in a real browser: each of ConvNetJS's ten items, and what this page adds."""
 
 import re
-import shutil
 
 import pytest
 
-pytest.importorskip("playwright")
 pytest.importorskip("starlette")
 
-from playwright.sync_api import sync_playwright
-
+from tests import browser as browsers
 from tests import live
+from tests.browser import PATIENCE, draw
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
-PATIENCE = 60_000
+pytestmark = browsers.needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -34,42 +28,23 @@ def address(session):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as driver:
-        options = {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}
-        with driver.chromium.launch(**options) as browser:
-            yield browser
+    with browsers.launched() as browser:
+        yield browser
 
 
 @pytest.fixture
 def opened(browser, address):
     """Opens pages, in which nothing may go wrong."""
-    contexts, problems = [], []
+    ours = ("http://127.0.0.1:", "blob:http://127.0.0.1:", "data:")
+    with browsers.watched(browser, ours) as (open_page, problems):
 
-    def open_page(width=1280, path="", **options):
-        size = {"width": width, "height": 900}
-        context = browser.new_context(viewport=size, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "console",
-            lambda message: problems.append(message.text) if message.type == "error" else None,
-        )
-        page.on("request", lambda request: check_is_here(request.url, problems))
-        page.goto(address + path)
-        page.wait_for_selector("#figures dd")
-        return page
+        def open_it(width=1280, path="", **options):
+            page = open_page(address + path, width, **options)
+            page.wait_for_selector("#figures dd")
+            return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
+        yield open_it
     assert [text for text in problems if "400 (Bad Request)" not in text] == []
-
-
-def check_is_here(url, problems):
-    if not url.startswith(("http://127.0.0.1:", "blob:http://127.0.0.1:", "data:")):
-        problems.append(f"asked for {url}")
 
 
 def figure(page, name):
@@ -79,19 +54,6 @@ def figure(page, name):
 
 def whole(text):
     return int(re.match(r"[\d,]+", text)[0].replace(",", ""))
-
-
-def draw(page, points):
-    pad = page.locator("#pad")
-    pad.scroll_into_view_if_needed()
-    box = pad.bounding_box()
-    scale = box["width"] / 280
-    (first, *others) = [(box["x"] + x * scale, box["y"] + y * scale) for x, y in points]
-    page.mouse.move(*first)
-    page.mouse.down()
-    for point in others:
-        page.mouse.move(*point, steps=8)
-    page.mouse.up()
 
 
 def go_on(session, until=0.0):
@@ -229,15 +191,10 @@ def test_a_finger_draws(opened):
     assert page.evaluate("scrollY") == top  # the page stays where it is below the finger
 
 
-def test_the_camera_takes_a_picture(session, address):
+def test_the_camera_takes_a_picture(browser, address):
     options = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with (
-        sync_playwright() as driver,
-        driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", *options]
-        ) as browser,
-    ):
-        page = browser.new_page()
+    with browsers.another(browser, options) as with_camera:
+        page = with_camera.new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(address)
         page.click("#camera")
@@ -348,39 +305,8 @@ def test_everything_has_a_name_and_text_stands_out(opened, session):
     """Names for screen readers; contrast of WCAG 2.1, 1.4.3."""
     page = opened()
     page.wait_for_selector("#recent li")
-    nameless = page.evaluate(NAMELESS)
-    assert nameless == []
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        colours = page.evaluate(COLOURS)
-        for name in ("--ink", "--quiet", "--accent", "--right", "--wrong"):
-            for ground in ("--page", "--card"):
-                assert contrast(colours[name], colours[ground]) >= 4.5, (scheme, name, ground)
-        assert contrast(colours["--warn"], colours["--warn-page"]) >= 4.5
-        assert contrast(colours["--accent-ink"], colours["--accent"]) >= 4.5
-
-
-NAMELESS = """() => [...document.querySelectorAll(
-    'button, input, select, textarea, canvas, img, a')]
-  .filter((e) => e.checkVisibility())
-  .filter((e) => !(e.getAttribute('aria-label') || e.innerText?.trim() || e.alt))
-  .filter((e) => ![...(e.labels ?? [])].some((label) => label.innerText.trim()))
-  .map((e) => e.outerHTML.slice(0, 80))"""
-COLOURS = """() => Object.fromEntries(['ink', 'quiet', 'accent', 'right', 'wrong', 'warn',
-  'warn-page', 'page', 'card', 'accent-ink'].map((name) => ['--' + name,
-    getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim()]))"""
-
-
-def contrast(one, other):
-    def luminance(colour):
-        digits_ = colour.removeprefix("#")
-        digits_ = "".join(2 * d for d in digits_) if len(digits_) == 3 else digits_
-        parts = [int(digits_[i : i + 2], 16) / 255 for i in (0, 2, 4)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-    lower, higher = sorted([luminance(one), luminance(other)])
-    return (higher + 0.05) / (lower + 0.05)
+    assert page.evaluate(browsers.NAMELESS) == []
+    browsers.check_contrasts(page)
 
 
 def test_by_keyboard_all_controls_are_reached(opened):

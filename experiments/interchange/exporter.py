@@ -36,7 +36,7 @@ def run(given: argparse.Namespace) -> int:
     names = ", ".join(member.name for member in exported.members)
     print(f"{given.output}: {names}, {given.output.stat().st_size / 1e6:.1f} MB")
     print(f"{said}.")
-    if given.to != "safetensors":
+    if given.to in ("onnx", "stablehlo"):
         print(f"It takes {exported.input.describe()} and gives {' and '.join(model.OUTPUTS)}.")
     return 0
 

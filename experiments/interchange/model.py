@@ -46,6 +46,7 @@ class Model(NamedTuple):
     members: Sequence[Member]
     input: Input
     metadata: dict[str, Any]  # what JSON can hold
+    trained: Trained  # the workdir that they are of
 
     @property
     def variables(self) -> list[Variables]:
@@ -75,7 +76,7 @@ def make(trained: Trained, member: int | None) -> Model:
                 f"{trained.workdir}: the weights of member {one.name} are not finite.\n"
                 "Train it again."
             )
-    return Model(members, _input(trained), _metadata(trained, members))
+    return Model(members, _input(trained), _metadata(trained, members), trained)
 
 
 def make_function(

@@ -8,7 +8,7 @@ from jax import Array
 from mnist_jax.layers import Conv, Dense, MaxPool, conv_pool_relu
 from mnist_jax.models.images import ImageNetwork
 
-_MEAN, _STD = 0.1307, 0.3081  # of MNIST's training pixels
+MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels
 
 
 class Fast(ImageNetwork):
@@ -26,7 +26,7 @@ class Fast(ImageNetwork):
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
         kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-        x = ((self.prepare(images) - _MEAN) / _STD).astype(self.dtype)
+        x = ((self.prepare(images) - MEAN) / STD).astype(self.dtype)
         for features, size in ((24, 5), (32, 3)):
             conv = Conv(features, (size, size), padding="VALID", kernel_init=kernel_init)
             x = conv_pool_relu(conv, MaxPool(), x)

@@ -11,11 +11,11 @@ from mnist_jax.layers import Dense
 from mnist_jax.models.images import ImageNetwork
 from mnist_jax.windows import Convolution, MeanPooling, convolve, convolve_by_xla
 
-_SIDE = 32
-_WHITE, _BLACK = -0.1, 1.175  # what pixels of paper and ink are for the network
+SIDE = 32
+WHITE, BLACK = -0.1, 1.175  # what pixels of paper and ink are for the network
 _CODE = 12 * 7  # pixels of an output's picture, one for each unit of F6
 # Table I: which of S2's six maps each of C3's sixteen sees.
-_C3_INPUTS = (
+C3_INPUTS = (
     *("012", "123", "234", "345", "045", "015"),
     *("0123", "1234", "2345", "0345", "0145", "0125"),
     *("0134", "1245", "0235"),
@@ -49,13 +49,13 @@ class LeNet5(ImageNetwork):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        x = (_WHITE + (_BLACK - _WHITE) * _framed(self.prepare(images))).astype(self.dtype)
+        x = (WHITE + (BLACK - WHITE) * _framed(self.prepare(images))).astype(self.dtype)
         x = scaled_tanh(_conv(6, x.shape[-1], "C1")(x))
         x = self._subsample("S2", x)
         if self.dense:
             x = scaled_tanh(_conv(16, 6, "C3")(x))
         else:
-            x = scaled_tanh(PartialConvolution(_C3_INPUTS, 5, name="C3")(x))
+            x = scaled_tanh(PartialConvolution(C3_INPUTS, 5, name="C3")(x))
         x = self._subsample("S4", x)
         x = scaled_tanh(_conv(120, 16, "C5")(x))
         x = scaled_tanh(_dense(_CODE, 120, "F6")(x.reshape(x.shape[0], -1)))
@@ -102,16 +102,35 @@ class PartialConvolution(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        pairs = [(int(i), o) for o, chosen in enumerate(self.inputs) for i in chosen]
-        sources, targets = map(np.array, zip(*pairs, strict=True))
+        _, targets = _connections(self.inputs)
         seen = self.window**2 * np.array([len(chosen) for chosen in self.inputs])
-        shape = (self.window, self.window)
-        kernel = self.param("kernel", _uniform(seen[targets]), (*shape, len(pairs)), jnp.float32)
+        shape = (self.window, self.window, len(targets))
+        kernel = self.param("kernel", _uniform(seen[targets]), shape, jnp.float32)
         bias = self.param("bias", _uniform(seen), (len(self.inputs),), jnp.float32)
-        whole = jnp.zeros((*shape, images.shape[-1], len(self.inputs)), images.dtype)
-        whole = whole.at[:, :, sources, targets].set(kernel.astype(images.dtype))
+        whole = whole_kernel(kernel.astype(images.dtype), self.inputs, images.shape[-1])
         convolution = convolve_by_xla if self.is_initializing() else convolve
         return convolution(images, whole) + bias.astype(images.dtype)
+
+
+def whole_kernel(kernel: Array, inputs: tuple[str, ...], channels: int) -> Array:
+    """A `PartialConvolution`'s kernel as one of all `channels`, 0 where an output sees none.
+
+    Args:
+        kernel: `[window, window, connections]`.
+
+    Returns:
+        `[window, window, channels, outputs]`.
+    """
+    sources, targets = _connections(inputs)
+    whole = jnp.zeros((*kernel.shape[:2], channels, len(inputs)), kernel.dtype)
+    return whole.at[:, :, sources, targets].set(kernel)
+
+
+def _connections(inputs: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The input and the output of each connection, int `[connections]`."""
+    pairs = [(int(i), o) for o, chosen in enumerate(inputs) for i in chosen]
+    sources, targets = map(np.array, zip(*pairs, strict=True))
+    return sources, targets
 
 
 class Distances(nn.Module):
@@ -166,11 +185,11 @@ _DIGITS = """
 def _framed(images: Array) -> Array:
     """Padded with 0 to 32x32, the odd pixel at the bottom and on the right."""
     height, width = images.shape[1:3]
-    if max(height, width) > _SIDE:
+    if max(height, width) > SIDE:
         raise ValueError(
-            f"lenet5 takes images of up to {_SIDE} x {_SIDE} pixels, not {height} x {width}."
+            f"lenet5 takes images of up to {SIDE} x {SIDE} pixels, not {height} x {width}."
         )
-    pads = [((_SIDE - side) // 2, (_SIDE - side + 1) // 2) for side in (height, width)]
+    pads = [((SIDE - side) // 2, (SIDE - side + 1) // 2) for side in (height, width)]
     return jnp.pad(images, ((0, 0), *pads, (0, 0)))
 
 

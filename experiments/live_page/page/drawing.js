@@ -1,22 +1,13 @@
 // The drawing panel: strokes, photos and the camera, and what the members say of them.
 
-import { $, ask, bytes, element, number, percent, recall, remember } from "./talk.js";
+import { beginPad, clearStrokes, hasStrokes, isDrawing, newCanvas, paintStrokes } from "./pad.js";
+import { $, ask, bytes, element, number, percent } from "./talk.js";
 
-const SIDE = 280;
-let strokes = recall("strokes", []), current = null, photo = null, camera = null;
-let cursor = { x: 140, y: 140, down: false, shown: false };
+let photo = null, camera = null;
 let latest = null, asking = false, again = false, answered = null, listeners = [];
 
 export function begin() {
-  const pad = $("pad");
-  pad.addEventListener("pointerdown", down);
-  pad.addEventListener("pointermove", move);
-  for (const name of ["pointerup", "pointercancel"]) pad.addEventListener(name, up);
-  pad.addEventListener("keydown", key);
-  pad.addEventListener("blur", () => { cursor.shown = cursor.down = false; current = null; paint(); });
-  pad.addEventListener("focus", () => { cursor.shown = pad.matches(":focus-visible"); paint(); });
-  $("undo").onclick = () => { strokes.pop(); changed(); };
-  $("clear").onclick = clear;
+  beginPad({ changed: send, clear });
   $("choose-photo").onclick = () => $("photo-file").click();
   $("photo-file").onchange = () => { take($("photo-file").files[0]); $("photo-file").value = ""; };
   $("camera").onclick = toggleCamera;
@@ -26,126 +17,41 @@ export function begin() {
   drop.addEventListener("drop", (event) => { event.preventDefault(); drop.classList.remove("over"); take(event.dataTransfer.files[0]); });
   document.addEventListener("paste", (event) => { const [file] = event.clipboardData.files; if (file) take(file); });
   setInterval(refresh, 2000);
-  paint();
 }
 
 export function status(now) {
   const isNew = latest?.run !== now.run;
   latest = now;
-  if (isNew && (strokes.length || photo)) send();
+  if (isNew && (hasStrokes() || photo)) send();
 }
 
 // What the layers panel shows of a drawing: the content to post, or null.
 export async function content() {
   if (photo) return { body: photo.file, query: "photo=1" };
-  return strokes.length ? { body: await png(), query: "photo=0" } : null;
+  return hasStrokes() ? { body: await png(), query: "photo=0" } : null;
 }
 
 export function onAnswer(listener) {
   listeners.push(listener);
 }
 
-function position(event) {
-  const box = $("pad").getBoundingClientRect();
-  return [((event.clientX - box.left) / box.width) * SIDE, ((event.clientY - box.top) / box.height) * SIDE].map((v) => Math.round(v * 10) / 10);
-}
-
-function down(event) {
-  if (event.button > 0) return;
-  event.preventDefault();
-  $("pad").focus({ preventScroll: true });
-  cursor.shown = false;
-  $("pad").setPointerCapture(event.pointerId);
-  current = { width: Number($("brush").value), points: [position(event)] };
-  strokes.push(current);
-  changed();
-}
-
-function move(event) {
-  if (!current || cursor.down) return;
-  for (const part of event.getCoalescedEvents?.() ?? [event]) current.points.push(position(part));
-  changed();
-}
-
-function up() {
-  if (!cursor.down) current = null;  // all of it was sent as it moved
-}
-
-function key(event) {
-  const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-  if (by) {
-    const far = event.shiftKey ? 2 : 10;
-    cursor.x = Math.min(Math.max(cursor.x + by[0] * far, 0), SIDE);
-    cursor.y = Math.min(Math.max(cursor.y + by[1] * far, 0), SIDE);
-    if (cursor.down) current.points.push([cursor.x, cursor.y]);
-  } else if (event.key === " ") {
-    cursor.down = !cursor.down;
-    current = cursor.down ? { width: Number($("brush").value), points: [[cursor.x, cursor.y]] } : null;
-    if (current) strokes.push(current);
-  } else if (event.key === "Delete" || event.key === "Backspace") clear();
-  else if (event.key === "z" && (event.ctrlKey || event.metaKey)) strokes.pop();
-  else return;
-  event.preventDefault();
-  cursor.shown = true;
-  $("pen").textContent = cursor.down ? "The pen is down." : "The pen is up.";
-  changed();
-}
-
 function clear() {
-  strokes = [];
-  photo = current = null;
-  cursor.down = false;
+  photo = null;
   stopCamera();
   $("photo").hidden = true;
   $("pad").hidden = false;
-  changed();
-}
-
-function changed() {
-  remember("strokes", strokes);
-  paint();
-  send();
-}
-
-function paint() {
-  const pen = $("pad").getContext("2d");
-  paintStrokes(pen);
-  if (!cursor.shown) return;
-  pen.strokeStyle = "#b34700";
-  pen.lineWidth = cursor.down ? 4 : 2;
-  pen.beginPath();
-  pen.arc(cursor.x, cursor.y, 8, 0, 7);
-  pen.moveTo(cursor.x - 13, cursor.y);
-  pen.lineTo(cursor.x + 13, cursor.y);
-  pen.moveTo(cursor.x, cursor.y - 13);
-  pen.lineTo(cursor.x, cursor.y + 13);
-  pen.stroke();
-}
-
-function paintStrokes(pen) {
-  pen.fillStyle = "#fff";
-  pen.fillRect(0, 0, SIDE, SIDE);
-  pen.strokeStyle = "#000";
-  pen.lineCap = pen.lineJoin = "round";
-  for (const { width, points } of strokes) {
-    pen.lineWidth = width;
-    pen.beginPath();
-    pen.moveTo(...points[0]);
-    for (const point of points) pen.lineTo(...point);
-    if (points.length === 1) pen.lineTo(points[0][0] + 0.1, points[0][1]);
-    pen.stroke();
-  }
+  clearStrokes();
 }
 
 function png() {
-  const canvas = Object.assign(document.createElement("canvas"), { width: SIDE, height: SIDE });
+  const canvas = newCanvas();
   paintStrokes(canvas.getContext("2d"));
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
 
 function refresh() {
   // A drawing that stays is asked about again as the members learn.
-  if (document.hidden || !answered || !latest || latest.state !== "training" || current) return;
+  if (document.hidden || !answered || !latest || latest.state !== "training" || isDrawing()) return;
   send();
 }
 
@@ -244,13 +150,11 @@ function take(file) {
   stopCamera();
   if ($("photo").src) URL.revokeObjectURL($("photo").src);
   photo = { file };
-  strokes = [];
   $("photo").src = URL.createObjectURL(file);
   $("photo").onerror = () => { $("photo").hidden = true; };
   $("photo").hidden = false;
   $("pad").hidden = true;
-  remember("strokes", strokes);
-  send();
+  clearStrokes();
 }
 
 async function toggleCamera() {
