@@ -30,9 +30,11 @@ _COLOURS = """() => Object.fromEntries(['ink', 'quiet', 'accent', 'right', 'wron
 @contextlib.contextmanager
 def launched():
     """A browser."""
-    with sync_playwright() as driver:
-        with driver.chromium.launch(executable_path=CHROMIUM, args=_ARGS) as browser:
-            yield browser
+    with (
+        sync_playwright() as driver,
+        driver.chromium.launch(executable_path=CHROMIUM, args=_ARGS) as browser,
+    ):
+        yield browser
 
 
 def another(browser, args):
