@@ -56,7 +56,7 @@ def _parser() -> cli.Parser:
         prog="python -m experiments.benchmarks.exports",
         description="Export workdirs to all targets, and compare what the files predict.",
     )
-    parser.add_argument("workdirs", type=epath.Path, nargs="+", metavar="WORKDIR")
+    parser.add_argument("workdirs", type=cli.workdir, nargs="+", metavar="WORKDIR")
     parser.add_argument(
         "--inputs", type=int, metavar="N", help="test inputs to compare (default: all)"
     )

@@ -110,6 +110,7 @@ def _results(loaded: Trained, dataset: Dataset) -> dict[str, Any]:
     members = [member.describe() for member in loaded.members]
     described = records.describe(loaded.config, dataset)
     described["dataset"]["source"] = f"SHA-256 {loaded.fingerprint}"
+    mean = made.results["rules"]["mean_probability"]["before"]
     accuracies = {
         name: [at["rules"]["mean_probability"]["before"]["accuracy"] for at in strengths]
         for name, strengths in made.results["shifts"].items()
@@ -118,6 +119,10 @@ def _results(loaded: Trained, dataset: Dataset) -> dict[str, Any]:
         described
         | evaluation.split_scores("test", members, made.logits["test"], dataset.test.labels)
         | {
+            "mean_probability": {  # as `predict` answers
+                "test_accuracy": mean["accuracy"],
+                "test_nll": mean["nll"],
+            },
             "unsure": made.results["unsure"],
             "shift_accuracy": accuracies,  # by strength, 0 to 5, of the mean probability
             "versions": records.versions(),
@@ -143,7 +148,8 @@ def _card(loaded: Trained, results: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "## What they are for, and what not"
     yield ""
-    error = 1 - results["ensemble"]["test_accuracy"]
+    together = results["mean_probability"]
+    error = 1 - together["test_accuracy"]
     of_digits = loaded.characters and loaded.class_names == tuple("0123456789")
     yield _DIGITS_ARE_FOR.format(round(1 / max(error, 1e-9))) if of_digits else _OTHERS_ARE_FOR
     yield ""
@@ -157,7 +163,6 @@ def _card(loaded: Trained, results: dict[str, Any]) -> Iterator[str]:
     for row in results["members"]:
         name = f"`{row['network']}`, seed {row['seed']}"
         yield f"| {name} | {100 * row['test_accuracy']:.2f} | {row['test_nll']:.4f} |"
-    together = results["ensemble"]
     yield f"| together | {100 * together['test_accuracy']:.2f} | {together['test_nll']:.4f} |"
     if results["shift_accuracy"]:
         yield ""
