@@ -146,6 +146,7 @@ NETWORKS = {
     "fast": ((28, 28, 1), {}),
     "lenet5": ((28, 28, 1), {}),
     "lenet5, dense": ((32, 32, 1), {"dense": True}),
+    "convnetjs": ((28, 28, 1), {}),
     "resnet20": ((32, 32, 3), {}),
     "resnet18": ((33, 40, 3), {"mean": (0.5, 0.4, 0.3), "stddev": (0.2, 0.3, 0.4)}),
     "alexnet": ((40, 50, 1), {"image_size": 67, "two_towers": True}),
@@ -203,6 +204,12 @@ def test_every_network(name):
         assert found.shape == (n, 5) and members.shape == (1, n, 5)
         np.testing.assert_allclose(found, wanted[:n], atol=1e-5)
         np.testing.assert_array_equal(found, members[0])
+
+
+def test_no_kind_of_network_is_left_out():
+    """Of those of images; tests/test_go_commands.py exports the one of Go."""
+    tried = {type(models.create(name.partition(",")[0], 5)) for name in NETWORKS}
+    assert {type(models.create(name, 5)) for name in models.NAMES} <= tried
 
 
 def test_weights_keep_their_names():

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
-from jax import Array
+from jax import Array, lax
 
 from mnist_jax.layers import Dense, Dropout
 from mnist_jax.models.images import ImageNetwork
@@ -137,4 +137,5 @@ def _middle(images: Array, side: int) -> Array:
     if min(height, width) < side:
         raise ValueError(f"layers has crop {side}, and is given images of {height} x {width}.")
     top, left = (height - side) // 2, (width - side) // 2
-    return images[:, top : top + side, left : left + side]
+    rows = lax.slice_in_dim(images, top, top + side, axis=1)
+    return lax.slice_in_dim(rows, left, left + side, axis=2)
