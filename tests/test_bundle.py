@@ -96,6 +96,7 @@ def test_its_figures_are_of_its_own_weights(packed_folder, digits):
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     right = (probabilities.mean(axis=0).argmax(axis=-1) == digits.test.labels).mean()
     assert results["mean_probability"]["test_accuracy"] == pytest.approx(right, abs=1e-6)
+    assert results["epochs"] == trained.load(packed_folder).step * 100 / 4_000
     card = (packed_folder / "MODEL_CARD.md").read_text()
     assert f"| together | {100 * right:.2f} | " in card and "Not for letters" in card
     accuracies = results["shift_accuracy"]

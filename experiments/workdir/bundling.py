@@ -115,6 +115,7 @@ def _results(loaded: Trained, dataset: Dataset) -> dict[str, Any]:
         name: [at["rules"]["mean_probability"]["before"]["accuracy"] for at in strengths]
         for name, strengths in made.results["shifts"].items()
     }
+    described["epochs"] = loaded.step * loaded.config.batch_size / described["train_size"]
     return (
         described
         | evaluation.split_scores("test", members, made.logits["test"], dataset.test.labels)
