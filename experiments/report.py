@@ -48,7 +48,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         given.output = _page(given.output)
     seen: dict[str, epath.Path] = {}
     for workdir in given.workdirs:
-        first = seen.setdefault(records.identity(workdir), workdir)
+        there = records.COPY if records.is_pretrained(workdir) else workdir
+        first = seen.setdefault(records.identity(there), workdir)
         if first is not workdir:
             cli.fail(f"{workdir} is given twice.", "Give each workdir once.")
     return given

@@ -110,12 +110,13 @@ def writable_workdir(folder: epath.Path) -> epath.Path:
     Raises:
         SystemExit: code 2 with an error of two lines, where it cannot be made.
     """
-    if folder != epath.Path(pretrained.FOLDER):
+    if not records.is_pretrained(folder):
         return folder
     try:
         copy = records.copy_of_pretrained()
     except ValueError as error:
-        fail(str(error), "Go to a folder that can be written.")
+        message, _, hint = str(error).partition("\n")
+        fail(message, hint)
     print(f"The networks that come with mnist_jax, copied to {copy}", flush=True)
     return copy
 

@@ -125,7 +125,12 @@ def _read_weights_file(
     wanted = {name: evaluated(state) for name, state in states.items()}
     if jax.tree.map(np.shape, variables) != jax.tree.map(np.shape, wanted):
         raise ValueError(f"{path} has other weights than the networks of its config.json.")
-    return _Weights(details["step"], details["fingerprint"], {None: variables})
+    try:
+        return _Weights(int(details["step"]), details["fingerprint"], {None: variables})
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"{path} is damaged: it lacks the step of training, or the data."
+        ) from None
 
 
 def _read_checkpoints(

@@ -7,6 +7,7 @@ that is not in the vocabulary is a token 0 as well: nothing is known of it.
 
 import csv
 import io
+import os
 import re
 import warnings
 from collections import Counter, defaultdict
@@ -289,7 +290,7 @@ def _find(path: str | PathLike[str]) -> list[File]:
     """
     path = Path(path).expanduser()
     this = files.single(path)
-    if not path.is_file() or files.is_archive(this):
+    if not os.path.isfile(path) or files.is_archive(this):
         return [file for file in files.find(path) if _may_be_data(file)]
     return [this, *(file for file in _beside(path) if _are_partners(file, this))]
 

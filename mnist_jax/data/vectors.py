@@ -4,6 +4,7 @@
 by gzip. Files are streamed: memory is needed for the vectors that are kept.
 """
 
+import os
 import zipfile
 from collections.abc import Collection, Iterator
 from itertools import chain
@@ -52,7 +53,7 @@ def read(path: str | PathLike[str], vocabulary: Collection[str]) -> Vectors:
             that are not finite, or no word of the vocabulary.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{path} is no file of word vectors.")
     file = files.single(path)
     wanted = {word for word in vocabulary if word} | {word.lower() for word in vocabulary if word}
