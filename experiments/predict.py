@@ -142,7 +142,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object a line, not a table"
     )
-    given = parser.parse(argv)
+    given = parser.parse(argv, mixed=True)
     first, *others = given.images
     if given.workdir is None and not others and _is_workdir(first):
         cli.fail(f"{first} is a workdir, and no picture is given.", "Name pictures after it.")

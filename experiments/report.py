@@ -42,7 +42,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="the page; its pictures are written beside it, named after it (default: "
         "report/index.html in the first WORKDIR)",
     )
-    given = parser.parse(argv)
+    given = parser.parse(argv, mixed=True)
     given.workdirs = given.workdirs or [cli.workdir("pretrained")]
     if given.output is not None:
         given.output = _page(given.output)

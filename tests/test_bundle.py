@@ -282,7 +282,7 @@ def test_a_bundle_of_given_vectors(tmp_path, capsys):
     assert "somewhere" not in card and "several networks" not in card
 
 
-def test_a_cross_validated_run_is_refused_without_flags_that_bundle_lacks(tmp_path, capsys):
+def test_a_cross_validated_run_is_refused_and_flags_are_not_taken_for_bundle_s(tmp_path, capsys):
     from experiments import run
 
     flags = ["--network-options", "maps=4,width=6", "--epochs", "1", "--folds", "2"]
@@ -291,7 +291,7 @@ def test_a_cross_validated_run_is_refused_without_flags_that_bundle_lacks(tmp_pa
     with pytest.raises(SystemExit, match="2"):
         bundle.main([str(tmp_path / "run"), "--output", str(tmp_path / "small")])
     error, hint = capsys.readouterr().err.splitlines()
-    assert "is cross-validated" in error and "--dataset" not in hint
+    assert "is cross-validated" in error and "experiments.evaluate" in hint
     assert not (tmp_path / "small").exists()
 
 

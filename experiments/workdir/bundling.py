@@ -46,7 +46,7 @@ def run(workdir: epath.Path, output: epath.Path) -> int:
     unfinished = output.parent / f"{output.name}.{os.getpid()}.tmp"
     try:
         loaded = trained.load(workdir)
-        dataset = _tested_on(loaded)
+        dataset = trained.load_dataset(loaded)
         _write(loaded, dataset, unfinished)
         if output.exists():
             output.rmdir()  # it is empty
@@ -71,22 +71,6 @@ def run(workdir: epath.Path, output: epath.Path) -> int:
     asked = f"{shlex.quote(str(output))} {loaded.config.predict_takes}"
     print(f"python -m experiments.predict {asked} uses them.")
     return 0
-
-
-def _tested_on(loaded: Trained) -> Dataset:
-    """The data set the members were trained on.
-
-    Raises:
-        ValueError: as `trained.load_dataset`, without its way out, which a bundle does not have.
-        DataUnavailable: it cannot be had.
-    """
-    try:
-        return trained.load_dataset(loaded)
-    except ValueError as error:
-        message = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{message}\nA bundle is tested on the data trained on, and needs them here."
-        ) from None
 
 
 def _write(loaded: Trained, dataset: Dataset, folder: epath.Path) -> None:

@@ -19,6 +19,8 @@ from mnist_jax.checkpoints import Checkpoints, Saved
 from mnist_jax.data import Dataset
 from mnist_jax.training import TrainState, Variables, evaluated
 
+_OTHER_DATA = "On others python -m experiments.evaluate does, by --dataset or --data-dir."
+
 
 @dataclass(frozen=True)
 class Member:
@@ -193,13 +195,13 @@ def load_dataset(trained: Trained) -> Dataset:
     if config.folds > 1:
         raise ValueError(
             f"{trained.workdir} is cross-validated: each test input trained other members; its "
-            "scores are in results.json.\nEvaluate on other data by --dataset or --data-dir."
+            f"scores are in results.json.\n{_OTHER_DATA}"
         )
     dataset = datasets.load(config, trained.trained_on)
     if trained.fingerprint not in (None, data.fingerprint(dataset)):
         raise ValueError(
             f"{dataset.name} ({dataset.source}) is not the data that {trained.workdir} was trained "
             f"on, and its test {config.input_is}s may be among those.\n"
-            "Make those data available, or evaluate on others by --dataset or --data-dir."
+            f"Make those data available. {_OTHER_DATA}"
         )
     return dataset
