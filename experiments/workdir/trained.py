@@ -197,7 +197,11 @@ def load_dataset(trained: Trained) -> Dataset:
             f"{trained.workdir} is cross-validated: each test input trained other members; its "
             f"scores are in results.json.\n{_OTHER_DATA}"
         )
-    dataset = datasets.load(config, trained.trained_on)
+    try:
+        dataset = datasets.load(config, trained.trained_on)
+    except ValueError as error:  # such as classes of one's own, whose files are not named
+        hint = "" if "\n" in str(error) else f"\n{_OTHER_DATA}"
+        raise type(error)(f"{error}{hint}") from None
     if trained.fingerprint not in (None, data.fingerprint(dataset)):
         raise ValueError(
             f"{dataset.name} ({dataset.source}) is not the data that {trained.workdir} was trained "
