@@ -247,7 +247,7 @@ def test_wrong_calls(target, output, more, message, mixed, tmp_path, capsys):
 def test_names_that_are_too_long(length, mixed, tmp_path, capsys):
     name = tmp_path / ("a" * length)
     error = "\n".join(fails(capsys, mixed, "safetensors", name))
-    assert "cannot be written: File name too long" in error
+    assert "cannot be written" in error and "File name too long" in error
     assert not any(tmp_path.iterdir())
 
 

@@ -201,7 +201,7 @@ def load_dataset(trained: Trained) -> Dataset:
         dataset = datasets.load(config, trained.trained_on)
     except ValueError as error:  # such as classes of one's own, whose files are not named
         hint = "" if "\n" in str(error) else f"\n{_OTHER_DATA}"
-        raise type(error)(f"{error}{hint}") from None
+        raise ValueError(f"{error}{hint}") from None
     if trained.fingerprint not in (None, data.fingerprint(dataset)):
         raise ValueError(
             f"{dataset.name} ({dataset.source}) is not the data that {trained.workdir} was trained "
