@@ -9,6 +9,7 @@ from etils import epath
 
 from experiments import run
 from experiments.console import cli
+from experiments.workdir import records
 
 CONFIG = "pretrained"
 _EPILOG = f"""\
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = _parse(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = cli.show_warning
-    if given.output.exists() and (not given.output.is_dir() or any(given.output.iterdir())):
+    if records.in_use(given.output):
         cli.fail(f"--output {given.output} exists and is not an empty folder.", "Choose another.")
     workdir = given.workdir
     if workdir is None:

@@ -52,7 +52,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--workdir", type=epath.Path, required=True, metavar="FOLDER", help="new or empty"
     )
-    return parser.parse(argv)
+    return parser.parse(argv, mixed=True)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         classes = classes or len(about.class_names)
         if about.vocabulary:
             options |= {"words": len(about.vocabulary), "width": about.vector_width}
-        else:
+        elif not config.reads_positions:  # a board's size is that of its classes
             image_shape = image_shape or about.image_shape
     members = [inspector.Kind(kind.network, len(kind.seeds), options) for kind in config.kinds]
     inspector.run(members, image_shape, classes, given.json, output)

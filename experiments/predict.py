@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -141,7 +142,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object a line, not a table"
     )
-    given = parser.parse(argv)
+    given = parser.parse(argv, mixed=True)
     first, *others = given.images
     if given.workdir is None and not others and _is_workdir(first):
         cli.fail(f"{first} is a workdir, and no picture is given.", "Name pictures after it.")
@@ -152,14 +153,19 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _is_workdir(text: str) -> bool:
-    return text == "pretrained" or (Path(text) / "config.json").exists()
+    return text == "pretrained" or os.path.exists(Path(text) / "config.json")
 
 
 def _is_picture(text: str) -> bool:
-    """Whether the first argument, which others follow, is no WORKDIR but a picture, or a folder."""
-    if text == "-" or Path(text).is_file():
+    """Whether the first argument, which others follow, is no WORKDIR but a picture, or a folder.
+
+    What does not exist is one by its name: it cannot be read, and the others are answered.
+    """
+    if text == "-" or os.path.isfile(text):
         return True
-    return Path(text).is_dir() and not _is_workdir(text) and pictures.are_in(Path(text))
+    if os.path.isdir(text):
+        return not _is_workdir(text) and pictures.are_in(Path(text))
+    return pictures.has_ending(Path(text))
 
 
 def _look(characters: bool, image_shape: tuple[int, ...]) -> Look:

@@ -42,13 +42,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="the page; its pictures are written beside it, named after it (default: "
         "report/index.html in the first WORKDIR)",
     )
-    given = parser.parse(argv)
+    given = parser.parse(argv, mixed=True)
     given.workdirs = given.workdirs or [cli.workdir("pretrained")]
     if given.output is not None:
         given.output = _page(given.output)
     seen: dict[str, epath.Path] = {}
     for workdir in given.workdirs:
-        first = seen.setdefault(records.identity(workdir), workdir)
+        there = records.COPY if records.is_pretrained(workdir) else workdir
+        first = seen.setdefault(records.identity(there), workdir)
         if first is not workdir:
             cli.fail(f"{workdir} is given twice.", "Give each workdir once.")
     return given

@@ -123,7 +123,7 @@ def warn_if_dark(images: np.ndarray) -> None:
         )
 
 
-def as_labels(labels: Any, n: int) -> np.ndarray:
+def as_labels(labels: Any, n: int, each: str = "an image") -> np.ndarray:
     """`[n]`, of any kind that `np.unique` sorts.
 
     Raises:
@@ -140,7 +140,7 @@ def as_labels(labels: Any, n: int) -> np.ndarray:
         array = array.ravel()
     if array.shape != (n,):
         hint = "; of a one-hot table, its argmax(axis=1)" if array.ndim == 2 else ""
-        raise ValueError(f"labels must be [{n}], one an image, not {array.shape}{hint}.")
+        raise ValueError(f"labels must be [{n}], one {each}, not {array.shape}{hint}.")
     missing = _count_missing(array)
     if missing:
         raise ValueError(f"labels must be classes, and {missing} of the {n} are None, NaN or inf.")

@@ -1,8 +1,9 @@
 """`SentenceClassifier`: Kim's network as a scikit-learn estimator, for notebooks and pipelines."""
 
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -18,6 +19,14 @@ from mnist_jax.models.sentence import WIDTH, Variant, set_vectors
 from mnist_jax.training import OptimizerName
 
 _LEAST = {"members": 1, "epochs": 1, "batch_size": 1, "seed": 0, "width": 1}
+
+
+class _TrainedWith(NamedTuple):
+    """What predictions go by, whatever the arguments are set to afterwards."""
+
+    network: Any  # linen module
+    cased: bool
+    length: int  # tokens of a sentence, for which it is compiled already
 
 
 class SentenceClassifier(ClassifierMixin, BaseEstimator):
@@ -85,7 +94,7 @@ class SentenceClassifier(ClassifierMixin, BaseEstimator):
         """
         self._check_options()
         texts = _as_texts(X)
-        labels = inputs.as_labels(y, len(texts))
+        labels = inputs.as_labels(y, len(texts), "a sentence")
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise ValueError("labels must have at least 2 classes, not 1 class.")
@@ -127,7 +136,7 @@ class SentenceClassifier(ClassifierMixin, BaseEstimator):
         self.vocabulary_ = vocabulary
         self.params_ = parallel.gather(layout, chunk.state.params)
         self.losses_ = np.concatenate(losses, axis=1)
-        self._trained_with = network
+        self._trained_with = _TrainedWith(network, self.cased, tokens.shape[1])
         return self
 
     def predict_logits(self, X: Sequence[str]) -> np.ndarray:
@@ -138,11 +147,12 @@ class SentenceClassifier(ClassifierMixin, BaseEstimator):
             NotFittedError: before `fit`.
         """
         check_is_fitted(self)
-        tokens = sentences.tokenize(_as_texts(X), self.vocabulary_, self.cased)
+        network, cased, length = self._trained_with
+        tokens = sentences.tokenize(_as_texts(X), self.vocabulary_, cased, length)
         members = len(jax.tree.leaves(self.params_)[0])
         parallel.claim_cpu_cores(members)
         layout = parallel.plan(members)
-        predict = parallel.make_predict(layout, self._trained_with)
+        predict = parallel.make_predict(layout, network)
         return predict(parallel.place(layout, self.params_), tokens)
 
     def predict_proba(self, X: Sequence[str]) -> np.ndarray:
@@ -152,7 +162,8 @@ class SentenceClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
         """The likeliest class of each sentence, `[n]`, as the labels given to `fit`."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        best = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[best]
 
     def __sklearn_tags__(self) -> Tags:
         """For scikit-learn: sentences are strings."""
@@ -169,8 +180,15 @@ class SentenceClassifier(ClassifierMixin, BaseEstimator):
     def _check_options(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value}.")
+            is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            if not is_whole or value < least:
+                raise ValueError(
+                    f"{name} must be a whole number of at least {least}, not {value!r}."
+                )
+        if self.seed + self.members > 2**32:
+            raise ValueError(f"seed + members must be at most 2 ** 32; seed is {self.seed}.")
+        if not isinstance(self.learning_rate, numbers.Real):
+            raise ValueError(f"learning_rate must be a number, not {self.learning_rate!r}.")
         self._network(2, 2, 2)  # for its variant
         if (self.variant == "rand") != (self.vectors is None):
             needs = "has no use for" if self.variant == "rand" else "needs"
@@ -183,8 +201,14 @@ def _as_texts(texts: Any) -> list[str]:
     Raises:
         TypeError, ValueError: one string alone, other things than strings, or none.
     """
-    if isinstance(texts, str):
-        raise TypeError("sentences must be a list of strings, not one string.")
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+        kind = "one string" if isinstance(texts, str) else type(texts).__name__
+        raise TypeError(f"sentences must be a list of strings, not {kind}.")
+    if hasattr(texts, "columns"):  # of a frame a list would be its columns' names
+        raise TypeError("sentences must be one column of the frame, such as X['text'].")
+    shape = getattr(texts, "shape", (0,))
+    if len(shape) != 1:
+        raise ValueError(f"sentences must be [n], not {shape}.")
     listed = list(texts)
     for i, text in enumerate(listed):
         if not isinstance(text, str):

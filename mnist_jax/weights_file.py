@@ -10,6 +10,7 @@ from etils import epath
 
 NAME = "weights.npz"
 _DETAILS = "details"
+_DAMAGE = (ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class Content(NamedTuple):
@@ -44,15 +45,22 @@ def read(path: epath.Path) -> Content:
     """What `write` has written.
 
     Raises:
-        ValueError: the file is damaged, or another one.
-        OSError: it cannot be read.
+        ValueError: the file is damaged, another one, or cannot be read.
     """
     from flax.traverse_util import unflatten_dict
 
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            details = json.loads(arrays[_DETAILS].tobytes())
-            weights = {n: arrays[n].astype(np.float32) for n in arrays.files if n != _DETAILS}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged, or no weights file: {error}") from None
-    return Content(unflatten_dict(weights, sep="/"), details)
+        with path.open("rb") as file, zipfile.ZipFile(file):  # np.load takes other files, too
+            file.seek(0)
+            with np.load(file) as arrays:
+                details = dict(json.loads(arrays[_DETAILS].tobytes()))
+                weights = {n: arrays[n].astype(np.float32) for n in arrays.files if n != _DETAILS}
+        variables = unflatten_dict(weights, sep="/")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except _DAMAGE as error:
+        raise ValueError(f"{path} is damaged, or no weights file: {error}.") from None
+    for name, leaf in weights.items():
+        if not np.isfinite(leaf).all():
+            raise ValueError(f"{path} is damaged: {name} has weights that are not finite.")
+    return Content(variables, details)

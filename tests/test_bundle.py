@@ -25,7 +25,7 @@ from mnist_jax.weights_file import Content
 @pytest.fixture(autouse=True)
 def this_process(monkeypatch):
     """The tests have started JAX already, and keep no cache of compiled programs."""
-    monkeypatch.setattr(parallel, "use_cpu_cores", lambda: None)
+    monkeypatch.setattr(parallel, "use_cpu_cores", lambda *_: None)
     monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
 
 
@@ -195,6 +195,110 @@ def test_weights_of_another_network_are_refused(packed_folder, tmp_path):
         trained.load(folder)
 
 
+def arrays_of(folder):
+    with np.load(folder / "weights.npz") as file:
+        return dict(file)
+
+
+def as_npz(arrays):
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getvalue()
+
+
+def as_npy(array):
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda arrays: as_npy(np.zeros(3)),
+        lambda arrays: as_npz(arrays | {"details": np.frombuffer(b"[1]", np.uint8)}),
+        lambda arrays: as_npz(arrays | {"details": np.frombuffer(b"{}", np.uint8)}),
+        lambda arrays: as_npz(arrays | {"fast/params": np.zeros(1, np.float16)}),
+        lambda arrays: as_npz(arrays | {"fast/params/Dense_0/bias": np.array(["a"])}),
+        lambda arrays: as_npz(arrays | {"fast/params/Dense_0/bias": np.full((2, 10), np.nan)}),
+        None,  # a folder of that name
+    ],
+)
+def test_weights_that_are_none_are_said(damage, packed_folder, tmp_path, capsys):
+    folder = shutil.copytree(packed_folder, tmp_path / "folder")
+    arrays = arrays_of(folder)
+    (folder / "weights.npz").unlink()
+    if damage is None:
+        (folder / "weights.npz").mkdir()
+    else:
+        (folder / "weights.npz").write_bytes(damage(arrays))
+    Image.new("L", (28, 28)).save(tmp_path / "a.png")
+    with pytest.raises(SystemExit) as stop:
+        predict.main([str(folder), str(tmp_path / "a.png")])
+    assert stop.value.code == 2
+    error, _ = capsys.readouterr().err.splitlines()
+    assert any(f"weights.npz {text}" in error for text in ("is damaged", "cannot be", "has other"))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        *(("config.json", {"members": value}) for value in (None, 6.0, True, [2])),
+        *(("config.json", {name: 5}) for name in ("network_options", "augment", "dataset", "ema")),
+        ("config.json", {"epochs": "five"}),
+        ("config.json", {"of_a_later_version": 1}),
+        *(("dataset.json", {"class_names": value}) for value in (None, "0123456789", [1, 2], [])),
+        *(("dataset.json", {"image_shape": value}) for value in ([28], "abc", [0, 0, 1], [28.0])),
+        *(("dataset.json", {"mean": value}) for value in ("x", [0.5], ["x"])),
+        ("dataset.json", {"characters": "yes"}),
+        ("dataset.json", {"vocabulary": ["", "a"]}),
+        ("dataset.json", {"words": 2}),
+    ],
+)
+def test_files_that_were_changed_by_hand_are_said(file, changes, packed_folder, tmp_path, capsys):
+    folder = shutil.copytree(packed_folder, tmp_path / "folder")
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(content | changes))
+    for command, argv in ((predict, ["a.png"]), (evaluate, []), (report, [])):
+        with pytest.raises(SystemExit) as stop:
+            command.main([str(folder), *argv])
+        assert stop.value.code == 2
+        error, hint = capsys.readouterr().err.splitlines()
+        assert error.startswith("error: ") and hint
+        assert "no workdir" in error or "dataset.json is damaged" in error
+
+
+def test_a_bundle_of_given_vectors(tmp_path, capsys):
+    from experiments import run
+
+    rng = np.random.default_rng(0)
+    rows = [f"{word} {' '.join(map(str, rng.normal(size=6)))}" for word in ("film", "the", "dull")]
+    (tmp_path / "somewhere").mkdir()
+    vectors = tmp_path / "somewhere" / "vectors.txt"
+    vectors.write_text("\n".join(rows))
+    flags = ["--variant", "static", "--vectors", str(vectors), "--epochs", "1"]
+    flags += ["--network-options", "maps=4", "--workdir", str(tmp_path / "run")]
+    assert run.main(["--config", "sentence", *flags]) == 0
+    assert bundle.main([str(tmp_path / "run"), "--output", str(tmp_path / "small")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith('"A SENTENCE" uses them.')
+    assert trained.load(tmp_path / "small").config.vectors == "vectors.txt"
+    card = (tmp_path / "small" / "MODEL_CARD.md").read_text()
+    assert "somewhere" not in card and "several networks" not in card
+
+
+def test_a_cross_validated_run_is_refused_and_flags_are_not_taken_for_bundle_s(tmp_path, capsys):
+    from experiments import run
+
+    flags = ["--network-options", "maps=4,width=6", "--epochs", "1", "--folds", "2"]
+    assert run.main(["--config", "sentence", *flags, "--workdir", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        bundle.main([str(tmp_path / "run"), "--output", str(tmp_path / "small")])
+    error, hint = capsys.readouterr().err.splitlines()
+    assert "is cross-validated" in error and "experiments.evaluate" in hint
+    assert not (tmp_path / "small").exists()
+
+
 # What comes with the package.
 
 
@@ -245,6 +349,19 @@ def test_what_is_no_picture_is_taken_for_a_workdir(packed_folder, pictures, tmp_
         assert message in lines[-2]
     code, _, err = rows(capsys, tmp_path / "nothing.png")
     assert code == 1 and "No such file" in err
+    code, found, err = rows(capsys, tmp_path / "nothing.png", one)
+    assert code == 1 and "nothing.png: cannot be read: No such file" in err
+    assert [row["class"] for row in found] == ["1"]
+
+
+def test_names_that_are_too_long_for_a_file(pictures, capsys):
+    one, long = str(pictures / "1" / "digit.png"), "what a lovely film " * 30
+    code, found, err = rows(capsys, one, long)
+    assert code == 1 and len(found) == 1 and "cannot be read: File name too long" in err
+    assert rows(capsys, long)[0] == 1
+    with pytest.raises(SystemExit, match="2"):
+        predict.main([long, one])
+    assert "is no workdir" in capsys.readouterr().err.splitlines()[-2]
 
 
 def test_the_other_commands_copy_it(tmp_path, capsys, monkeypatch):
@@ -256,6 +373,35 @@ def test_the_other_commands_copy_it(tmp_path, capsys, monkeypatch):
     assert not (pretrained.FOLDER / "evaluation.json").exists()
     assert report._parse(["--output", "page.html"]).workdirs == [cli.workdir("pretrained")]
     assert live._parse([]).workdir is None and live._parse(["pretrained"]).workdir is not None
+
+
+def test_a_folder_of_that_name_stays_as_it_is(packed_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for made in (packed_folder, None):
+        shutil.rmtree("runs", ignore_errors=True)
+        folder = tmp_path / "runs" / "pretrained"
+        if made is None:  # a run that has only begun
+            (folder / "checkpoints").mkdir(parents=True)
+        else:
+            shutil.copytree(made, folder)
+        before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        for command in (evaluate, report):
+            with pytest.raises(SystemExit, match="2"):
+                command.main([])
+            error, hint = capsys.readouterr().err.splitlines()
+            assert "runs/pretrained holds something else" in error and "WORKDIR" in hint
+        assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_it_is_never_evaluated_in_its_place(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    link = tmp_path / "link"
+    link.symlink_to(pretrained.FOLDER)
+    assert cli.writable_workdir(epath.Path(link)) == records.COPY
+    assert cli.writable_workdir(epath.Path(pretrained.FOLDER)) == records.COPY  # once more
+    with pytest.raises(SystemExit, match="2"):
+        report.main(["pretrained", "runs/pretrained"])
+    assert "runs/pretrained is given twice" in capsys.readouterr().err
 
 
 def test_where_nothing_can_be_written_that_is_said(tmp_path, capsys, monkeypatch):

@@ -243,6 +243,14 @@ def test_wrong_calls(target, output, more, message, mixed, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("length", [300, 250])  # too long, and too long while it is written
+def test_names_that_are_too_long(length, mixed, tmp_path, capsys):
+    name = tmp_path / ("a" * length)
+    error = "\n".join(fails(capsys, mixed, "safetensors", name))
+    assert "cannot be written" in error and "File name too long" in error
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_workdir_and_no_checkpoint(target, tmp_path, capsys):
     output = tmp_path / "a"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -307,6 +308,16 @@ def test_inspect(capsys):
             inspect.main(["--network", "policy", *flags])
         said = capsys.readouterr().err
         assert end.value.code == 2 and f"{flags[0]}" in said and "--classes 81" in said
+
+
+def test_inspect_of_a_workdir(workdir, capsys):
+    capsys.readouterr()
+    assert inspect.main([f"{workdir}", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    loaded = trained.load(workdir)
+    assert found["layers"][-1]["output_shape"][-1] == len(loaded.class_names)
+    leaves = jax.tree.leaves(loaded.members[0].variables["params"])
+    assert found["parameters"] == sum(leaf.size for leaf in leaves)
 
 
 def test_the_graph_of_the_network():

@@ -7,6 +7,7 @@ from importlib import import_module
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import evaluate, export
 from experiments.console import cli
@@ -235,6 +236,9 @@ NAN["0.bias"] = torch.full((24,), float("nan"))
         ([1, 2], "holds a list, no state_dict"),
         (NAN, "'0.bias' has NaN"),
         (Code(), "with tensors alone"),
+        ({0: torch.zeros(3)}, "its 0 is no tensor"),
+        ({"0.weight": torch.zeros(3, 3, device="meta")}, "'0.weight' has no values"),
+        ({"0.weight": torch.zeros(3, 3, dtype=torch.complex64)}, "'0.weight' has complex numbers"),
     ],
 )
 def test_no_lab_s_weights(content, message, tmp_path, capsys):
@@ -242,6 +246,29 @@ def test_no_lab_s_weights(content, message, tmp_path, capsys):
     capsys.readouterr()
     assert message in fails(capsys, tmp_path / "run", tmp_path / "a.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_what_is_no_file_of_pytorch_is_not_advised_to_be_run(tmp_path, capsys):
+    torch.save(nn.Linear(2, 2), tmp_path / "module.pt")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    Image.new("L", (9, 9)).save(tmp_path / "picture.png")
+    capsys.readouterr()
+    for name in ("module.pt", "empty.pt", "picture.png"):
+        error = fails(capsys, tmp_path / "run", tmp_path / name)
+        assert "with tensors alone" in error and "weights_only" not in error
+        assert "\x1b" not in error  # without colours
+
+
+def test_sparse_weights_are_those_they_say(images, tmp_path):
+    state = lab("simple").state_dict()
+    for name, content in (
+        ("dense", state),
+        ("sparse", {k: v.to_sparse() for k, v in state.items()}),
+    ):
+        torch.save(content, tmp_path / f"{name}.pt")
+        assert import_into(tmp_path / name, tmp_path / f"{name}.pt") == 0
+    one, other = (trained.load(tmp_path / name).predict(images) for name in ("dense", "sparse"))
+    assert np.array_equal(one, other)
 
 
 def fails(capsys, folder, *files):
@@ -272,7 +299,23 @@ def test_no_safetensors(mixed, tmp_path, capsys):
     del tensors["member.1.params.Dense_0.bias"]
     save_file(tensors, tmp_path / "less", metadata)
     assert "has nothing for params.Dense_0.bias" in fails(capsys, folder, tmp_path / "less")
+    tensors["member.1.params.Dense_0.bias"] = np.full(256, np.nan, np.float32)
+    save_file(tensors, tmp_path / "nan", metadata)
+    assert "params.Dense_0.bias has NaN" in fails(capsys, folder, tmp_path / "nan")
+    save_file(tensors | {"member.1.params": np.zeros(1)}, tmp_path / "more", metadata)
+    assert "is no file of experiments.export" in fails(capsys, folder, tmp_path / "more")
+    for changed in ({"members": "[]"}, {"config": '{"members": null}'}, {"data": "[]"}):
+        save_file(tensors, tmp_path / "changed", metadata | changed)
+        assert "or was changed since" in fails(capsys, folder, tmp_path / "changed")
     assert not folder.exists()
+
+
+def test_data_of_several_files_are_named(mixed, tmp_path, capsys):
+    torch.save(lab("simple").state_dict(), tmp_path / "simple.pt")
+    assert (
+        import_into(tmp_path / "run", export_to(mixed, tmp_path / "a"), tmp_path / "simple.pt") == 0
+    )
+    assert "trained on mnist and unknown data" in capsys.readouterr().out
 
 
 def _metadata(path):
@@ -294,6 +337,9 @@ def test_a_workdir_in_use_stays(mixed, tmp_path, capsys):
     path = export_to(mixed, tmp_path / "a")
     before = (mixed / "config.json").read_bytes()
     capsys.readouterr()
-    assert "exists and is not an empty folder" in fails(capsys, mixed, path)
+    with pytest.raises(SystemExit, match="2"):
+        import_into(mixed, path)
+    error, hint = capsys.readouterr().err.splitlines()
+    assert "exists and is not an empty folder" in error and "--resume" not in hint
     assert (mixed / "config.json").read_bytes() == before
     assert dataclasses.asdict(CONFIG) == json.loads(before)

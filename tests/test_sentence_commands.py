@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from experiments import evaluate, inspect, predict, report, run
 from experiments.console import cli
@@ -100,6 +101,52 @@ def test_predictions(workdir, tmp_path, capsys, monkeypatch):
     assert predict.main([f"{workdir}", "-", f"{tmp_path}/none.txt"]) == 1
     printed, said = capsys.readouterr()
     assert "2 sentences" in printed and "none.txt is no file" in said
+
+
+def rows_of(workdir, capsys, *asked):
+    capsys.readouterr()
+    code = predict.main([f"{workdir}", "--json", *map(str, asked)])
+    printed, said = capsys.readouterr()
+    return code, [json.loads(line) for line in printed.splitlines()], said
+
+
+def test_flags_may_stand_between_names(workdir, capsys):
+    argvs = (["--json", workdir, "a"], [workdir, "--json", "a"], [workdir, "a", "--json"])
+    for argv in argvs:
+        capsys.readouterr()
+        assert predict.main([*map(str, argv)]) == 0
+        assert json.loads(capsys.readouterr().out)["sentence"] == "a"
+    capsys.readouterr()
+    assert predict.main([f"{workdir}", "good", "--json", "bad"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_tables_are_read_as_in_training(workdir, tmp_path, capsys):
+    csv_, tsv = tmp_path / "a.csv", tmp_path / "b.tsv"
+    csv_.write_text('\ufefflabel,sentence\n1,"a ""great"", great film"\n0,awful\n', "utf-8")
+    tsv.write_text("id\tText\n7\tdull food\n8\tfine place\n")
+    code, rows, said = rows_of(workdir, capsys, csv_, tsv)
+    assert code == 0 and "2 of 2 sentences" in said
+    texts = ['a "great", great film', "awful", "dull food", "fine place"]
+    assert [row["sentence"] for row in rows] == texts
+    assert [row.get("label") for row in rows] == ["1", "0", None, None]
+    plain = tmp_path / "plain.csv"  # without a header it is lines
+    plain.write_text("good, really\nbad, really\n")
+    _, rows, _ = rows_of(workdir, capsys, plain)
+    assert [row["sentence"] for row in rows] == ["good, really", "bad, really"]
+    csv_.write_text("label,sentence\n1\n")
+    code, rows, said = rows_of(workdir, capsys, csv_, "good")
+    assert code == 1 and len(rows) == 1 and "line 2: has 1 cell" in said
+
+
+def test_what_is_asked_and_cannot_be_read(workdir, tmp_path, capsys):
+    (tmp_path / "latin.txt").write_bytes("good\ncaf\xe9\n".encode("latin-1"))
+    long = "good film " * 60
+    code, rows, said = rows_of(workdir, capsys, tmp_path / "latin.txt", tmp_path, " ", long)
+    assert code == 1 and [row["sentence"] for row in rows] == [long]
+    assert "latin.txt, line 2: no utf-8" in said and "--encoding" not in said
+    assert f"{tmp_path} is a folder" in said and "' ' is no sentence" in said
+    assert len(said.splitlines()) == 3
 
 
 def test_evaluation_and_report(workdir, capsys):
@@ -216,3 +263,64 @@ def test_the_estimator(data, tmp_path):
         SentenceClassifier().fit(["...", "--"], [0, 1])
     with pytest.raises(ValueError, match="'static' needs vectors"):
         SentenceClassifier("static").fit(texts, labels)
+
+
+TEXTS, LABELS = ["a good film", "a bad film", "great", "awful"], ["yes", "no", "yes", "no"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "error", "message"),
+    [
+        (None, TypeError, "not NoneType"),
+        (5, TypeError, "not int"),
+        (b"a b", TypeError, "not bytes"),
+        ({"a": 1}, TypeError, "not dict"),
+        (np.array("a"), ValueError, r"must be \[n\], not \(\)"),
+        (np.array([["a"], ["b"]]), ValueError, r"must be \[n\], not \(2, 1\)"),
+        (["a", float("nan")], TypeError, "not float as at 1"),
+        (["a", None], TypeError, "not NoneType as at 1"),
+        ([], ValueError, "at least 1 sentence"),
+    ],
+)
+def test_what_are_no_sentences(texts, error, message):
+    with pytest.raises(error, match=message):
+        SentenceClassifier().fit(texts, LABELS)
+
+
+def test_a_frame_is_no_list_of_its_columns():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"text": TEXTS, "label": LABELS})
+    with pytest.raises(TypeError, match="one column of the frame"):
+        SentenceClassifier().fit(frame[["text"]], ["yes"])
+    made = SentenceClassifier(epochs=1, width=4).fit(frame["text"], frame["label"])
+    assert made.classes_.tolist() == ["no", "yes"]
+    with pytest.raises(TypeError, match="one column of the frame"):
+        made.predict(frame)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"members": 1.5}, "members must be a whole number of at least 1, not 1.5"),
+        ({"batch_size": "a"}, "batch_size must be a whole number of at least 1, not 'a'"),
+        ({"seed": 2**32}, "seed . members must be at most"),
+        ({"learning_rate": "x"}, "learning_rate must be a number, not 'x'"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        SentenceClassifier(**options).fit(TEXTS, LABELS)
+
+
+def test_predictions_go_by_what_was_fitted():
+    with pytest.raises(NotFittedError):
+        SentenceClassifier().predict(TEXTS)
+    with pytest.raises(ValueError, match="one a sentence"):
+        SentenceClassifier().fit(TEXTS, LABELS[:3])
+    whole = {"members": np.int64(2), "epochs": np.int64(3)}
+    made = SentenceClassifier(width=4, optimizer="adam", learning_rate=0.1, **whole)
+    proba = made.fit(TEXTS, LABELS).predict_proba(["A Good Film", "great"])
+    one_by_one = [made.predict_proba([text])[0] for text in ("A Good Film", "great")]
+    np.testing.assert_allclose(one_by_one, proba, atol=1e-6)
+    made.set_params(cased=True, members=5, variant="static")
+    np.testing.assert_array_equal(made.predict_proba(["A Good Film", "great"]), proba)

@@ -3,9 +3,12 @@
 import re
 import zipfile
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mnist_jax import models
 from mnist_jax.data import DataError, DataUnavailable, DataWarning, sentences
 from mnist_jax.data.sentences import MOST_WORDS, clean, load, tokenize, words_of
 
@@ -67,9 +70,9 @@ def test_tokens_are_words_between_padding():
     np.testing.assert_array_equal(
         tokens,
         [
-            [0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0],
-            [0, 0, 0, 0, 2, 0, 2, 3, 0, 0, 0, 0],
-            [0] * 12,
+            [0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 2, 0, 2, 3, 0, 0, 0, 0, 0],
+            [0] * 13,
         ],
     )
 
@@ -194,6 +197,9 @@ def test_encodings_and_line_ends(tmp_path, encoding, end):
     text = end.join(f"{label} {text}" for label, text in LINES)
     (tmp_path / "a.all").write_bytes(text.encode(encoding))
     given = "utf-8" if encoding == "utf-8-sig" else encoding
+    if encoding == "utf-16":
+        with pytest.raises(DataError, match=r"line 1: no utf-8: .*\n.*such as utf-16"):
+            load(data_dir=tmp_path / "a.all")
     dataset = load(data_dir=tmp_path / "a.all", encoding=given)
     assert in_words(dataset) == sorted((label, clean(text)) for label, text in LINES)
 
@@ -201,7 +207,7 @@ def test_encodings_and_line_ends(tmp_path, encoding, end):
 def test_blank_lines_and_sentences_without_words(tmp_path):
     path = tmp_path / "a.all"
     path.write_text("\n\n" + "".join(f"{a} {b}\n\n  \n" for a, b in LINES) + "1 \u2026 --\n")
-    with pytest.warns(DataWarning, match="1 sentences have no words, the first in .*, line 33"):
+    with pytest.warns(DataWarning, match="1 sentence without words: .*, line 33"):
         dataset = load(data_dir=path)
     assert len(in_words(dataset)) == len(LINES) + 1 and ("1", "") in in_words(dataset)
 
@@ -211,6 +217,35 @@ def test_ten_thousand_words_are_cut(tmp_path):
     with pytest.warns(DataWarning, match="more than 400 words.*line 11"):
         dataset = load(data_dir=path)
     assert dataset.train.inputs.shape[1] == MOST_WORDS + 8
+
+
+def test_a_table_s_sentence_may_be_as_long_as_a_line_s(tmp_path):
+    rows = [f"{label},{text.replace(',', ' ')}" for label, text in LINES]
+    text = "\n".join(["label,text", *rows, "1," + "word " * 40_000])
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.warns(DataWarning, match="1 sentence of more than 400 words, .*line 12"):
+        assert load(data_dir=tmp_path / "a.csv").train.inputs.shape[1] == MOST_WORDS + 8
+
+
+def test_a_sentence_s_answer_does_not_depend_on_its_neighbours():
+    vocabulary = ("", "a", "film", "good")
+    network = models.create("sentence", 2, words=4, width=6, maps=5)
+    variables = network.init(jax.random.key(0), np.zeros((1, 9), np.int32))
+    rng = np.random.default_rng(0)
+    drawn = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), "float32"), variables
+    )
+    table, windows = drawn["params"]["trained"], drawn["params"]["windows"]
+    table["vectors"] = jnp.abs(table["vectors"]).at[0].set(0)  # of padding
+    for name, leaf in windows.items():  # so that padding, which is 0, is each map's maximum
+        windows[name] = jnp.abs(leaf) if name == "bias" else -jnp.abs(leaf)
+
+    def answer(texts):
+        return network.apply(drawn, sentences.tokenize(texts, vocabulary))[0]
+
+    alone = answer(["a good film"])
+    for neighbour in ("a", "a good film a", "good " * 30):
+        assert np.allclose(answer(["a good film", neighbour]), alone, atol=1e-6)
 
 
 def test_a_class_seen_once_is_trained_on(tmp_path):
@@ -228,9 +263,11 @@ def test_a_class_seen_once_is_trained_on(tmp_path):
         ("a.all", "\0\0\1\2", "no text in utf-8"),
         ("a.tsv", "phrase\n1\n", None),
         ("a.tsv", "what\tlabel\nx\t1\n", "no column is called sentence"),
-        ("a.tsv", "sentence\tlabel\nx\t1\ny\n", "line 3: has 1 cells, and the header 2"),
+        ("a.tsv", "sentence\tlabel\nx\t1\ny\n", "line 3: has 1 cell, and the header 2"),
         ("a.csv", 'sentence,label\n"x,1\n', "line 2: unexpected end of data"),
         ("a.csv", "sentence,label\nx,\n", "line 2: has no label"),
+        ("a.csv", "", "is empty"),
+        ("a.pos", "a fine film\n" * 9, "of one class, pos"),
         ("a.bin", "x", None),
     ],
 )

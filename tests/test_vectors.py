@@ -2,6 +2,7 @@
 
 import gzip
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -99,5 +100,18 @@ def test_other_npz(tmp_path):
     np.savez(tmp_path / "v.npz", x_train=ROWS)
     with pytest.raises(DataError, match="has no words and no vectors, but x_train"):
         vectors.read(tmp_path / "v.npz", ("", "good"))
+    np.savez(tmp_path / "v.npz", words=np.array(WORDS), vectors=ROWS.astype(float) * 1e300)
+    with warnings.catch_warnings(), pytest.raises(DataError, match="numbers that are not finite"):
+        warnings.simplefilter("error")
+        vectors.read(tmp_path / "v.npz", ("", "good"))
+    np.savez(tmp_path / "v.npz", words=np.array([b"caf\xe9"] * len(WORDS)), vectors=ROWS)
+    with pytest.raises(DataError, match=r"damaged, or no \.npz of words"):
+        vectors.read(tmp_path / "v.npz", ("", "good"))
+    with (tmp_path / "v.npz").open("wb") as file:
+        np.save(file, ROWS)
+    with pytest.raises(DataError, match=r"is a \.npy of one array"):
+        vectors.read(tmp_path / "v.npz", ("", "good"))
+    with pytest.raises(DataError, match="is no file of word vectors"):
+        vectors.read("a" * 300, ("", "good"))
     with pytest.raises(DataError, match="is no file of word vectors"):
         vectors.read(tmp_path / "none.bin", ("", "good"))

@@ -80,14 +80,19 @@ class Parser(argparse.ArgumentParser):
         fail(message, f"See {self.prog} --help.")
 
     def parse(
-        self, argv: Sequence[str], values: Mapping[str, Sequence[str]] | None = None
+        self,
+        argv: Sequence[str],
+        values: Mapping[str, Sequence[str]] | None = None,
+        mixed: bool = False,
     ) -> argparse.Namespace:
         """Read the command line; a word too many is an error that names the nearest flag.
 
         Args:
             values: of some flags, which may be given without the flag by mistake.
+            mixed: names may stand on both sides of flags.
         """
-        given, unknown = self.parse_known_args(argv)
+        read = self.parse_known_intermixed_args if mixed else self.parse_known_args
+        given, unknown = read(argv)
         if unknown:
             word = unknown[0].split("=")[0]
             message = f"{word} is no flag of this command."
@@ -110,12 +115,13 @@ def writable_workdir(folder: epath.Path) -> epath.Path:
     Raises:
         SystemExit: code 2 with an error of two lines, where it cannot be made.
     """
-    if folder != epath.Path(pretrained.FOLDER):
+    if not records.is_pretrained(folder):
         return folder
     try:
         copy = records.copy_of_pretrained()
     except ValueError as error:
-        fail(str(error), "Go to a folder that can be written.")
+        message, _, hint = str(error).partition("\n")
+        fail(message, hint)
     print(f"The networks that come with mnist_jax, copied to {copy}", flush=True)
     return copy
 

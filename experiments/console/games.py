@@ -1,6 +1,7 @@
 """`experiments.predict` for networks of Go positions: the likeliest moves, on the board."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -67,7 +68,7 @@ def _files(argument: str) -> list[str]:
     Raises:
         ValueError: a folder without any.
     """
-    if not argument or not Path(argument).is_dir():
+    if not os.path.isdir(argument):  # also of a name that is empty or too long
         return [argument]
     folder = Path(argument)
     inside = [

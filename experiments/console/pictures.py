@@ -1,6 +1,7 @@
 """The pictures that a command line names: files, folders, IDX files, standard input."""
 
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ def named_by(argument: str) -> Iterator[Picture]:
         yield Picture(argument, lambda: read(io.BytesIO(sys.stdin.buffer.read())))
     elif not argument:  # as of a shell's variable that is not set; Path takes it for a dot
         yield Picture("''", partial(_fail, "is no name of a file."))
-    elif path.is_dir():
+    elif os.path.isdir(argument):  # unlike Path's, it is also False for a name that is too long
         yield from _in_folder(path)
     elif _is_idx(path):
         yield from _in_idx(path)
@@ -94,6 +95,12 @@ def are_in(folder: Path) -> bool:
     return any(True for _ in _files_in(folder))
 
 
+def has_ending(path: Path) -> bool:
+    """Whether a name is one that picture files have."""
+    Image.init()  # makes Pillow list its formats
+    return path.suffix.lower() in {*Image.EXTENSION, ".heic", ".heif"}
+
+
 def _in_folder(folder: Path) -> Iterator[Picture]:
     """All pictures of a folder, and of the folders in it, whose names are their labels."""
     files = sorted(_files_in(folder))
@@ -105,11 +112,9 @@ def _in_folder(folder: Path) -> Iterator[Picture]:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    Image.init()  # makes Pillow list its formats
-    suffixes = {*Image.EXTENSION, ".heic", ".heif"}
     for file in folder.rglob("*"):
         hidden = any(part.startswith(HIDDEN) for part in file.relative_to(folder).parts)
-        if file.suffix.lower() in suffixes and not hidden:
+        if has_ending(file) and not hidden:
             yield file
 
 

@@ -1,6 +1,7 @@
 """`experiments.predict` for networks of sentences: what is asked, and how it is answered."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,38 +56,25 @@ def _read(argument: str, encoding: str, class_names: Sequence[str]) -> list[Sent
     Raises:
         ValueError: it cannot be read.
     """
-    from mnist_jax.data.sentences import decode
+    from mnist_jax.data import sentences
 
-    if argument == "-":
-        return _of_lines(decode(sys.stdin.buffer.read(), "utf-8", "-"), class_names)
-    path = Path(argument)
-    if _is_file(path):
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ValueError(f"{argument} cannot be read: {error.strerror}.") from None
-        return _of_lines(decode(content, encoding, argument), class_names)
+    try:
+        if argument == "-":
+            text = sentences.decode(sys.stdin.buffer.read(), "utf-8", "-")
+            return [Sentence(*pair) for pair in sentences.of_lines(text, class_names)]
+        if os.path.isfile(argument):
+            pairs = sentences.read_file(argument, encoding, class_names)
+            return [Sentence(*pair) for pair in pairs]
+    except ValueError as error:  # whose hint is for the flags of other commands
+        raise ValueError(str(error).partition("\n")[0]) from None
     if not argument.strip():
-        raise ValueError("'' is no sentence.")
+        raise ValueError(f"{argument!r} is no sentence.")
+    if os.path.isdir(argument):
+        raise ValueError(f"{argument} is a folder; give the files in it.")
+    path = Path(argument)
     if " " not in argument and ("/" in argument or path.suffix in (".txt", ".tsv", ".csv")):
         raise ValueError(f"{argument} is no file; a sentence of one word has no / and no ending.")
     return [Sentence(argument)]
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # such as a name that is too long, of a sentence
-        return False
-
-
-def _of_lines(text: str, class_names: Sequence[str]) -> list[Sentence]:
-    """A sentence a line; where all begin with a class, it is their label."""
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    pairs = [line.split(maxsplit=1) for line in lines]
-    if lines and all(pair[0] in class_names and len(pair) == 2 for pair in pairs):
-        return [Sentence(sentence, label) for label, sentence in pairs]
-    return [Sentence(line) for line in lines]
 
 
 def describe(

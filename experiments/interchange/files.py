@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -12,11 +12,11 @@ def check_new(path: Path) -> None:
     Raises:
         ValueError: there is one, or its folder does not exist.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ValueError(f"--output {path} is a folder.\nGive the name of a file.")
-    if path.exists():
+    if os.path.lexists(path):
         raise ValueError(f"--output {path} exists.\nChoose another name, or remove it.")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise ValueError(f"--output {path}: there is no folder {path.parent}.\nMake it first.")
 
 
@@ -35,4 +35,5 @@ def new_file(path: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise ValueError(f"--output {path} cannot be written: {reason}.") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # it was not written, as under a name that is too long
+            unfinished.unlink(missing_ok=True)

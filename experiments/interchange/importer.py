@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from experiments.console import cli
 from experiments.interchange import state_dicts
+from experiments.workdir import config as configs
 from experiments.workdir import imported, records, stacks
 from experiments.workdir.config import Config
 from experiments.workdir.imported import Origin
@@ -42,6 +44,10 @@ def run(given: argparse.Namespace) -> int:
         SystemExit: code 2, with an error of two lines on stderr, for what is wrong with it.
     """
     try:
+        if records.in_use(given.workdir):
+            raise ValueError(
+                f"--workdir {given.workdir} exists and is not an empty folder.\nChoose another."
+            )
         cli.start_jax()
         weights = _together([(path, _read(path)) for path in given.files])
         _write(given.workdir, weights)
@@ -54,7 +60,8 @@ def run(given: argparse.Namespace) -> int:
     kinds = ", ".join(f"{len(kind.seeds)} x {kind.network}" for kind in weights.config.kinds)
     classes = len(weights.about.class_names)
     print(f"{given.workdir}: {kinds}, {classes} classes, trained on {weights.origin.name}")
-    print(f"python -m experiments.predict {given.workdir} IMAGE ... uses them.")
+    asked = f"{shlex.quote(str(given.workdir))} {weights.config.predict_takes}"
+    print(f"python -m experiments.predict {asked} uses them.")
     return 0
 
 
@@ -86,24 +93,26 @@ def _of_safetensors(path: Path) -> Weights:
     tensors, metadata = safetensors_file.read(path)
     try:
         known = {name: json.loads(text) for name, text in metadata.items()}
-        stored, data = Config(**known["config"]), known["data"]
+        stored, data = configs.from_json(known["config"]), known["data"]
         about = records.trained_on_of(data)
         origin = Origin(data["name"], data["source"], data["fingerprint"])
         names = [member["network"] for member in known["members"]]
         seeds = [member["seed"] for member in known["members"]]
         variables = _nested(tensors)
         members = [(name, variables[str(i)]) for i, name in enumerate(names)]
-    except (ValueError, KeyError, TypeError) as error:
+        is_whole = stored.snapshots == 1 and seeds == stored.seeds
+        results = known["results"] if is_whole else None
+        first_seed = seeds[0]
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(
-            f"{path} is no file of experiments.export --to safetensors: {error!r}.\n"
+            f"{path} is no file of experiments.export --to safetensors, or was changed since.\n"
             "Of other programs PyTorch's state_dicts (.pt) can be read."
         ) from None
-    is_whole = stored.snapshots == 1 and seeds == stored.seeds
     if is_whole:
-        return Weights(stored, about, origin, members, known["results"])
+        return Weights(stored, about, origin, members, results)
     if stored.folds > 1:  # what this member was tested on, others were trained on
         origin = origin._replace(fingerprint=None)
-    return Weights(_of_members(stored, names, seeds[0]), about, origin, members)
+    return Weights(_of_members(stored, names, first_seed), about, origin, members)
 
 
 def _nested(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -123,9 +132,11 @@ def _of_pytorch(path: Path) -> Weights:
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, for what is no such file
+    except (
+        Exception
+    ):  # of many kinds, for what is no such file, and with advice to run what is in it
         raise ValueError(
-            f"{path} is no file of torch.save with tensors alone: {str(error).splitlines()[0]}\n"
+            f"{path} is damaged, or no file of torch.save with tensors alone.\n"
             "Save network.state_dict() by torch.save."
         ) from None
     for name in _WRAPPERS:
@@ -164,9 +175,16 @@ def _together(files: Sequence[tuple[Path, Weights]]) -> Weights:
     members = [member for _, weights in files for member in weights.members]
     names = [name for name, _ in members]
     config = _of_members(first.config, names, first.config.seed)
-    same_data = len({weights.origin for _, weights in files}) == 1
-    origin = first.origin if same_data else first.origin._replace(fingerprint=None)
-    return Weights(config, first.about, origin, members)
+    origins = list(dict.fromkeys(weights.origin for _, weights in files))
+    return Weights(config, first.about, _joined(origins), members)
+
+
+def _joined(origins: Sequence[Origin]) -> Origin:
+    """The data of all files; several data sets are none that members could be evaluated on."""
+    if len(origins) == 1:
+        return origins[0]
+    names = " and ".join(dict.fromkeys(origin.name for origin in origins))
+    return Origin(names, "; ".join(dict.fromkeys(origin.source for origin in origins)))
 
 
 def _of_members(config: Config, names: Sequence[str], seed: int) -> Config:
@@ -211,8 +229,15 @@ def _check(name: str, stacked: Variables, member: Variables) -> None:
     found = {path: (leaf.shape, leaf.dtype) for path, leaf in _leaves(member)}
     for path in sorted(wanted.keys() | found.keys()):
         if wanted.get(path) != found.get(path):
-            has, takes = found.get(path, "nothing"), wanted.get(path, "nothing")
+            has, takes = (_described(leaves.get(path)) for leaves in (found, wanted))
             raise ValueError(f"a member has {has} for {path}, where {name} has {takes}.")
+    for path, leaf in _leaves(member):
+        if not np.isfinite(leaf).all():
+            raise ValueError(f"a member's {path} has NaN or infinite values.\nTrain it again.")
+
+
+def _described(leaf: tuple[tuple[int, ...], np.dtype] | None) -> str:
+    return "nothing" if leaf is None else f"{leaf[1]} {list(leaf[0])}"
 
 
 def _leaves(tree: Any) -> list[tuple[str, Any]]:

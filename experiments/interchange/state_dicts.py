@@ -67,12 +67,15 @@ def _layers(state_dict: Mapping[str, Any]) -> list[Layer]:
     return sorted(layers, key=lambda layer: -layer.weight.ndim)
 
 
-def _array(name: str, value: Any) -> np.ndarray:
-    if not hasattr(value, "detach"):
+def _array(name: Any, value: Any) -> np.ndarray:
+    if not (isinstance(name, str) and hasattr(value, "detach")):
         raise ValueError(
             f"its {name!r} is no tensor.\nSave network.state_dict(), and not the network or a list."
         )
-    array = value.detach().cpu().float().numpy()
+    if value.is_meta or value.is_complex():
+        what = "no values" if value.is_meta else "complex numbers"
+        raise ValueError(f"its {name!r} has {what}.\nGive the state_dict of a trained network.")
+    array = value.detach().cpu().to_dense().float().numpy()
     if not np.isfinite(array).all():
         raise ValueError(f"its {name!r} has NaN or infinite values.\nTrain it again.")
     return array

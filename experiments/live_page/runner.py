@@ -144,6 +144,6 @@ def _save(session: Session) -> int:
         print(f"error: what was trained could not be saved: {error}", file=sys.stderr)
         return cli.FAILED
     print(f"Test accuracy: {results['ensemble']['test_accuracy']:.4f}")
-    for command in ("predict {} IMAGE...", "evaluate {}", "run --resume {}", "live {}"):
+    for command in ("predict {} IMAGE ...", "evaluate {}", "run --resume {}", "live {}"):
         print(f"  python -m experiments.{command.format(shlex.quote(str(folder)))}")
     return 0

@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -66,7 +68,8 @@ def run(workdir: epath.Path, output: epath.Path) -> int:
     packaged = pretrained.FOLDER / weights_file.NAME
     if packaged.exists() and packaged.read_bytes() == (output / weights_file.NAME).read_bytes():
         print("The weights are, to the bit, those that come with the package.")
-    print(f"python -m experiments.predict {output} IMAGE ... uses them.")
+    asked = f"{shlex.quote(str(output))} {loaded.config.predict_takes}"
+    print(f"python -m experiments.predict {asked} uses them.")
     return 0
 
 
@@ -80,7 +83,8 @@ def _write(loaded: Trained, dataset: Dataset, folder: epath.Path) -> None:
     if loaded.config.snapshots > 1:
         raise ValueError(f"{loaded.workdir} holds snapshots, which a bundle cannot hold.")
     # Where files lay on this machine is of no use elsewhere.
-    config = dataclasses.replace(loaded.config, data_dir=None, vectors=None)
+    vectors = loaded.config.vectors and Path(loaded.config.vectors).name
+    config = dataclasses.replace(loaded.config, data_dir=None, vectors=vectors)
     folder.mkdir(parents=True)
     records.write_json(folder / "config.json", dataclasses.asdict(config))
     source = f"SHA-256 {loaded.fingerprint}"
@@ -139,8 +143,12 @@ def _card(loaded: Trained, results: dict[str, Any]) -> Iterator[str]:
     data, what = results["dataset"], config.input_is
     yield f"# {kinds} on {data['name']}"
     yield ""
-    yield f"{counted(weights, 'weight')} in half precision; several networks answer together, by"
-    yield "their mean probability. Trained by"
+    held = f"{counted(weights, 'weight')} in half precision"
+    if len(loaded.members) > 1:
+        yield f"{held}; several networks answer together, by"
+        yield "their mean probability. Trained by"
+    else:
+        yield f"{held}. Trained by"
     yield ""
     yield f"    {configs.command_line(config)}"
     yield ""

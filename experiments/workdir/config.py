@@ -3,11 +3,13 @@
 import ast
 import dataclasses
 import inspect
+import json
 import shlex
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Literal, NamedTuple, get_args
+from types import UnionType
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from experiments import configs
 from mnist_jax import data
@@ -327,6 +329,12 @@ class Config:
         return "sentence" if self.reads_sentences else "image"
 
     @property
+    def predict_takes(self) -> str:
+        """What is given to `experiments.predict`, as a command line has it."""
+        takes = {"image": "IMAGE ...", "sentence": '"A SENTENCE"', "position": "GAME.sgf"}
+        return takes[self.input_is]
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Those of the data set by its name; a folder may hold others."""
         if self.reads_positions:
@@ -345,6 +353,35 @@ class Config:
         options["variant"] = self.variant if self.reads_sentences else None
         options |= _read_options(self.network_options)
         return {name: value for name, value in options.items() if value is not None}
+
+
+def from_json(content: Any) -> Config:
+    """The config that `config.json` holds.
+
+    Raises:
+        ValueError: something else, a field that there is none of, or a value of another kind than
+            the field's or out of range.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"its fields must be an object, not {json.dumps(content)[:20]}.")
+    kinds = get_type_hints(Config)
+    for name, value in content.items():
+        if name not in kinds:
+            raise ValueError(f"it has a field {name!r}, as of another version of mnist_jax.")
+        if not _is_of(value, kinds[name]):
+            raise ValueError(f"{name} cannot be {json.dumps(value)}.")
+    return Config(**content)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether JSON's value is of a field's type."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if isinstance(kind, UnionType):
+        return any(_is_of(value, one) for one in get_args(kind))
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def _read_options(text: str | None) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def write_torchvision(
     network, variables = from_torchvision(state_dict)
     _check(network, variables, class_names)
     folder = epath.Path(workdir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if records.in_use(folder):
         raise ValueError(f"workdir {folder} exists and is not an empty folder.")
     values: dict[str, Any] = {"normalize": "standard", "optimizer": "momentum"}
     if isinstance(network, GoogLeNet):

@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from experiments.workdir import config as configs
 from experiments.workdir.config import Config
 from mnist_jax import data, pretrained
 from mnist_jax.data import Dataset
@@ -23,6 +24,8 @@ from mnist_jax.data.sentences import Sentences
 
 if TYPE_CHECKING:  # it imports JAX, which a mistyped command should not have to wait for
     from mnist_jax.parallel import Layout
+
+COPY = epath.Path("runs") / "pretrained"  # where the networks of the package are evaluated
 
 
 def open_workdir(workdir: epath.Path, config: Config, resume: bool) -> None:
@@ -34,10 +37,9 @@ def open_workdir(workdir: epath.Path, config: Config, resume: bool) -> None:
         ValueError: it exists and is not an empty folder, or it cannot be made or written to.
     """
     _check_name(workdir)
-    used = workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir()))
     if resume:
         config = read_config(workdir)
-    elif used:
+    elif in_use(workdir):
         raise _in_use(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -48,6 +50,11 @@ def open_workdir(workdir: epath.Path, config: Config, resume: bool) -> None:
         raise _in_use(workdir) from None
     except OSError as error:
         raise _not_writable(workdir, error) from error
+
+
+def in_use(path: epath.Path) -> bool:
+    """Whether there is a file, or a folder that is not empty."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
 def make_workdir(wanted: epath.Path) -> epath.Path:
@@ -84,20 +91,40 @@ def identity(path: epath.Path) -> str:
     return str(path) if "://" in str(path) else os.path.realpath(path)
 
 
+def is_pretrained(folder: epath.Path) -> bool:
+    """Whether a folder is the one that comes with the package, however it is given."""
+    return identity(folder) == identity(epath.Path(pretrained.FOLDER))
+
+
 def copy_of_pretrained() -> epath.Path:
-    """`runs/pretrained` with the networks that come with the package, to be evaluated there.
+    """`COPY` with the networks that come with the package, to be evaluated there.
 
     Raises:
-        ValueError: it cannot be written.
+        ValueError: it cannot be written, or holds something else, which stays as it is.
     """
-    folder = epath.Path("runs") / "pretrained"
+    ours = {name: (pretrained.FOLDER / name).read_bytes() for name in pretrained.FILES}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in pretrained.FILES:
-            _write(folder / name, (pretrained.FOLDER / name).read_bytes())
+        if COPY.exists() and not _is_copy(COPY, ours):
+            raise ValueError(
+                f"{COPY} holds something else than the networks that come with mnist_jax.\n"
+                "Give it as WORKDIR if you mean it, or another name so that they can be copied."
+            )
+        COPY.mkdir(parents=True, exist_ok=True)
+        for name, content in ours.items():
+            _write(COPY / name, content)
     except OSError as error:
-        raise _not_writable(folder, error) from error
-    return folder
+        raise ValueError(
+            f"{COPY} cannot be written: {error.strerror}.\nGo to a folder that can be written."
+        ) from error
+    return COPY
+
+
+def _is_copy(folder: epath.Path, contents: Mapping[str, bytes]) -> bool:
+    """Whether a folder has no other weights, and all files of these names have these contents."""
+    return not (folder / "checkpoints").exists() and all(
+        not (folder / name).exists() or (folder / name).read_bytes() == content
+        for name, content in contents.items()
+    )
 
 
 def writable(folder: epath.Path) -> bool:
@@ -113,9 +140,10 @@ def read_config(workdir: epath.Path) -> Config:
     """
     _check_name(workdir)
     try:
-        return Config(**json.loads((workdir / "config.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{workdir} is no workdir of experiments.run: {error}.") from None
+        return configs.from_json(json.loads((workdir / "config.json").read_text()))
+    except (OSError, ValueError) as error:
+        reason = str(error).rstrip(".")
+        raise ValueError(f"{workdir} is no workdir of experiments.run: {reason}.") from None
 
 
 def _check_name(workdir: epath.Path) -> None:
@@ -177,15 +205,18 @@ def read_dataset(workdir: epath.Path, config: Config) -> TrainedOn:
         ValueError: the file is damaged.
     """
     path = workdir / "dataset.json"
-    if not path.exists():
+    if not path.exists() and config.input_is == "image":
         return TrainedOn(config.class_names, config.dataset in ("auto", "mnist", "mnist5k"))
     try:
         content = json.loads(path.read_text())
         about = trained_on_of(content)
-        if "words" not in content:
-            return about
-        vocabulary = _read_vocabulary(workdir / "vocabulary.txt", content["words"])
-        return about._replace(vocabulary=vocabulary)
+        if "words" in content:
+            vocabulary = _read_vocabulary(workdir / "vocabulary.txt", content["words"])
+            about = about._replace(vocabulary=vocabulary)
+        if bool(about.vocabulary) != config.reads_sentences:
+            has = "words" if about.vocabulary else "no words"
+            raise ValueError(f"there are {has} for networks of {config.input_is}s")
+        return about
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}.") from None
 
@@ -195,10 +226,36 @@ def trained_on_of(content: dict[str, Any]) -> TrainedOn:
 
     Raises:
         TypeError: too little of it.
+        ValueError: values that it cannot have.
     """
     known = {name: content[name] for name in TrainedOn._fields if name in content}
     values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
-    return TrainedOn(**values)
+    about = TrainedOn(**values)
+    dims = 1 if about.vocabulary or "words" in content else 3
+    fits = {
+        "class_names": _are(str, about.class_names) and len(about.class_names) > 1,
+        "characters": isinstance(about.characters, bool),
+        "image_shape": _are(int, about.image_shape)
+        and len(about.image_shape) == dims
+        and min(about.image_shape) > 0,
+        "mean": about.mean is None or _are(int | float, about.mean),
+        "stddev": (about.stddev is None) == (about.mean is None)
+        and (about.stddev is None or _are(int | float, about.stddev)),
+        "vocabulary": _are(str, about.vocabulary),
+        "cased": isinstance(about.cased, bool),
+        "vector_width": _are(int, (about.vector_width,)) and about.vector_width > 0,
+    }
+    for name, is_right in fits.items():
+        if not is_right:
+            raise ValueError(f"{name} cannot be {json.dumps(content.get(name))[:60]}")
+    return about
+
+
+def _are(kind: Any, values: Any) -> bool:
+    """Whether something is a tuple of values of a type."""
+    return isinstance(values, tuple) and all(
+        isinstance(value, kind) and not isinstance(value, bool) for value in values
+    )
 
 
 def read_source(workdir: epath.Path, config: Config) -> tuple[str, str]:

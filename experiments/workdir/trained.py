@@ -19,6 +19,8 @@ from mnist_jax.checkpoints import Checkpoints, Saved
 from mnist_jax.data import Dataset
 from mnist_jax.training import TrainState, Variables, evaluated
 
+_OTHER_DATA = "On others python -m experiments.evaluate does, by --dataset or --data-dir."
+
 
 @dataclass(frozen=True)
 class Member:
@@ -125,7 +127,12 @@ def _read_weights_file(
     wanted = {name: evaluated(state) for name, state in states.items()}
     if jax.tree.map(np.shape, variables) != jax.tree.map(np.shape, wanted):
         raise ValueError(f"{path} has other weights than the networks of its config.json.")
-    return _Weights(details["step"], details["fingerprint"], {None: variables})
+    try:
+        return _Weights(int(details["step"]), details["fingerprint"], {None: variables})
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"{path} is damaged: it lacks the step of training, or the data."
+        ) from None
 
 
 def _read_checkpoints(
@@ -188,13 +195,17 @@ def load_dataset(trained: Trained) -> Dataset:
     if config.folds > 1:
         raise ValueError(
             f"{trained.workdir} is cross-validated: each test input trained other members; its "
-            "scores are in results.json.\nEvaluate on other data by --dataset or --data-dir."
+            f"scores are in results.json.\n{_OTHER_DATA}"
         )
-    dataset = datasets.load(config, trained.trained_on)
+    try:
+        dataset = datasets.load(config, trained.trained_on)
+    except ValueError as error:  # such as classes of one's own, whose files are not named
+        hint = "" if "\n" in str(error) else f"\n{_OTHER_DATA}"
+        raise ValueError(f"{error}{hint}") from None
     if trained.fingerprint not in (None, data.fingerprint(dataset)):
         raise ValueError(
             f"{dataset.name} ({dataset.source}) is not the data that {trained.workdir} was trained "
             f"on, and its test {config.input_is}s may be among those.\n"
-            "Make those data available, or evaluate on others by --dataset or --data-dir."
+            f"Make those data available. {_OTHER_DATA}"
         )
     return dataset

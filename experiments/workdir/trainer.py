@@ -709,8 +709,11 @@ def _print_results(results: dict[str, Any], logits: np.ndarray, dataset: Dataset
 def _print_next(run: Run, unfinished: bool) -> None:
     """Where everything is, and what can be done with it."""
     folder = shlex.quote(str(run.workdir))
-    what = {"sentence": '"A SENTENCE"', "position": "GAME.sgf"}.get(run.config.input_is, "IMAGE...")
-    commands = [f"evaluate {folder}", f"report {folder}", f"predict {folder} {what}"]
+    commands = [
+        f"evaluate {folder}",
+        f"report {folder}",
+        f"predict {folder} {run.config.predict_takes}",
+    ]
     if run.folds is not None:  # it has been evaluated, fold by fold
         commands = commands[2:]
     if unfinished:

@@ -140,9 +140,9 @@ def find(path: str | PathLike[str]) -> list[File]:
     if not os.fspath(path):  # as of a shell's variable that is not set; Path takes it for a dot
         raise DataError("data_dir is empty; . is the folder that the command is in.")
     path = Path(path).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         return _in_folder(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{path} is no folder and no file.")
     this = _file(path, PurePosixPath(path.name))
     if is_archive(this):

@@ -5,8 +5,10 @@ there are four before and after each sentence, and after it up to the length of 
 that is not in the vocabulary is a token 0 as well: nothing is known of it.
 """
 
+import codecs
 import csv
 import io
+import os
 import re
 import warnings
 from collections import Counter, defaultdict
@@ -23,6 +25,7 @@ from mnist_jax.data import downloads, files
 from mnist_jax.data import splits as splitting
 from mnist_jax.data.files import File
 from mnist_jax.data.names import DataError, Dataset, DataWarning, Split
+from mnist_jax.words import counted
 
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "opinions": ("negative", "positive"),
@@ -46,7 +49,18 @@ _SPLITS = {
 _TREC_FILES = {"train_5500": "train", "trec_10": "test"}
 # What a file of one class is called: MR's and CR's poles, and Subj's plots and quotes.
 _CLASS_WORDS = ("neg", "pos", "negative", "positive", "plot", "quote")
-_SUFFIXES = {".all", ".train", ".dev", ".test", ".txt", ".label", ".tsv", ".csv", ".pos", ".neg"}
+_ENDINGS_OF_CLASSES = (".neg", ".pos")
+_SUFFIXES = {
+    ".all",
+    ".train",
+    ".dev",
+    ".test",
+    ".txt",
+    ".label",
+    ".tsv",
+    ".csv",
+    *_ENDINGS_OF_CLASSES,
+}
 _NO_DATA = {"readme", "license", "licence", "vocabulary"}
 _FILLERS = {"all", "txt", "tsv", "csv", "label", "labels", "tok", "gt9", "5000", *_SPLITS}
 _LABELS = ("label", "labels", "class", "category", "target", "sentiment", "polarity", "y")
@@ -113,9 +127,13 @@ def tokenize(
         length: the least number of tokens of each; more where the longest sentence needs them.
 
     Returns:
-        int32 `[n, length]`.
+        int32 `[n, length]`. After each sentence there are five tokens of padding at least, one more
+        than in a data set's longest: so every sentence has a widest window of padding alone, and
+        what a network makes of it does not depend on how long the others are.
     """
-    return _tokens(_words(texts, cased), vocabulary, length)
+    words = _words(texts, cased)
+    longest = max((len(sentence[:MOST_WORDS]) for sentence in words), default=0)
+    return _tokens(words, vocabulary, max(length, longest + 2 * PADDING + 1))
 
 
 def _words(texts: Sequence[str], cased: bool) -> list[list[str]]:
@@ -255,16 +273,18 @@ def decode(content: bytes, encoding: str, where: str) -> str:
     Raises:
         DataError: at the first line that does not fit the encoding.
     """
-    if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
-        encoding = "utf-8-sig"  # without the mark that some programs write first
+    is_utf8 = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
+    # With -sig without the mark that some programs write first.
+    codec = "utf-8-sig" if is_utf8 else encoding
     try:
-        text = content.decode(encoding)
+        text = content.decode(codec)
     except UnicodeDecodeError as error:
-        line = content[: error.start].decode(encoding, errors="replace").count("\n") + 1
-        shown = encoding.removesuffix("-sig")
+        line = content[: error.start].decode(codec, errors="replace").count("\n") + 1
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        others = "utf-16, as this file's seems" if is_utf16 else "cp1252 or latin-1 for older ones"
         raise DataError(
-            f"{where}, line {line}: no {shown}: byte {content[error.start]:#04x} does not fit.\n"
-            "Name the file's encoding (--encoding), such as cp1252 or latin-1 for older ones."
+            f"{where}, line {line}: no {encoding}: byte {content[error.start]:#04x} does not fit.\n"
+            f"Name the file's encoding (--encoding), such as {others}."
         ) from None
     if "\0" in text:
         raise DataError(
@@ -289,7 +309,7 @@ def _find(path: str | PathLike[str]) -> list[File]:
     """
     path = Path(path).expanduser()
     this = files.single(path)
-    if not path.is_file() or files.is_archive(this):
+    if not os.path.isfile(path) or files.is_archive(this):
         return [file for file in files.find(path) if _may_be_data(file)]
     return [this, *(file for file in _beside(path) if _are_partners(file, this))]
 
@@ -383,7 +403,8 @@ def _read_splits(
     Raises:
         DataError: nothing to train on.
     """
-    by_class = all(_class_of(file) for file in group.files) and len(group.files) > 1
+    is_whole = len(group.files) == 1 and group.files[0].suffix not in _ENDINGS_OF_CLASSES
+    by_class = all(_class_of(file) for file in group.files) and not is_whole
     rows: dict[str, _Rows] = {}
     unlabelled = []
     for file in group.files:
@@ -407,7 +428,7 @@ def _read_splits(
     labels = [label for part in rows.values() for label in part.labels]
     if all(_TREC_CLASS.fullmatch(label) for label in labels):  # Kim has the coarse ones
         rows = {
-            split: part._replace(labels=[label.partition(":")[0] for label in part.labels])
+            split: part._replace(labels=[_coarse(label) for label in part.labels])
             for split, part in rows.items()
         }
     return rows, tuple(notes)
@@ -450,14 +471,93 @@ def _rows(file: File, rows: Sequence[tuple[str, str, int]]) -> _Rows:
     )
 
 
+def read_file(
+    path: str | PathLike[str], encoding: str, class_names: Sequence[str]
+) -> list[tuple[str, str | None]]:
+    """The sentences of one file, each with its class where all have one of those that are known.
+
+    A table whose header names a column of sentences is read as `load` does, and of any other file
+    each line is a sentence, or a class and a sentence.
+
+    Raises:
+        DataError: it cannot be read, a line that does not fit the encoding, or a damaged table.
+    """
+    file = files.single(path)
+    with files.reading(file) as stream:
+        text = decode(stream.read(), encoding, file.where)
+    if file.suffix in (".tsv", ".csv") and text.strip():
+        cells = _cells(file, text)
+        sentence, label = _column(cells.header, _TEXTS), _column(cells.header, _LABELS)
+        if sentence is not None:
+            texts = [row[sentence] for _, row in cells.rows]
+            if label is None:
+                return [(text_of_row, None) for text_of_row in texts]
+            return _labelled(texts, [row[label].strip() for _, row in cells.rows], class_names)
+    return of_lines(text, class_names)
+
+
+def of_lines(text: str, class_names: Sequence[str]) -> list[tuple[str, str | None]]:
+    """A sentence a line; where all begin with a class of those known, it is their label."""
+    lines = [line.strip() for _, line in _lines(text)]
+    pairs = [line.split(maxsplit=1) for line in lines]
+    if all(len(pair) == 2 for pair in pairs):
+        labels = [_coarse(pair[0]) for pair in pairs]
+        if set(labels) <= set(class_names):
+            return _labelled([pair[1] for pair in pairs], labels, class_names)
+    return [(line, None) for line in lines]
+
+
+def _labelled(
+    texts: Sequence[str], labels: Sequence[str], class_names: Sequence[str]
+) -> list[tuple[str, str | None]]:
+    coarse = [_coarse(label) for label in labels]
+    known = set(coarse) <= set(class_names)
+    return [(text, label if known else None) for text, label in zip(texts, coarse, strict=True)]
+
+
+def _coarse(label: str) -> str:
+    """TREC's class without what is finer: `DESC` of `DESC:manner`."""
+    return label.partition(":")[0] if _TREC_CLASS.fullmatch(label) else label
+
+
+class _Cells(NamedTuple):
+    """A table."""
+
+    header: list[str]  # in small letters
+    rows: list[tuple[int, list[str]]]  # with their line, each as long as the header
+
+
 def _table(file: File, text: str) -> _Rows | None:
-    """A table with a header; in `.tsv` quotes mean nothing, as in GLUE's.
+    """A table with a header; None without a column of labels.
 
     Raises:
         DataError: no header with a column of sentences, or a row of another length.
     """
+    header, rows = _cells(file, text)
+    sentence, label = _column(header, _TEXTS), _column(header, _LABELS)
+    if sentence is None:
+        raise DataError(
+            f"{file.where}: no column is called {', '.join(_TEXTS[:4])}; the first line has "
+            f"{splitting.listed([cell[:20] for cell in header])}.\n"
+            "A table must have a header that names its columns."
+        )
+    if label is None:
+        return None
+    for line, cells in rows:
+        if not cells[label].strip():
+            raise DataError(f"{file.where}, line {line}: has no label.")
+    return _rows(file, [(cells[label].strip(), cells[sentence], line) for line, cells in rows])
+
+
+def _cells(file: File, text: str) -> _Cells:
+    """A table's cells; in `.tsv` quotes mean nothing, as in GLUE's.
+
+    Raises:
+        DataError: damaged quotes, or a row of another length than the header.
+    """
     tabs = "\t" in text.partition("\n")[0]
     as_it_is = tabs and file.suffix == ".tsv"
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a sentence of any length
     reader = csv.reader(
         io.StringIO(text),
         delimiter="\t" if tabs else ",",
@@ -468,24 +568,16 @@ def _table(file: File, text: str) -> _Rows | None:
         rows = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as error:
         raise DataError(f"{file.where}, line {reader.line_num}: {error}.") from None
-    header = [cell.strip().strip('"').lower() for cell in rows[0][1]] if rows else []
-    sentence, label = _column(header, _TEXTS), _column(header, _LABELS)
-    if sentence is None:
-        raise DataError(
-            f"{file.where}: no column is called {', '.join(_TEXTS[:4])}; the first line has "
-            f"{splitting.listed([cell[:20] for cell in header])}.\n"
-            "A table must have a header that names its columns."
-        )
-    if label is None:
-        return None
+    if not rows:
+        raise DataError(f"{file.where}: is empty.\nA table must have a header and sentences.")
+    header = [cell.strip().strip('"').lower() for cell in rows[0][1]]
     for line, cells in rows[1:]:
-        if len(cells) != len(header):
+        if len(cells) != len(header) and _column(header, _TEXTS) is not None:
             raise DataError(
-                f"{file.where}, line {line}: has {len(cells)} cells, and the header {len(header)}."
+                f"{file.where}, line {line}: has {counted(len(cells), 'cell')}, and the header "
+                f"{len(header)}."
             )
-        if not cells[label].strip():
-            raise DataError(f"{file.where}, line {line}: has no label.")
-    return _rows(file, [(cells[label].strip(), cells[sentence], line) for line, cells in rows[1:]])
+    return _Cells(header, rows[1:])
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
@@ -526,11 +618,13 @@ def _see_words(sentences: Sequence[Sequence[str]], places: Sequence[str], place:
             "and (),!?'` alone."
         )
     if empty:
-        message = f"{len(empty):,} sentences have no words, the first in {empty[0]}."
+        first = f"; the first is in {empty[0]}" if len(empty) > 1 else f": {empty[0]}"
+        message = f"{counted(len(empty), 'sentence')} without words{first}."
         warnings.warn(message, DataWarning, stacklevel=3)
     if long:
+        first = f"; the first is in {long[0]}" if len(long) > 1 else f": {long[0]}"
         message = (
-            f"{len(long):,} sentences have more than {MOST_WORDS} words, of which the first "
-            f"{MOST_WORDS} are read; the first is in {long[0]}."
+            f"{counted(len(long), 'sentence')} of more than {MOST_WORDS} words, of which the first "
+            f"{MOST_WORDS} are read{first}."
         )
         warnings.warn(message, DataWarning, stacklevel=3)

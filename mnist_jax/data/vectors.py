@@ -4,6 +4,7 @@
 by gzip. Files are streamed: memory is needed for the vectors that are kept.
 """
 
+import os
 import zipfile
 from collections.abc import Collection, Iterator
 from itertools import chain
@@ -19,7 +20,7 @@ from mnist_jax.data.names import DataError
 
 _LONGEST_WORD = 2000  # bytes, in a binary file; GoogleNews has some of 1,000
 _LONGEST_LINE = 1 << 20
-_LEAST_WIDTH = 2
+_LEAST_WIDTH, _MOST_WIDTH = 2, 10_000
 _BUFFER = 1 << 22  # bytes
 
 
@@ -52,7 +53,7 @@ def read(path: str | PathLike[str], vocabulary: Collection[str]) -> Vectors:
             that are not finite, or no word of the vocabulary.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{path} is no file of word vectors.")
     file = files.single(path)
     wanted = {word for word in vocabulary if word} | {word.lower() for word in vocabulary if word}
@@ -71,7 +72,8 @@ def _table(found: dict[str, np.ndarray], words: list[str], where: str) -> Vector
     for i, word in enumerate(words):
         vector = found.get(word, found.get(word.lower())) if word else None
         if vector is not None:
-            rows[i], known[i] = vector, True
+            with np.errstate(over="ignore"):  # what is then infinite is said below
+                rows[i], known[i] = vector, True
     if not np.isfinite(rows).all():
         word = words[int(np.argwhere(~np.isfinite(rows))[0, 0])]
         raise DataError(f"{where}: the vector of {word!r} has numbers that are not finite.")
@@ -132,8 +134,11 @@ def _is_text(start: bytes, width: int) -> bool:
 
 
 def _see_width(width: int, where: str) -> None:
-    if not _LEAST_WIDTH <= width <= 10_000:
-        raise DataError(f"{where}: {width} numbers a vector are no width of word vectors.")
+    if not _LEAST_WIDTH <= width <= _MOST_WIDTH:
+        raise DataError(
+            f"{where}: vectors of words have {_LEAST_WIDTH} to {_MOST_WIDTH:,} numbers, "
+            f"not {width:,}."
+        )
 
 
 def _in_text(
@@ -212,12 +217,15 @@ def _in_binary(
 
 def _in_npz(file: File) -> Iterator[tuple[str, np.ndarray]]:
     try:
-        with files.reading(file) as stream, np.load(stream, allow_pickle=False) as arrays:
+        with files.reading(file) as stream:
+            arrays = np.load(stream, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise DataError(f"{file.where}: is a .npy of one array, and no .npz.")
             lacking = [name for name in ("words", "vectors") if name not in arrays]
             if lacking:
                 held = ", ".join(arrays.files)
                 raise DataError(f"{file.where}: has no {' and no '.join(lacking)}, but {held}.")
-            words, vectors = arrays["words"], arrays["vectors"]
+            words, vectors = arrays["words"].astype(str), arrays["vectors"]
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, DataError):
             raise
@@ -228,7 +236,7 @@ def _in_npz(file: File) -> Iterator[tuple[str, np.ndarray]]:
             "not [n] and float [n, width]."
         )
     _see_width(vectors.shape[1], file.where)
-    yield from zip(words.astype(str).tolist(), vectors, strict=True)
+    yield from zip(words.tolist(), vectors, strict=True)
 
 
 def _in_zip(file: File, wanted: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
