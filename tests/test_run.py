@@ -24,7 +24,7 @@ from tests.test_data import write_digits
 
 NAMES = [
     *("alphago", "class", "convnetjs", "convnetjs_cifar10", "deep", "ensemble", "fast"),
-    *("handwriting", "layers", "lenet5", "policy", "resnet20", "sentence", "simple"),
+    *("handwriting", "layers", "lenet5", "policy", "pretrained", "resnet20", "sentence", "simple"),
 ]
 
 
@@ -404,6 +404,7 @@ def test_the_configs_are_the_labs():
         "sentence": "sentence",
         "policy": "policy",
         "alphago": "policy",
+        "pretrained": "fast",
     }
     assert config.get("ensemble")[0].seeds == list(range(7))
     assert config.get("class")[0].options == {"conv_stddev": 1.0}
