@@ -41,7 +41,7 @@ export async function begin() {
 }
 
 export function status(now) {
-  const isNew = latest?.run !== now.run;
+  const isNew = latest?.run !== now.run, told = latest?.message;
   latest = now;
   const viewing = now.state === "viewing";
   $("viewing").hidden = !viewing;
@@ -52,7 +52,7 @@ export function status(now) {
   enable(!isGone);
   $("headline").textContent = headline(now);
   if (now.message) problem(now.message);
-  else if (isNew) problem("");
+  else if (told) problem(""); // what the page itself has to say stays
   if (now.config) {
     for (const name of ADJUSTED) showAdjusted(name, now.config, isNew);
     $("momentum-note").textContent = { adam: "Of Adam, momentum is β1.", adadelta: "Adadelta has no momentum." }[now.config.optimizer] ?? "";
