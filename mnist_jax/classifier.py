@@ -237,13 +237,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             ValueError: the folder is none that `save` has made.
             CheckpointError: its checkpoint is damaged.
         """
-        fitted = classifier_folder.read(folder)
-        classifier = cls(**fitted.arguments)
-        classifier._take_over(fitted)
-        if fitted.feature_names is not None:
-            classifier.feature_names_in_ = np.array(fitted.feature_names, dtype=object)
-        classifier.n_features_in_ = math.prod(fitted.image_shape)
-        return classifier
+        return cls._of(classifier_folder.read(folder))
 
     @classmethod
     def pretrained(cls) -> Self:
@@ -253,9 +247,15 @@ class Classifier(ClassifierMixin, BaseEstimator):
         `mnist_jax.images.find_digits` makes of photographs; labels are 0 to 9. Of their training
         `losses_` says nothing. `pretrained/MODEL_CARD.md` tells what they are.
         """
-        fitted = classifier_folder.read_pretrained()
+        return cls._of(classifier_folder.read_pretrained())
+
+    @classmethod
+    def _of(cls, fitted: Fitted) -> Self:
+        """An estimator that was fitted before."""
         classifier = cls(**fitted.arguments)
         classifier._take_over(fitted)
+        if fitted.feature_names is not None:
+            classifier.feature_names_in_ = np.array(fitted.feature_names, dtype=object)
         classifier.n_features_in_ = math.prod(fitted.image_shape)
         return classifier
 

@@ -87,13 +87,13 @@ def _write(loaded: Trained, dataset: Dataset, folder: epath.Path) -> None:
     config = dataclasses.replace(loaded.config, data_dir=None, vectors=vectors)
     folder.mkdir(parents=True)
     records.write_json(folder / "config.json", dataclasses.asdict(config))
-    source = f"SHA-256 {loaded.fingerprint}"
-    records.write_dataset(folder, dataset.name, source, loaded.trained_on)
+    dataset = dataclasses.replace(dataset, source=f"SHA-256 {loaded.fingerprint}")
+    records.write_dataset(folder, dataset.name, dataset.source, loaded.trained_on)
     details = {"step": loaded.step, "fingerprint": loaded.fingerprint}
     weights_file.write(folder / weights_file.NAME, Content(_stacked(loaded), details))
-    results = _results(trained.load(folder), dataset)
+    bundled = trained.load(folder)
+    results = _results(bundled, dataset)
     records.write_json(folder / "results.json", results)
-    bundled = dataclasses.replace(loaded, config=config)
     (folder / CARD).write_text("\n".join(_card(bundled, results)) + "\n")
 
 
@@ -113,7 +113,6 @@ def _results(loaded: Trained, dataset: Dataset) -> dict[str, Any]:
         *_, made = evaluator.evaluate(loaded, dataset, wanted, say=display.begin)
     members = [member.describe() for member in loaded.members]
     described = records.describe(loaded.config, dataset)
-    described["dataset"]["source"] = f"SHA-256 {loaded.fingerprint}"
     mean = made.results["rules"]["mean_probability"]["before"]
     accuracies = {
         name: [at["rules"]["mean_probability"]["before"]["accuracy"] for at in strengths]

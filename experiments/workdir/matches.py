@@ -119,7 +119,7 @@ def _open(folder: epath.Path, settings: dict[str, Any]) -> list[_Row]:
     """
     file = folder / "match.json"
     if not file.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if records.in_use(folder):
             raise ValueError(f"{folder} exists and is not an empty folder.")
         try:
             folder.mkdir(parents=True, exist_ok=True)

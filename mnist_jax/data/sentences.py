@@ -503,7 +503,7 @@ def of_lines(text: str, class_names: Sequence[str]) -> list[tuple[str, str | Non
     if all(len(pair) == 2 for pair in pairs):
         labels = [_coarse(pair[0]) for pair in pairs]
         if set(labels) <= set(class_names):
-            return _labelled([pair[1] for pair in pairs], labels, class_names)
+            return [(pair[1], label) for pair, label in zip(pairs, labels, strict=True)]
     return [(line, None) for line in lines]
 
 
