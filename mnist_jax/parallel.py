@@ -36,6 +36,7 @@ _DEVICE_COUNT_FLAG = "xla_force_host_platform_device_count"
 _PREDICT_BATCH = {"cpu": 100}  # XLA's choices for 40 or 50 images take twice as long
 _PREDICT_BATCH_ACCELERATOR = 1000
 _PREDICT_BLOCKS = 25  # batches in one call, where there are as many
+_PREDICT_FEW = 8  # so many inputs a device are predicted one by one; a batch would take longer
 _MOST_PROGRAMS = 32  # a training and its prediction are five or six
 _CONNECT_SECONDS = 120
 _SILENCE_SECONDS = 30  # then a process counts as lost
@@ -552,7 +553,7 @@ def predict_batch(layout: Layout) -> int:
 
 
 def make_predict(layout: Layout, network: nn.Module, decode: Decode = training.to_float) -> Predict:
-    """Prediction by all members on all devices, compiled once for each of two numbers of inputs.
+    """Prediction by all members on all devices, compiled once for each of three numbers of inputs.
 
     `decode` makes stored inputs into those of the network.
     """
@@ -573,9 +574,12 @@ def make_predict(layout: Layout, network: nn.Module, decode: Decode = training.t
     @as_written
     def predict(variables: Any, inputs: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
         data.check(inputs)
-        # Two lengths, so that few inputs are quick and many need few calls.
-        least = batch * layout.data
-        chunk = least if len(inputs) < least * _PREDICT_BLOCKS else least * _PREDICT_BLOCKS
+        # Three lengths, so that one input is quick and many need few calls.
+        chunk = layout.data
+        if len(inputs) > _PREDICT_FEW * layout.data:
+            chunk *= batch
+        if len(inputs) >= _PREDICT_BLOCKS * batch * layout.data:
+            chunk *= _PREDICT_BLOCKS
         filled = np.pad(inputs, ((0, -len(inputs) % chunk), *((0, 0),) * (inputs.ndim - 1)))
         places = range(0, len(filled), chunk)
         logits = [predict_chunk(variables, filled[i : i + chunk], dropout_seed, i) for i in places]
@@ -599,7 +603,7 @@ def _map_predict(layout: Layout, network: nn.Module, batch: int, decode: Decode)
                 lambda variables, key: one_member(variables, inputs, key), variables, keys
             )
 
-        blocks = inputs.reshape(-1, batch, *inputs.shape[1:])
+        blocks = inputs.reshape(-1, min(batch, len(inputs)), *inputs.shape[1:])
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seeds[0]), seeds[1]), device)
         keys = jax.random.split(key, (len(blocks), layout.slots))
         logits = lax.map(all_members, (blocks, keys))  # [blocks, slots, batch, classes]
