@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def choose(position: Position, after_pass: bool) -> int | None:
         return player.choose(position, after_pass, predict, table.komi)
 
+    choose(table.position, False)  # compiles, in no move's time
     for line in sys.stdin:
         text, table = gtp.answer(table, line, choose)
         print(text, end="", flush=True)

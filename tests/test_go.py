@@ -314,6 +314,27 @@ def test_planes_by_cpp_are_the_same_bits(size, monkeypatch):
     assert (moves == 1).all()
 
 
+@pytest.mark.parametrize("super_ko", [False, True])
+def test_one_position_by_cpp_is_the_same_bits(super_ko):
+    """With ko, with set-up stones, after passes, of both colours, and with boards not to repeat."""
+    position = rules.set_up(rules.start(7, super_ko), {0: BLACK, 10: WHITE})
+    kos = 0
+    for color, point in random_game(4, 7, 120).moves:
+        position = position._replace(to_play=color)
+        if point is not None and not rules.is_legal(position, point):
+            point = None
+        position = rules.play(position, point)
+        later = rules.play(rules.play(position, None), None)
+        for one in (position, position._replace(to_play=color), later):
+            np.testing.assert_array_equal(records.packed(one), planes.pack(planes.of(one)))
+        if position.ko is not None:
+            kos += 1
+            row, column = divmod(position.ko, 7)
+            assert not planes.of(position)[row, column, planes.LEGAL].any()
+            assert planes.of(later)[row, column, planes.LEGAL].any() != super_ko
+    assert kos
+
+
 def test_planes_of_a_turned_board_are_turned_planes():
     """Ladders and eyes too: what is read does not depend on which way is up."""
     (game,) = [random_game(5, 7, 60)]

@@ -448,6 +448,31 @@ def test_the_player_keeps_its_eyes_and_passes_at_the_end():
     assert player.choose(black, True, like_eyes, 0.5) == others[0]  # behind, it plays on
 
 
+def test_the_player_knows_no_direction():
+    """Of a turned board it thinks what it thinks of the board, turned; two members' mean counts."""
+    weights = np.random.default_rng(0).normal(size=(2, 25 * 48, 25)).astype(np.float32)
+    seen = []
+
+    def logits(packed: np.ndarray) -> np.ndarray:
+        seen.append(packed)
+        bits = np.unpackbits(packed, axis=-1, bitorder="little")
+        return bits.reshape(len(bits), -1) @ weights / 10
+
+    think = player.from_logits(logits)
+    position = list(records.replay(random_game(2, 5, 12)))[-1]
+    packed = records.packed(position)
+    scores = think(packed[None])
+    np.testing.assert_allclose(np.exp(scores).sum(), 1, rtol=1e-5)
+    assert len(np.unique(seen[0], axis=0)) == 8
+    quarter = think(np.rot90(packed)[None]).reshape(5, 5)
+    np.testing.assert_allclose(quarter, np.rot90(scores.reshape(5, 5)), atol=1e-5)
+    mirrored = think(packed[None, :, ::-1]).reshape(5, 5)
+    np.testing.assert_allclose(mirrored, scores.reshape(5, 5)[:, ::-1], atol=1e-5)
+    probabilities = jax.nn.softmax(logits(seen[0]), axis=-1)
+    centre = probabilities[:, :, 12].mean()  # the same point in all symmetries
+    np.testing.assert_allclose(np.exp(scores[12]), centre, rtol=1e-5)
+
+
 def test_a_game_against_itself_ends(workdir, monkeypatch, capsys):
     commands = "\n".join(["genmove b", "genmove w"] * 60)
     monkeypatch.setattr(sys, "stdin", io.StringIO(commands + "\nshowboard\nquit\n"))

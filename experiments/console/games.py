@@ -105,11 +105,11 @@ def _asked(game: Any, turn: int | None, size: int) -> Asked:
 def describe(loaded: Any, asked: Sequence[Asked]) -> list[dict[str, Any]]:
     """What is printed of each position."""
     from mnist_jax import ensemble, uncertainty
-    from mnist_jax.go import planes
+    from mnist_jax.go import records
 
     if not asked:
         return []
-    packed = np.stack([planes.pack(planes.of(one.position)) for one in asked])
+    packed = np.stack([records.packed(one.position) for one in asked])
     logits = loaded.predict(packed)
     probabilities = np.exp(ensemble.mean_probability(logits))
     parts = uncertainty.decompose(logits)

@@ -1,4 +1,4 @@
-// AlphaGo's planes of every position of a game: what rules.py, ladders.py, eyes.py and planes.py do,
+// AlphaGo's planes of a position, and of every position of a game: what rules.py, ladders.py, eyes.py and planes.py do,
 // move for move and in the same order, so that both give the same bits.
 
 #include <algorithm>
@@ -240,7 +240,7 @@ class Reader {
 
 void Set(uint8_t* bits, int plane) { bits[plane / 8] |= 1 << (plane % 8); }
 
-void Describe(const Board& board, const int* played, int turn, uint8_t* out) {
+void Describe(const Board& board, const int32_t* played, int turn, uint8_t* out) {
   const Grid& grid = *board.grid;
   std::memset(out, 0, grid.points * kBytes);
   std::vector<int> in_atari;
@@ -296,7 +296,7 @@ extern "C" int describe_game(int size, const uint8_t* stones, int count, const u
   board.grid = &grid;
   std::memcpy(board.stones, stones, grid.points);
   board.ko = -1;
-  std::vector<int> played(grid.points, 0);
+  std::vector<int32_t> played(grid.points, 0);
   Chain own;
   int captured;
   for (int i = 0; i < count; ++i) {
@@ -318,4 +318,17 @@ extern "C" int describe_game(int size, const uint8_t* stones, int count, const u
     played[moves[i]] = i + 1;
   }
   return 0;
+}
+
+// Describes a position, as `rules.Position` has it: `stones` [size * size], `played` [size * size] in
+// which turn each was, `ko` -1 where there is none, `out` [size * size, 6].
+extern "C" void describe_position(int size, const uint8_t* stones, const int32_t* played, int to_play,
+                                  int ko, int turn, uint8_t* out) {
+  const Grid grid(size);
+  Board board;
+  board.grid = &grid;
+  std::memcpy(board.stones, stones, grid.points);
+  board.to_play = to_play;
+  board.ko = ko;
+  Describe(board, played, turn, out);
 }

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mnist_jax import ensemble
-from mnist_jax.go import eyes, planes, rules
+from mnist_jax.go import eyes, records, rules, symmetries
 from mnist_jax.go.rules import BLACK, Position
 
 _ENOUGH = 2  # times the points of the board: turns after which nothing is to be won
@@ -15,12 +15,21 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 def from_logits(predict: Callable[[np.ndarray], np.ndarray]) -> Predict:
-    """What `choose` asks, by the members' mean probability.
+    """What `choose` asks, by the mean probability of the members and of the board's symmetries.
 
     Args:
         predict: packed planes to the members' logits `[members, n, points]`.
     """
-    return lambda packed: np.asarray(ensemble.mean_probability(predict(packed)))[0]
+    all_ways = np.arange(symmetries.COUNT, dtype=np.int32)
+
+    def of_all(packed: np.ndarray) -> np.ndarray:
+        boards = np.repeat(packed, symmetries.COUNT, axis=0)
+        turned = predict(np.asarray(symmetries.of_planes(boards, all_ways)))
+        back = np.stack([symmetries.back(logits, all_ways) for logits in turned])
+        as_members = back.reshape(-1, 1, back.shape[-1])
+        return np.asarray(ensemble.mean_probability(as_members))[0]
+
+    return of_all
 
 
 def choose(
@@ -42,7 +51,7 @@ def choose(
         ahead = rules.score(position, komi) * (1 if position.to_play == BLACK else -1) > 0
         if ahead or position.turn > _ENOUGH * len(position.stones):
             return None
-    scores = predict(planes.pack(planes.of(position))[None])
+    scores = predict(records.packed(position)[None])
     if rng is not None:  # the order of scores with Gumbel's noise is one of draws
         scores = scores + rng.gumbel(size=len(scores))
     likely = np.argsort(-scores, kind="stable")

@@ -1,4 +1,4 @@
-"""The positions of recorded games, as packed planes, on all cores."""
+"""Positions as packed planes, in C++: one, or all of recorded games, on all cores."""
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +46,21 @@ def positions(games: Sequence[Game]) -> Positions:
     pairs = np.array([pair for game in moves for pair in game], np.int32).reshape(-1, 2)
     numbers = np.repeat(np.arange(len(games), dtype=np.int32), np.diff(ends))
     return Positions(made, pairs[:, 1], pairs[:, 0], numbers)
+
+
+def packed(position: Position) -> np.ndarray:
+    """The planes of one position, uint8 `[size, size, 6]`: `planes.pack` of `planes.of`."""
+    library = kernels.host_library("go")
+    if library is None or position.before is not None:  # super-ko is planes.py's alone
+        return planes.pack(planes.of(position))
+    stones = np.frombuffer(position.stones, np.uint8)
+    played = np.array(position.played, np.int32)
+    made = np.empty((position.size, position.size, planes.BYTES), np.uint8)
+    given, turns, out = (ctypes.c_void_p(array.ctypes.data) for array in (stones, played, made))
+    ko = -1 if position.ko is None else position.ko
+    size, color = position.size, position.to_play
+    library.describe_position(size, given, turns, color, ko, position.turn, out)
+    return made
 
 
 def forbidden(games: Sequence[Game]) -> list[DataError | None]:
