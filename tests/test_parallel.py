@@ -151,7 +151,7 @@ def test_place_and_gather_are_inverse(members, data):
 
 
 @pytest.mark.parametrize(("members", "data"), [(1, 4), (5, 1), (3, 2)])
-@pytest.mark.parametrize("n", [1, 100, 257])
+@pytest.mark.parametrize("n", [1, 9, 100, 257])
 def test_predict_is_apply(members, data, n):
     layout = parallel.plan(members, some_devices(4), data)
     network, optimizer = Tiny(dropout_rate=0.5), training.make_optimizer(0.01, 1)
