@@ -360,6 +360,20 @@ def test_one_position_by_cpp_is_the_same_bits(super_ko):
     assert kos
 
 
+@pytest.mark.parametrize(
+    ("position", "match"),
+    [
+        (Position(5, bytes(25)), "turns of 0, on a board of 5 x 5"),
+        (Position(6, bytes(25), played=(0,) * 25), "25 points and turns of 25, on a board of 6"),
+        (Position(26, bytes(676), played=(0,) * 676), "board of 26 x 26"),
+        (rules.play(rules.start(2)._replace(turn=99), 0)._replace(turn=0), "to 100"),
+    ],
+)
+def test_positions_that_cannot_be_are_refused(position, match):
+    with pytest.raises(ValueError, match=match):
+        records.packed(position)
+
+
 def test_planes_of_a_turned_board_are_turned_planes():
     """Ladders and eyes too: what is read does not depend on which way is up."""
     (game,) = [random_game(5, 7, 60)]
