@@ -1,5 +1,6 @@
 """A trained network as a player of Go: `python -m experiments.gtp WORKDIR`, which speaks GTP 2."""
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return player.choose(position, after_pass, predict, table.komi)
 
     choose(table.position, False)  # compiles, in no move's time
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a line in another encoding is a wrong one, no end
     for line in sys.stdin:
         text, table = gtp.answer(table, line, choose)
         print(text, end="", flush=True)

@@ -114,6 +114,31 @@ def test_ko():
     assert rules.is_legal(passed, at(passed, "C4"))
 
 
+@pytest.mark.parametrize("kernels_are", ["on", "off"])
+def test_who_took_a_ko_and_moves_again_may_fill_it(kernels_are, monkeypatch):
+    """As in records that leave out the other's pass; GNU Go allows it too."""
+    if kernels_are == "off":
+        monkeypatch.setenv("MNIST_JAX_KERNELS", "off")
+    records.kernels.host_library.cache_clear()
+    names = ["B5", "C5", "A4", "D4", "B3", "C3", "C4", "B4"]  # White has taken C4
+    moves = [(BLACK + i % 2, rules.from_vertex(5, name)) for i, name in enumerate(names)]
+    ko = rules.from_vertex(5, "C4")
+    fills, takes_back = (
+        sgf.Game("a", 5, {}, BLACK, [*moves, (color, ko), (BLACK, None)], None, None)
+        for color in (WHITE, BLACK)
+    )
+    filled, forbidden = records.forbidden([fills, takes_back])
+    taken = list(records.replay(fills))[len(moves)]
+    by_both = [records.packed(taken._replace(to_play=color)) for color in (WHITE, BLACK)]
+    described = records.positions([fills]).planes[-1]
+    monkeypatch.undo()
+    records.kernels.host_library.cache_clear()
+    assert filled is None and "(ko)" in str(forbidden)
+    legal = [np.asarray(planes.unpack(packed))[1, 2, planes.LEGAL].any() for packed in by_both]
+    assert legal == [True, False]
+    np.testing.assert_array_equal(described, by_both[0])
+
+
 def test_two_stones_taken_are_no_ko():
     position = board(
         """
@@ -333,6 +358,20 @@ def test_one_position_by_cpp_is_the_same_bits(super_ko):
             assert not planes.of(position)[row, column, planes.LEGAL].any()
             assert planes.of(later)[row, column, planes.LEGAL].any() != super_ko
     assert kos
+
+
+@pytest.mark.parametrize(
+    ("position", "match"),
+    [
+        (Position(5, bytes(25)), "turns of 0, on a board of 5 x 5"),
+        (Position(6, bytes(25), played=(0,) * 25), "25 points and turns of 25, on a board of 6"),
+        (Position(26, bytes(676), played=(0,) * 676), "board of 26 x 26"),
+        (rules.play(rules.start(2)._replace(turn=99), 0)._replace(turn=0), "to 100"),
+    ],
+)
+def test_positions_that_cannot_be_are_refused(position, match):
+    with pytest.raises(ValueError, match=match):
+        records.packed(position)
 
 
 def test_planes_of_a_turned_board_are_turned_planes():

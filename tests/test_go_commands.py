@@ -473,6 +473,15 @@ def test_the_player_knows_no_direction():
     np.testing.assert_allclose(np.exp(scores[12]), centre, rtol=1e-5)
 
 
+def test_what_is_no_text_is_answered_as_a_wrong_line(workdir, monkeypatch, capsys):
+    lines = io.BytesIO(b"name # f\xfcnf\nplay b \xff\xfe\n\xe4\nname\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(lines, encoding="utf-8"))
+    assert gtp.main([str(workdir)]) == 0
+    answers = capsys.readouterr().out.split("\n\n")
+    wrong = "? invalid color or coordinate", "? unknown command"
+    assert answers == ["= mnist_jax", *wrong, "= mnist_jax", ""]
+
+
 def test_a_game_against_itself_ends(workdir, monkeypatch, capsys):
     commands = "\n".join(["genmove b", "genmove w"] * 60)
     monkeypatch.setattr(sys, "stdin", io.StringIO(commands + "\nshowboard\nquit\n"))

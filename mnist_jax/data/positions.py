@@ -33,7 +33,7 @@ _TENTH = 10  # of the games are for testing where the files' names tell none
 _MOST_VALIDATION = 5000  # positions, whole games of them, but a tenth at most
 _COPIES = 2  # of all planes in memory, on one device
 _LEAST_SECONDS = 2.0  # what takes less time is not worth a file
-_VERSION = "1"  # of how positions become planes; another one finds nothing of the former
+_VERSION = "2"  # of how positions become planes; another one finds nothing of the former
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-// AlphaGo's planes of a position, and of every position of a game: what rules.py, ladders.py, eyes.py and planes.py do,
-// move for move and in the same order, so that both give the same bits.
+// AlphaGo's planes of a position, and of every position of a game: what rules.py, ladders.py, eyes.py
+// and planes.py do, move for move and in the same order, so that both give the same bits.
 
 #include <algorithm>
 #include <cstdint>
@@ -103,7 +103,6 @@ struct Board {
   int Play(int point, Chain* own, int* captured) {
     if (point < 0 || point >= grid->points) return kNotOnBoard;
     if (stones[point] != kEmpty) return kOccupied;
-    if (point == ko) return kKo;
     const int color = to_play;
     stones[point] = color;
     int taken = 0, last = -1;
@@ -117,6 +116,7 @@ struct Board {
       taken += other.stones.count;
       last = other.stones.at[0];
     }
+    if (point == ko && taken) return kKo;
     Find(point, own);
     if (!own->liberties.count) return kSuicide;
     const bool is_ko = taken == 1 && own->stones.count == 1 && own->liberties.count == 1;

@@ -49,7 +49,12 @@ def positions(games: Sequence[Game]) -> Positions:
 
 
 def packed(position: Position) -> np.ndarray:
-    """The planes of one position, uint8 `[size, size, 6]`: `planes.pack` of `planes.of`."""
+    """The planes of one position, uint8 `[size, size, 6]`: `planes.pack` of `planes.of`.
+
+    Raises:
+        ValueError: it is none that `rules.start`, `set_up` and `play` make.
+    """
+    _check(position)  # C++ reads and writes where it says
     library = kernels.host_library("go")
     if library is None or position.before is not None:  # super-ko is planes.py's alone
         return planes.pack(planes.of(position))
@@ -61,6 +66,20 @@ def packed(position: Position) -> np.ndarray:
     size, color = position.size, position.to_play
     library.describe_position(size, given, turns, color, ko, position.turn, out)
     return made
+
+
+def _check(position: Position) -> None:
+    size, points = position.size, len(position.stones)
+    if not 2 <= size <= rules.LARGEST or points != size * size or len(position.played) != points:
+        raise ValueError(
+            f"position has stones at {points} points and turns of {len(position.played)}, on a "
+            f"board of {size} x {size}. Begin with rules.start."
+        )
+    if not 0 <= min(position.played) <= max(position.played) <= position.turn:
+        raise ValueError(
+            f"position.played must be from 0 to position.turn, {position.turn}, not from "
+            f"{min(position.played)} to {max(position.played)}."
+        )
 
 
 def forbidden(games: Sequence[Game]) -> list[DataError | None]:

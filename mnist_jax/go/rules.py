@@ -27,7 +27,7 @@ class Position(NamedTuple):
     size: int
     stones: Stones
     to_play: int = BLACK
-    ko: int | None = None  # where the next move must not be, having been captured alone just now
+    ko: int | None = None  # where one stone was just taken, which the other side must not take back
     turn: int = 0  # moves so far, passes too
     played: tuple[int, ...] = ()  # in which turn the stone of each point was played; 0: set up
     before: frozenset[Stones] | None = None  # all boards so far, under super-ko
@@ -85,9 +85,9 @@ def play(position: Position, point: int | None) -> Position:
     _check_point(position, point)
     if position.stones[point] != EMPTY:
         raise IllegalMove("occupied")
-    if point == position.ko:
-        raise IllegalMove("ko")
     stones, captured = put(position.size, position.stones, color, point)
+    if point == position.ko and captured:  # who has taken there captures nothing, and may fill it
+        raise IllegalMove("ko")
     own = chain(position.size, stones, point)
     own_liberties = liberties(position.size, stones, own)
     if not own_liberties:
