@@ -245,6 +245,14 @@ def test_bins_of_few_images_are_apart_and_empty_ones_left_out():
     assert [bar.get_height() for bar in counts.patches] == [0, 5, 20]
 
 
+@pytest.mark.parametrize("images", [[5, 3], [5, 300], [200, 300]])
+def test_reliability_fills_its_figure_whatever_the_bins_hold(images):
+    bins = {"confidence": [0.5, 0.9], "accuracy": [0.4, 1.0], "images": images}
+    figure = plots.reliability({"before": {"reliability": bins}, "after": None})
+    figure.draw_without_rendering()
+    assert sum(axes.get_position().height for axes in figure.axes) > 0.6
+
+
 def test_risk_coverage_begins_where_there_are_errors():
     def curves(risk):
         return {"mean_probability": {"before": {"risk_coverage": risk}}}

@@ -185,8 +185,11 @@ def reliability(curves: dict[str, Any], color: str = RUN_COLORS[0], what: str = 
         inputs = np.array(bins["images"])
         many, few = inputs >= FEW, (inputs > 0) & (inputs < FEW)
         label = "as it is" if kind == "before" else "after temperature scaling"
-        axes.plot(confidence[many], accuracy[many], **style, label=label, clip_on=False)
-        axes.plot(confidence[few], accuracy[few], **style | {"ls": ""}, alpha=0.3, clip_on=False)
+        pale = style | {"ls": "", "alpha": 0.3}
+        for chosen, drawn in ((many, style | {"label": label}), (few, pale)):
+            # The layout makes room for all that is not clipped, and an empty line is far away.
+            clip = not chosen.any()
+            axes.plot(confidence[chosen], accuracy[chosen], **drawn, clip_on=clip)
         centres = 100 * (np.arange(len(inputs)) + 0.5) / len(inputs)
         counts.bar(centres + shift, inputs, width=2.4, **bars)
     axes.set(xlim=(0, 100), ylim=(0, 101))
