@@ -73,10 +73,8 @@ def _by_phase(
 
 
 def _turned(inputs: np.ndarray, symmetry: int, predict: Predict) -> np.ndarray:
-    """Logits of turned boards, turned back."""
-    which = np.full(len(inputs), symmetry)
-    logits = predict(np.asarray(symmetries.of_planes(inputs, which)))
-    return np.stack([np.asarray(symmetries.back(member, which)) for member in logits])
+    """Logits of boards that are all turned in one way."""
+    return symmetries.predict_turned(predict, inputs, np.full(len(inputs), symmetry))
 
 
 def tables(found: dict[str, Any], names: list[str]) -> Iterator[Table]:

@@ -24,9 +24,8 @@ def from_logits(predict: Callable[[np.ndarray], np.ndarray]) -> Predict:
 
     def of_all(packed: np.ndarray) -> np.ndarray:
         boards = np.repeat(packed, symmetries.COUNT, axis=0)
-        turned = predict(np.asarray(symmetries.of_planes(boards, all_ways)))
-        back = np.stack([symmetries.back(logits, all_ways) for logits in turned])
-        as_members = back.reshape(-1, 1, back.shape[-1])
+        logits = symmetries.predict_turned(predict, boards, all_ways)
+        as_members = logits.reshape(-1, 1, logits.shape[-1])
         return np.asarray(ensemble.mean_probability(as_members))[0]
 
     return of_all

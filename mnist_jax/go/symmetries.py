@@ -5,6 +5,7 @@ it from left to right before.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,20 @@ def back(logits: Array | np.ndarray, symmetry: Array | np.ndarray) -> Array:
     """Logits of turned positions, `[n, size * size]`, as those of the boards before."""
     size = round(logits.shape[-1] ** 0.5)
     return jnp.take_along_axis(jnp.asarray(logits), jnp.asarray(_targets(size))[symmetry], axis=-1)
+
+
+def predict_turned(
+    predict: Callable[[np.ndarray], np.ndarray], planes: np.ndarray, symmetry: np.ndarray
+) -> np.ndarray:
+    """Logits of boards by way of turned ones, `[members, n, points]`.
+
+    Args:
+        predict: planes to the members' logits `[members, n, points]`.
+        planes: `[n, size, size, ...]`.
+        symmetry: int32 `[n]`, how each is turned.
+    """
+    logits = predict(np.asarray(of_planes(planes, symmetry)))
+    return np.stack([np.asarray(back(member, symmetry)) for member in logits])
 
 
 def augment(planes: Array, moves: Array, key: Array) -> tuple[Array, Array]:
