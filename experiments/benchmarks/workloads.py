@@ -60,6 +60,7 @@ PUBLISHED = {
     "lenet5": Published("lenet5", (28, 28, 1), 100, "adam"),
     "resnet20": Published("resnet20", (32, 32, 3), 128, "momentum"),
     "alexnet": Published("alexnet", (227, 227, 3), 16, "adam"),
+    "googlenet": Published("googlenet", (224, 224, 3), 16, "adam"),
     "resnet18": Published("resnet18", (224, 224, 3), 16, "adam"),
     # As the config policy has it.
     "policy": Published("policy", (19, 19, PLANES), 128, "adam", 361, {"filters": 48}, "planes"),

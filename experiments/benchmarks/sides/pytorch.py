@@ -171,7 +171,11 @@ def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
 ) -> Tensor:
     optimizer.zero_grad()
-    loss = F.cross_entropy(model(images), labels)
+    outputs = model(images)
+    logits, *heads = outputs if isinstance(outputs, tuple) else (outputs,)
+    loss = F.cross_entropy(logits, labels)
+    for head in heads:  # GoogLeNet's
+        loss = loss + 0.3 * F.cross_entropy(head, labels)
     loss.backward()
     optimizer.step()
     return loss

@@ -15,6 +15,7 @@ def build(published: Published) -> nn.Module:
     makes: dict[str, Callable[[], nn.Module]] = {
         "lenet5": LeNet5,
         "alexnet": AlexNet,
+        "googlenet": GoogLeNet,
         "resnet18": ResNet18,
         "resnet20": ResNet20,
         "policy": partial(Policy, *published.shape[1:], **published.options),
@@ -76,6 +77,71 @@ class AlexNet(nn.Sequential):
             *(nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
             nn.Linear(4096, 10),
         )
+
+
+def unit(channels: int, features: int, window: int, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(channels, features, window, stride, window // 2)
+    return nn.Sequential(convolution, nn.ReLU(inplace=True))
+
+
+class Inception(nn.Module):
+    """1x1; 3x3 behind 1x1; 5x5 behind 1x1; 1x1 behind a pool: side by side."""
+
+    def __init__(self, channels: int, *sizes: int) -> None:
+        super().__init__()
+        only, three_in, three, five_in, five, pooled = sizes
+        self.branches = nn.ModuleList(
+            (
+                unit(channels, only, 1),
+                nn.Sequential(unit(channels, three_in, 1), unit(three_in, three, 3)),
+                nn.Sequential(unit(channels, five_in, 1), unit(five_in, five, 5)),
+                nn.Sequential(nn.MaxPool2d(3, 1, 1), unit(channels, pooled, 1)),
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+def auxiliary_head(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.AvgPool2d(5, 3), unit(channels, 128, 1), nn.Flatten()),
+        *(nn.Linear(2048, 1024), nn.ReLU(inplace=True), nn.Dropout(0.7), nn.Linear(1024, 10)),
+    )
+
+
+class GoogLeNet(nn.Module):
+    """Logits, and those of the two auxiliary heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_4a = nn.Sequential(
+            *(unit(3, 64, 7, 2), nn.MaxPool2d(3, 2, ceil_mode=True), response_norm()),
+            *(unit(64, 64, 1), unit(64, 192, 3)),
+            *(response_norm(), nn.MaxPool2d(3, 2, ceil_mode=True)),
+            Inception(192, 64, 96, 128, 16, 32, 32),
+            Inception(256, 128, 128, 192, 32, 96, 64),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            Inception(480, 192, 96, 208, 16, 48, 64),
+        )
+        self.to_4d = nn.Sequential(
+            Inception(512, 160, 112, 224, 24, 64, 64),
+            Inception(512, 128, 128, 256, 24, 64, 64),
+            Inception(512, 112, 144, 288, 32, 64, 64),
+        )
+        self.rest = nn.Sequential(
+            Inception(528, 256, 160, 320, 32, 128, 128),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            Inception(832, 256, 160, 320, 32, 128, 128),
+            Inception(832, 384, 192, 384, 48, 128, 128),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.4), nn.Linear(1024, 10)),
+        )
+        self.aux1, self.aux2 = auxiliary_head(512), auxiliary_head(528)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        after_4a = self.to_4a(x)
+        after_4d = self.to_4d(after_4a)
+        return self.rest(after_4d), self.aux1(after_4a), self.aux2(after_4d)
 
 
 class Policy(nn.Module):
