@@ -10,6 +10,7 @@ runs the same program on the same data and ends with the same results.
 """
 
 import functools
+import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -33,10 +34,12 @@ _Result = TypeVar("_Result")
 
 _AXIS = "devices"
 _DEVICE_COUNT_FLAG = "xla_force_host_platform_device_count"
-_PREDICT_BATCH = {"cpu": 100}  # XLA's choices for 40 or 50 images take twice as long
-_PREDICT_BATCH_ACCELERATOR = 1000
+# Inputs in a batch, and numbers in them, at most: 16 and 132 images of 224 x 224 x 3.
+_PREDICT_BATCH = {"cpu": (100, 2_500_000)}  # XLA's choices for 40 or 50 images take twice as long
+_PREDICT_BATCH_ACCELERATOR = (1000, 20_000_000)
 _PREDICT_BLOCKS = 25  # batches in one call, where there are as many
-_PREDICT_FEW = 8  # so many inputs a device are predicted one by one; a batch would take longer
+_PREDICT_SOME = 16  # in a smaller batch, which takes less than one that is hardly filled
+_PREDICT_FEW = 8  # so many inputs a device are predicted one by one
 _MOST_PROGRAMS = 32  # a training and its prediction are five or six
 _CONNECT_SECONDS = 120
 _SILENCE_SECONDS = 30  # then a process counts as lost
@@ -547,45 +550,62 @@ def _map_train(
     return _pmap(layout, on_device, in_axes=(0, 0, 0, 0, 0, batch_axis, 0), donate_argnums=0)
 
 
-def predict_batch(layout: Layout) -> int:
-    """How many inputs a member predicts at once."""
-    return _PREDICT_BATCH.get(layout.devices[0].platform, _PREDICT_BATCH_ACCELERATOR)
+def predict_batch(layout: Layout, input_shape: tuple[int, ...]) -> int:
+    """How many inputs a member predicts at once, where there are many."""
+    platform = layout.devices[0].platform
+    inputs, numbers = _PREDICT_BATCH.get(platform, _PREDICT_BATCH_ACCELERATOR)
+    return max(1, min(inputs, numbers // math.prod(input_shape)))
 
 
 def make_predict(layout: Layout, network: nn.Module, decode: Decode = training.to_float) -> Predict:
-    """Prediction by all members on all devices, compiled once for each of three numbers of inputs.
+    """Prediction by all members on all devices, compiled once for each of four numbers of inputs.
 
     `decode` makes stored inputs into those of the network.
     """
-    batch = predict_batch(layout)
-    mapped = _program(_map_predict, layout, network, batch, decode)
 
     def predict_chunk(
-        variables: Any, inputs: np.ndarray, dropout_seed: int | None, place: int
+        variables: Any, inputs: np.ndarray, dropout_seed: int | None, place: int, length: int
     ) -> np.ndarray:
-        by_shard = inputs.reshape(layout.data, -1, *inputs.shape[1:])[_shards(layout)]
+        """Of so many inputs a device from a place on; where they end, zeros follow."""
+        chunk = inputs[place : place + length * layout.data]
+        missing = length * layout.data - len(chunk)
+        if missing:
+            chunk = np.pad(chunk, ((0, missing), *((0, 0),) * (inputs.ndim - 1)))
+        by_shard = chunk.reshape(layout.data, -1, *inputs.shape[1:])[_shards(layout)]
         seeds = np.array([dropout_seed or 0, place], np.uint32)
         use_dropout = dropout_seed is not None
+        batch = predict_batch(layout, inputs.shape[1:])
+        mapped = _program(_map_predict, layout, network, batch, decode)
         logits = _from_all(layout, mapped(variables, by_shard, _here(layout), seeds, use_dropout))
         logits = logits.reshape(layout.groups, layout.data, *logits.shape[1:])
-        by_member = logits.swapaxes(1, 2).reshape(layout.groups * layout.slots, len(inputs), -1)
+        by_member = logits.swapaxes(1, 2).reshape(layout.groups * layout.slots, len(chunk), -1)
         return by_member[: layout.members]
 
     @as_written
     def predict(variables: Any, inputs: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
         data.check(inputs)
-        # Three lengths, so that one input is quick and many need few calls.
-        chunk = layout.data
-        if len(inputs) > _PREDICT_FEW * layout.data:
-            chunk *= batch
-        if len(inputs) >= _PREDICT_BLOCKS * batch * layout.data:
-            chunk *= _PREDICT_BLOCKS
-        filled = np.pad(inputs, ((0, -len(inputs) % chunk), *((0, 0),) * (inputs.ndim - 1)))
-        places = range(0, len(filled), chunk)
-        logits = [predict_chunk(variables, filled[i : i + chunk], dropout_seed, i) for i in places]
+        logits, place = [], 0
+        for length in _predict_lengths(layout, inputs.shape):
+            logits.append(predict_chunk(variables, inputs, dropout_seed, place, length))
+            place += length * layout.data
         return np.concatenate(logits, axis=1)[:, : len(inputs)]
 
     return predict
+
+
+def _predict_lengths(layout: Layout, shape: tuple[int, ...]) -> list[int]:
+    """How many inputs a device predicts in each call, for inputs `[n, ...]`.
+
+    One input is quick, some are hardly more than there are, and many need few calls.
+    """
+    batch, by_device = predict_batch(layout, shape[1:]), -(-shape[0] // layout.data)
+    if by_device <= _PREDICT_FEW:
+        return [1] * by_device
+    if by_device <= 4 * _PREDICT_SOME or batch <= _PREDICT_SOME:
+        some = min(batch, _PREDICT_SOME)
+        return [some] * -(-by_device // some)
+    calls, rest = divmod(by_device, _PREDICT_BLOCKS * batch)
+    return [_PREDICT_BLOCKS * batch] * calls + [batch] * -(-rest // batch)
 
 
 def _map_predict(layout: Layout, network: nn.Module, batch: int, decode: Decode) -> Any:
@@ -632,11 +652,11 @@ def make_predict_own(
     layout: Layout, network: nn.Module, decode: Decode = training.to_float
 ) -> PredictOwn:
     """Prediction by each member of inputs of its own, as of folds; arguments of `make_predict`."""
-    batch = predict_batch(layout)
     mapped = _program(_map_predict_own, layout, network, decode)
 
     @as_written
     def predict(variables: Any, inputs: Array, places: np.ndarray) -> np.ndarray:
+        batch = predict_batch(layout, inputs.shape[2:])  # behind devices and inputs
         blocks = np.pad(places, ((0, 0), (0, -places.shape[1] % batch)))
         blocks = blocks.reshape(len(places), -1, batch).astype(np.int32)
         logits = gather(layout, mapped(variables, inputs, _spread(layout, blocks)))
@@ -685,7 +705,7 @@ def lower_predict(
     layout: Layout, network: nn.Module, image: tuple[int, ...], blocks: int = _PREDICT_BLOCKS
 ) -> jax.stages.Lowered:
     """What `make_predict` compiles for many images, as `lower_train`; `image` is `[28, 28, 1]`."""
-    batch = predict_batch(layout)
+    batch = predict_batch(layout, image)
     state, _ = _shapes(layout, network, optax.identity(), image)
     images = _on_each(layout, (batch * blocks, *image), np.uint8)
     places = _on_each(layout, (), np.int32)

@@ -165,6 +165,42 @@ def test_predict_is_apply(members, data, n):
     np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("n", "lengths"),
+    [
+        (1, [1]),
+        (6, [1, 1, 1]),
+        (7, [4]),
+        (31, [4, 4, 4, 4]),
+        (33, [10, 10]),
+        (61, [30, 10]),
+        (120, [30, 30]),
+    ],
+)
+def test_as_few_inputs_are_added_as_calls_allow(n, lengths, monkeypatch):
+    """By two devices, in lengths short enough to see them all."""
+    layout = parallel.plan(1, some_devices(2))
+    platform = layout.devices[0].platform
+    monkeypatch.setattr(parallel, "_PREDICT_BATCH", {platform: (10, 1_000_000)})
+    for name, value in {"BLOCKS": 3, "SOME": 4, "FEW": 3}.items():
+        monkeypatch.setattr(parallel, f"_PREDICT_{name}", value)
+    assert parallel._predict_lengths(layout, (n, 28, 28, 1)) == lengths
+    images, _ = problem(n)
+    params = Tiny().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
+    stacked = parallel.place(layout, jax.tree.map(lambda leaf: leaf[None], params))
+    (logits,) = parallel.make_predict(layout, Tiny())(stacked, images)
+    wanted = Tiny().apply({"params": params}, training.to_float(jnp.asarray(images)))
+    np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_large_images_are_predicted_in_small_batches():
+    layout = parallel.plan(1, jax.devices("cpu")[:1])
+    batches = {side: parallel.predict_batch(layout, (side, side, 3)) for side in (32, 224, 2000)}
+    assert batches == {32: 100, 224: 16, 2000: 1}
+    assert parallel._predict_lengths(layout, (1000, 224, 224, 3)) == [16] * 63
+    assert parallel._predict_lengths(layout, (3, 2000, 2000, 3)) == [1] * 3
+
+
 def test_init_is_the_ensembles():
     layout = parallel.plan(5)
     network, optimizer = Tiny(), training.make_optimizer(0.01, 1)
