@@ -562,32 +562,33 @@ def make_predict(layout: Layout, network: nn.Module, decode: Decode = training.t
 
     `decode` makes stored inputs into those of the network.
     """
+    mapped = _program(_map_predict, layout, network, decode)
 
-    def predict_chunk(
-        variables: Any, inputs: np.ndarray, dropout_seed: int | None, place: int, length: int
+    def predict_blocks(
+        variables: Any, blocks: np.ndarray, dropout_seed: int | None, place: int
     ) -> np.ndarray:
-        """Of so many inputs a device from a place on; where they end, zeros follow."""
-        chunk = inputs[place : place + length * layout.data]
-        missing = length * layout.data - len(chunk)
-        if missing:
-            chunk = np.pad(chunk, ((0, missing), *((0, 0),) * (inputs.ndim - 1)))
-        by_shard = chunk.reshape(layout.data, -1, *inputs.shape[1:])[_shards(layout)]
+        """Logits of `[data, blocks, batch, ...]`, the inputs from a place on."""
         seeds = np.array([dropout_seed or 0, place], np.uint32)
         use_dropout = dropout_seed is not None
-        batch = predict_batch(layout, inputs.shape[1:])
-        mapped = _program(_map_predict, layout, network, batch, decode)
-        logits = _from_all(layout, mapped(variables, by_shard, _here(layout), seeds, use_dropout))
+        mine = blocks[_shards(layout)]
+        logits = _from_all(layout, mapped(variables, mine, _here(layout), seeds, use_dropout))
         logits = logits.reshape(layout.groups, layout.data, *logits.shape[1:])
-        by_member = logits.swapaxes(1, 2).reshape(layout.groups * layout.slots, len(chunk), -1)
-        return by_member[: layout.members]
+        members, classes = layout.groups * layout.slots, logits.shape[-1]
+        return logits.swapaxes(1, 2).reshape(members, -1, classes)[: layout.members]
 
     @as_written
     def predict(variables: Any, inputs: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
         data.check(inputs)
+        batch = predict_batch(layout, inputs.shape[1:])
         logits, place = [], 0
         for length in _predict_lengths(layout, inputs.shape):
-            logits.append(predict_chunk(variables, inputs, dropout_seed, place, length))
-            place += length * layout.data
+            chunk = inputs[place : place + length * layout.data]
+            missing = length * layout.data - len(chunk)
+            if missing:
+                chunk = np.pad(chunk, ((0, missing), *((0, 0),) * (inputs.ndim - 1)))
+            blocks = chunk.reshape(layout.data, -1, min(batch, length), *inputs.shape[1:])
+            logits.append(predict_blocks(variables, blocks, dropout_seed, place))
+            place += len(chunk)
         return np.concatenate(logits, axis=1)[:, : len(inputs)]
 
     return predict
@@ -608,9 +609,9 @@ def _predict_lengths(layout: Layout, shape: tuple[int, ...]) -> list[int]:
     return [_PREDICT_BLOCKS * batch] * calls + [batch] * -(-rest // batch)
 
 
-def _map_predict(layout: Layout, network: nn.Module, batch: int, decode: Decode) -> Any:
+def _map_predict(layout: Layout, network: nn.Module, decode: Decode) -> Any:
     def on_device(
-        variables: Any, inputs: Array, device: Array, seeds: Array, use_dropout: bool
+        variables: Any, blocks: Array, device: Array, seeds: Array, use_dropout: bool
     ) -> Array:
         def one_member(variables: Any, inputs: Array, key: Array) -> Array:
             rngs = {"dropout": key} if use_dropout else None
@@ -623,7 +624,6 @@ def _map_predict(layout: Layout, network: nn.Module, batch: int, decode: Decode)
                 lambda variables, key: one_member(variables, inputs, key), variables, keys
             )
 
-        blocks = inputs.reshape(-1, min(batch, len(inputs)), *inputs.shape[1:])
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seeds[0]), seeds[1]), device)
         keys = jax.random.split(key, (len(blocks), layout.slots))
         logits = lax.map(all_members, (blocks, keys))  # [blocks, slots, batch, classes]
@@ -707,10 +707,10 @@ def lower_predict(
     """What `make_predict` compiles for many images, as `lower_train`; `image` is `[28, 28, 1]`."""
     batch = predict_batch(layout, image)
     state, _ = _shapes(layout, network, optax.identity(), image)
-    images = _on_each(layout, (batch * blocks, *image), np.uint8)
+    images = _on_each(layout, (blocks, batch, *image), np.uint8)
     places = _on_each(layout, (), np.int32)
     seeds = jax.ShapeDtypeStruct((2,), np.uint32)
-    mapped = _map_predict(layout, network, batch, training.to_float)
+    mapped = _map_predict(layout, network, training.to_float)
     return mapped.lower(training.evaluated(state), images, places, seeds, False)
 
 

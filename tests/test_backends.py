@@ -92,9 +92,9 @@ def test_training_with_all_options(name, own_batches, on_device):
 @pytest.mark.parametrize("use_dropout", [True, False])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_prediction(network, use_dropout, on_device):
-    predict = parallel._map_predict(on_device, network, 5, training.to_float)
+    predict = parallel._map_predict(on_device, network, training.to_float)
     variables = training.evaluated(shapes(network, training.make_optimizer(1e-3, 9)))
-    images, seeds = np.zeros((10, 28, 28, 1), np.uint8), np.zeros(2, np.uint32)
+    images, seeds = np.zeros((2, 5, 28, 28, 1), np.uint8), np.zeros(2, np.uint32)
     on_one = functools.partial(predict, use_dropout=use_dropout)
     assert faults(on_one, variables, images, np.int32(0), seeds) == NOTHING
 

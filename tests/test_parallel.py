@@ -193,6 +193,32 @@ def test_as_few_inputs_are_added_as_calls_allow(n, lengths, monkeypatch):
     np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5)
 
 
+class WithAList(nn.Module):
+    """Cannot be hashed, so that JAX's programs of it are not found again."""
+
+    unhashable: list
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return images.sum(axis=(1, 2, 3))[:, None] + self.param("bias", nn.initializers.ones, (1,))
+
+
+def test_a_network_like_no_other_is_compiled_once():
+    layout = parallel.plan(1, some_devices(2))
+    traced = []
+
+    def decode(images):
+        traced.append(images.shape)
+        return training.to_float(images)
+
+    predict = parallel.make_predict(layout, WithAList([1]), decode)
+    params = parallel.place(layout, {"bias": np.ones((1, 1), np.float32)})
+    images, _ = problem(250)
+    for _ in range(2):
+        (logits,) = predict(params, images)
+    assert len(logits) == 250 and traced == [(100, 28, 28, 1)]
+
+
 def test_large_images_are_predicted_in_small_batches():
     layout = parallel.plan(1, jax.devices("cpu")[:1])
     batches = {side: parallel.predict_batch(layout, (side, side, 3)) for side in (32, 224, 2000)}
