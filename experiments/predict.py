@@ -265,6 +265,7 @@ def _describe(
 ) -> list[dict[str, Any]]:
     """What is printed of each digit; logits are `[members, n, classes]`."""
     from mnist_jax import ensemble, uncertainty
+    from mnist_jax.data.names import SYNSETS
 
     probabilities = np.exp(ensemble.mean_probability(logits))
     parts = uncertainty.decompose(logits)
@@ -283,7 +284,8 @@ def _describe(
         if item.box is not None:
             row |= {"box": item.box, "found": round(item.found, 3), "digits": item.digits}
         if item.picture.label is not None:
-            row["label"] = item.picture.label
+            label = item.picture.label
+            row["label"] = label if label in class_names else SYNSETS.get(label, label)
         rows.append(row)
     for _, group in groupby(zip(items, rows, strict=True), key=lambda pair: id(pair[0].picture)):
         same = [row for _, row in group]

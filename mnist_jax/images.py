@@ -15,6 +15,7 @@ from PIL import Image, ImageCms, ImageOps
 from scipy import ndimage
 
 from mnist_jax import marks
+from mnist_jax.data.photos import upright
 from mnist_jax.marks import Mark
 
 _SIDE = 28
@@ -142,7 +143,7 @@ def to_photo(
         )
     if not isinstance(image, Image.Image):
         image = Image.fromarray(_to_bytes(_values(image)))
-    plain = _in_mode(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
+    plain = _in_mode(upright(image), "L" if channels == 1 else "RGB")
     if plain.size != (width, height):
         plain = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
     return np.array(plain).reshape(height, width, channels)
@@ -201,7 +202,7 @@ def _in_detail(picture: np.ndarray, mark: Mark, scale: np.ndarray) -> Digit:
 
 
 def _pillow_values(image: Image.Image) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     if image.mode.startswith(("I", "F")):  # of no fixed range: 12-bit scans come in 16 bits
         values = np.asarray(image, np.float32)
         if not np.isfinite(values).all():

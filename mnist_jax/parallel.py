@@ -550,11 +550,13 @@ def _map_train(
     return _pmap(layout, on_device, in_axes=(0, 0, 0, 0, 0, batch_axis, 0), donate_argnums=0)
 
 
-def predict_batch(layout: Layout, input_shape: tuple[int, ...]) -> int:
+def predict_batch(layout: Layout, network: nn.Module, input_shape: tuple[int, ...]) -> int:
     """How many inputs a member predicts at once, where there are many."""
     platform = layout.devices[0].platform
     inputs, numbers = _PREDICT_BATCH.get(platform, _PREDICT_BATCH_ACCELERATOR)
-    return max(1, min(inputs, numbers // math.prod(input_shape)))
+    side = getattr(network, "image_size", None)  # to which the network scales images
+    seen = input_shape if side is None else (side, side, input_shape[-1])
+    return max(1, min(inputs, numbers // math.prod(seen)))
 
 
 def make_predict(layout: Layout, network: nn.Module, decode: Decode = training.to_float) -> Predict:
@@ -579,9 +581,9 @@ def make_predict(layout: Layout, network: nn.Module, decode: Decode = training.t
     @as_written
     def predict(variables: Any, inputs: np.ndarray, dropout_seed: int | None = None) -> np.ndarray:
         data.check(inputs)
-        batch = predict_batch(layout, inputs.shape[1:])
+        batch = predict_batch(layout, network, inputs.shape[1:])
         logits, place = [], 0
-        for length in _predict_lengths(layout, inputs.shape):
+        for length in _predict_lengths(layout, batch, len(inputs)):
             chunk = inputs[place : place + length * layout.data]
             missing = length * layout.data - len(chunk)
             if missing:
@@ -594,12 +596,12 @@ def make_predict(layout: Layout, network: nn.Module, decode: Decode = training.t
     return predict
 
 
-def _predict_lengths(layout: Layout, shape: tuple[int, ...]) -> list[int]:
-    """How many inputs a device predicts in each call, for inputs `[n, ...]`.
+def _predict_lengths(layout: Layout, batch: int, n: int) -> list[int]:
+    """How many of `n` inputs a device predicts in each call.
 
     One input is quick, some are hardly more than there are, and many need few calls.
     """
-    batch, by_device = predict_batch(layout, shape[1:]), -(-shape[0] // layout.data)
+    by_device = -(-n // layout.data)
     if by_device <= _PREDICT_FEW:
         return [1] * by_device
     if by_device <= 4 * _PREDICT_SOME or batch <= _PREDICT_SOME:
@@ -656,7 +658,7 @@ def make_predict_own(
 
     @as_written
     def predict(variables: Any, inputs: Array, places: np.ndarray) -> np.ndarray:
-        batch = predict_batch(layout, inputs.shape[2:])  # behind devices and inputs
+        batch = predict_batch(layout, network, inputs.shape[2:])  # behind devices and inputs
         blocks = np.pad(places, ((0, 0), (0, -places.shape[1] % batch)))
         blocks = blocks.reshape(len(places), -1, batch).astype(np.int32)
         logits = gather(layout, mapped(variables, inputs, _spread(layout, blocks)))
@@ -705,7 +707,7 @@ def lower_predict(
     layout: Layout, network: nn.Module, image: tuple[int, ...], blocks: int = _PREDICT_BLOCKS
 ) -> jax.stages.Lowered:
     """What `make_predict` compiles for many images, as `lower_train`; `image` is `[28, 28, 1]`."""
-    batch = predict_batch(layout, image)
+    batch = predict_batch(layout, network, image)
     state, _ = _shapes(layout, network, optax.identity(), image)
     images = _on_each(layout, (blocks, batch, *image), np.uint8)
     places = _on_each(layout, (), np.int32)

@@ -1,6 +1,7 @@
 """Photographs in colour, of any size, through all commands and the estimator."""
 
 import json
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,7 @@ from experiments.workdir import trained
 from mnist_jax import cache, classifier_folder, models, parallel, shifts
 from mnist_jax.classifier import Classifier
 from mnist_jax.classifier_folder import Fitted
+from mnist_jax.data.names import SYNSETS
 from mnist_jax.normalization import BatchNorm
 from tests.samples import idx, write_idx
 from tests.tiny import assert_close
@@ -87,6 +89,39 @@ def test_a_run_knows_what_it_was_trained_on(workdir, folder):
     np.testing.assert_allclose(loaded.members[0].network.stddev, train.std(axis=(0, 1, 2)))
     results = json.loads((workdir / "results.json").read_text())
     assert results["ensemble"]["test_accuracy"] > 0.9
+
+
+def test_a_channel_of_one_value_only_is_not_divided_by_0(tmp_path):
+    for split, n, seed in (("train", 60, 0), ("test", 30, 1)):
+        for i, (image, label) in enumerate(zip(*photos(n, seed), strict=True)):
+            image[..., 2] = 51
+            path = tmp_path / "data" / split / CLASSES[label] / f"{i:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    flags = ["--normalize", "standard", "--data-dir", str(tmp_path / "data"), *FLAGS]
+    assert run.main(["--config", "simple", *flags, "--workdir", str(tmp_path / "run")]) == 0
+    written = json.loads((tmp_path / "run" / "dataset.json").read_text())
+    assert written["mean"][2] == pytest.approx(0.2) and written["stddev"][2] == 1
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["ensemble"]["test_accuracy"] > 0.8
+
+
+def test_imagenettes_folders_say_which_class_their_pictures_are_of(tmp_path, capsys):
+    for split, n in (("train", 6), ("val", 2)):
+        for name in SYNSETS:
+            folder = tmp_path / "imagenette2-160" / split / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                Image.fromarray(photos(1, i)[0][0]).save(folder / f"{i}.png")
+    flags = ["--data-dir", str(tmp_path / "imagenette2-160"), *FLAGS]
+    assert run.main(["--config", "simple", *flags, "--workdir", str(tmp_path / "run")]) == 0
+    val = str(tmp_path / "imagenette2-160" / "val")
+    capsys.readouterr()
+    assert predict.main([str(tmp_path / "run"), val]) == 0
+    assert "Accuracy: " in capsys.readouterr().out
+    assert predict.main([str(tmp_path / "run"), "--json", val]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {(Path(row["image"]).parent.name, row["label"]) for row in rows} == set(SYNSETS.items())
 
 
 def test_pictures_of_any_size_and_kind(workdir, folder, tmp_path, capsys):

@@ -70,6 +70,20 @@ def test_of_one_size_they_stay_as_they_are(tmp_path, size):
     )
 
 
+@pytest.mark.parametrize("place", ["", "pets"])
+def test_a_picture_beside_train_and_test_makes_no_class(tmp_path, place):
+    written = write(tmp_path / "pets")
+    next(iter(written.values())).save(tmp_path / "pets" / "cover.png")
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as packed:
+        for path in sorted((tmp_path / "pets").rglob("*.png")):
+            packed.write(path, path.relative_to(tmp_path))
+    for there in (tmp_path / place, tmp_path / "pets.zip"):
+        dataset = data.load("auto", there)
+        assert dataset.class_names == ("cat", "dog")
+        assert of(dataset, dataset.test) == arrays_of(written, "test")
+        assert "1 picture without a class" in dataset.source
+
+
 def test_one_level_of_folders_is_split_by_classes(tmp_path):
     written = write(tmp_path, splits=[""], n=20)
     dataset = data.load("auto", tmp_path)
@@ -122,6 +136,14 @@ def test_grey_ones_alone_have_one_channel_and_three_among_others(tmp_path):
     dataset = data.load("auto", tmp_path / "mixed")
     wanted = np.repeat(np.asarray(grey)[..., None], 3, axis=2).tobytes()
     assert (wanted, "cat") in of(dataset, dataset.train, dataset.validation)
+
+
+def test_damaged_exif_is_not_looked_at(tmp_path):
+    written = write(tmp_path, [(40, 30)], n=20)
+    path = tmp_path / "train" / "cat" / "0.png"
+    written[path].save(path, exif=b"X" * 16)
+    dataset = data.load("auto", tmp_path)
+    assert of(dataset, dataset.train, dataset.validation) == arrays_of(written, "train")
 
 
 def test_turned_transparent_and_others(tmp_path):

@@ -54,7 +54,7 @@ def test_a_workdir_of_weights_predicts_what_pytorch_does(tmp_path):
     nan = model.state_dict() | {"fc.bias": torch.full((5,), float("nan"))}
     for weights, names, message in (
         (model.state_dict(), "abc", "class_names must be 5"),
-        (model.state_dict(), "abcdd", "class_names must be 5"),
+        (model.state_dict(), "abcdd", "'d' is there twice"),
         (model.state_dict(), range(5), "class_names must be strings"),
         (nan, "abcde", "NaN or infinite"),
         (torch_networks.ResNet(18, channels=4, num_classes=5).state_dict(), "abcde", "not 4"),

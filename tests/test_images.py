@@ -257,6 +257,13 @@ def test_a_photo_turned_as_its_exif_says():
     np.testing.assert_array_equal(to_photo(stored, 20, 30), np.asarray(picture))
 
 
+def test_a_photo_with_damaged_exif_is_taken_as_it_is(tmp_path):
+    picture = Image.fromarray(scene(20, 30))
+    picture.save(tmp_path / "damaged.png", exif=b"X" * 16)
+    with Image.open(tmp_path / "damaged.png") as damaged:
+        np.testing.assert_array_equal(to_photo(damaged, 20, 30), np.asarray(picture))
+
+
 def test_photos_of_other_modes():
     picture = Image.fromarray(scene(20, 30))
     colours = np.asarray(picture)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_jax import ensemble, parallel, platforms, training
+from mnist_jax import ensemble, models, parallel, platforms, training
 from mnist_jax.layers import Dropout
 from tests.tiny import Tiny, assert_close, member, problem, some_devices, train
 
@@ -184,7 +184,7 @@ def test_as_few_inputs_are_added_as_calls_allow(n, lengths, monkeypatch):
     monkeypatch.setattr(parallel, "_PREDICT_BATCH", {platform: (10, 1_000_000)})
     for name, value in {"BLOCKS": 3, "SOME": 4, "FEW": 3}.items():
         monkeypatch.setattr(parallel, f"_PREDICT_{name}", value)
-    assert parallel._predict_lengths(layout, (n, 28, 28, 1)) == lengths
+    assert parallel._predict_lengths(layout, 10, n) == lengths
     images, _ = problem(n)
     params = Tiny().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
     stacked = parallel.place(layout, jax.tree.map(lambda leaf: leaf[None], params))
@@ -221,10 +221,19 @@ def test_a_network_like_no_other_is_compiled_once():
 
 def test_large_images_are_predicted_in_small_batches():
     layout = parallel.plan(1, jax.devices("cpu")[:1])
-    batches = {side: parallel.predict_batch(layout, (side, side, 3)) for side in (32, 224, 2000)}
+    network = models.create("resnet20")
+    shapes = {side: (side, side, 3) for side in (32, 224, 2000)}
+    batches = {side: parallel.predict_batch(layout, network, shapes[side]) for side in shapes}
     assert batches == {32: 100, 224: 16, 2000: 1}
-    assert parallel._predict_lengths(layout, (1000, 224, 224, 3)) == [16] * 63
-    assert parallel._predict_lengths(layout, (3, 2000, 2000, 3)) == [1] * 3
+    assert parallel._predict_lengths(layout, 16, 1000) == [16] * 63
+    assert parallel._predict_lengths(layout, 1, 3) == [1] * 3
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 3), (1000, 2000, 3)])
+def test_by_the_size_to_which_a_network_scales_them(shape):
+    layout = parallel.plan(1, jax.devices("cpu")[:1])
+    network = models.create("resnet18", image_size=224)
+    assert parallel.predict_batch(layout, network, shape) == 16
 
 
 def test_init_is_the_ensembles():

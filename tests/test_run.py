@@ -21,6 +21,7 @@ from experiments.workdir.config import Config
 from mnist_jax import metrics, models, parallel
 from mnist_jax.checkpoints import CheckpointError, Checkpoints
 from tests.test_data import write_digits
+from tests.test_data_photos import write as write_photos
 
 NAMES = [
     *("alphago", "class", "convnetjs", "convnetjs_cifar10", "deep", "ensemble", "fast"),
@@ -459,6 +460,18 @@ def test_a_network_has_no_such_option(digits, capsys, tmp_path):
         )
     error = capsys.readouterr().err
     assert "has no option 'shortcut'" in error and len(error.splitlines()) == 2
+
+
+@pytest.mark.parametrize("network", ["googlenet", "alexnet"])
+def test_images_of_the_published_size_scaled_to_less(network, capsys, tmp_path):
+    side = models.PUBLISHED[network].image_shape[0]
+    write_photos(tmp_path / "data", [(side, side)])
+    flags = ["--network", network, "--image-size", "40", "--data-dir", str(tmp_path / "data")]
+    with pytest.raises(SystemExit, match="2"):
+        run.main([*flags, "--workdir", str(tmp_path / "run")])
+    error = capsys.readouterr().err
+    assert "not 40 x 40" in error and len(error.splitlines()) == 2
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_network_that_needs_larger_images(digits, capsys, tmp_path):

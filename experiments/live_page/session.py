@@ -377,7 +377,8 @@ class Session:
         assert self.setting is not None and self._state is not None
         began = time.perf_counter()
         layout, dataset = self.setting.stack.layout, self.setting.dataset
-        count = parallel.predict_batch(layout, dataset.train.inputs.shape[1:]) * layout.data
+        network, shape = self.setting.stack.network, dataset.train.inputs.shape[1:]
+        count = parallel.predict_batch(layout, network, shape) * layout.data
         images, labels = dataset.validation
         if len(labels):
             chosen = (self._validation_at + np.arange(min(count, len(labels)))) % len(labels)

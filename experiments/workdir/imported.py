@@ -102,10 +102,11 @@ def _check(network: Any, variables: Mapping[str, Any], class_names: Sequence[str
     names = list(class_names)
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f"class_names must be strings, not {names[:3]}.")
-    if len(names) != count or len(set(names)) < count:
-        raise ValueError(
-            f"class_names must be {count}, one a class and each another, not {len(set(names))}."
-        )
+    if len(names) != count:
+        raise ValueError(f"class_names must be {count}, one a class, not {len(names)}.")
+    if len(set(names)) < count:
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"class_names must each be another, but {twice!r} is there twice.")
     if count < 2:
         raise ValueError(f"state_dict must be of at least 2 classes, not {count}.")
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables)):

@@ -179,8 +179,10 @@ def trained_on(config: Config, dataset: Dataset) -> TrainedOn:
     if config.normalize == "none":
         return about
     mean, stddev = data.statistics(dataset.train)
-    ones = (1.0,) * len(mean)
-    return about._replace(mean=mean, stddev=stddev if config.normalize == "standard" else ones)
+    if config.normalize == "mean":
+        stddev = (1.0,) * len(mean)
+    # A channel of one value only, as pictures of two colours have, becomes 0.
+    return about._replace(mean=mean, stddev=tuple(deviation or 1.0 for deviation in stddev))
 
 
 def write_dataset(workdir: epath.Path, name: str, source: str, about: TrainedOn) -> None:

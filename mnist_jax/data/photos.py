@@ -177,7 +177,25 @@ def open_picture(file: File, draft: int | None = None) -> Image.Image:
         if draft is not None:
             image.draft(None, (draft, draft))
         image.load()
+        return upright(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF orientation says; where EXIF cannot be read, as it is."""
+    try:
         return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow raises of all kinds on damaged EXIF; the pixels may be sound
+        return image
+
+
+def _is_on_its_side(image: Image.Image) -> bool:
+    """Whether `upright` exchanges height and width."""
+    if "exif" not in image.info and image.format != "TIFF":
+        return False
+    try:
+        return image.getexif().get(_ORIENTATION, 1) in _ON_THEIR_SIDE
+    except Exception:  # as above
+        return False
 
 
 @contextmanager
@@ -210,10 +228,8 @@ def _header(file: File) -> _Header | str:
         with _told(), file.open() as stream:
             image = Image.open(stream)
             width, height = image.size
-            has_exif = "exif" in image.info or image.format == "TIFF"
-            turned = has_exif and image.getexif().get(_ORIENTATION, 1) in _ON_THEIR_SIDE
-            is_grey = image.mode in _GREY
-            return _Header((height, width) if turned else (width, height), is_grey)
+            size = (height, width) if _is_on_its_side(image) else (width, height)
+            return _Header(size, image.mode in _GREY)
     except ValueError as error:
         return f"{file.where}: {error}"
 

@@ -52,11 +52,15 @@ def found(here: Sequence[File], image_size: int | None = None) -> list[Found]:
     loose: dict[str, int] = {}  # how many lie in folders that are no class's
     below: dict[PurePosixPath, int] = {}  # and how many in folders within a class's
     of_classes = {folder.parent for folder in by_folder if not _is_split(folder)}
+    of_splits = {
+        above.parent for folder in by_folder for above in folder.parents if _is_split(above)
+    }
 
     def is_class(folder: PurePosixPath) -> bool:
         # CIFAR-100 has a class called train: `train/train`, beside `train/apple`.
         is_train = files.split_of(folder.parent) is not None and folder.parent in of_classes
-        return bool(folder.parts) and (is_train or not _is_split(folder))
+        can_be = bool(folder.parts) and folder not in of_splits
+        return can_be and (is_train or not _is_split(folder))
 
     for folder, pictures in by_folder.items():
         if not is_class(folder):

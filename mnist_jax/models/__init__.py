@@ -134,7 +134,8 @@ def check_size(name: str, network: nn.Module, image_shape: tuple[int, ...]) -> N
     Raises:
         ValueError: it does not, as too small ones.
     """
-    if image_shape != PUBLISHED[name].image_shape:
+    scales = getattr(network, "image_size", None) is not None
+    if scales or image_shape != PUBLISHED[name].image_shape:
         images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
         jax.eval_shape(network.init, jax.random.key(0), images)
 
