@@ -20,6 +20,7 @@ from experiments.workdir import config, trained, trainer
 from experiments.workdir.config import Config
 from mnist_jax import metrics, models, parallel
 from mnist_jax.checkpoints import CheckpointError, Checkpoints
+from mnist_jax.data import memory
 from tests.test_data import write_digits
 from tests.test_data_photos import write as write_photos
 
@@ -472,6 +473,16 @@ def test_images_of_the_published_size_scaled_to_less(network, capsys, tmp_path):
     error = capsys.readouterr().err
     assert "not 40 x 40" in error and len(error.splitlines()) == 2
     assert not (tmp_path / "run").exists()
+
+
+def test_each_core_needs_memory_for_the_training_images(digits, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    flags = small(digits, "--devices", "2", "--workdir", str(tmp_path / "run"))
+    with pytest.raises(SystemExit, match="2"):
+        run.main(flags)
+    error = capsys.readouterr().err
+    assert "2 CPU devices" in error and "--devices 1 takes fewer" in error
+    assert len(error.splitlines()) == 2 and not (tmp_path / "run").exists()
 
 
 def test_a_network_that_needs_larger_images(digits, capsys, tmp_path):

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from functools import cache, partial
@@ -37,7 +37,7 @@ from experiments.workdir.progress import Progress
 from experiments.workdir.records import TrainedOn
 from experiments.workdir.stacks import Stack
 from mnist_jax import augment, data, kernels, loop, models, parallel, training
-from mnist_jax.data import Dataset, sentences, vectors
+from mnist_jax.data import Dataset, memory, sentences, vectors
 from mnist_jax.data.sentences import Sentences
 from mnist_jax.data.vectors import Vectors
 from mnist_jax.loop import Chunk
@@ -159,6 +159,7 @@ def _prepare(command: Command, clock: Clock) -> Run:
         )
     kinds = stacks.create(config, config.devices, about)
     stacks.check(kinds, about)
+    _check_memory(kinds, dataset.train.inputs.nbytes)
     all_folds = None if config.folds == 1 else cross_validation.make(config, dataset.train.labels)
     labels = dataset.train.labels
     if all_folds is not None:
@@ -193,6 +194,24 @@ def _prepare(command: Command, clock: Clock) -> Run:
         about,
         word_vectors,
         all_folds,
+    )
+
+
+def _check_memory(kinds: Mapping[str, Stack], size: int) -> None:
+    """See that the CPU's devices, which have the training inputs each, find memory for them.
+
+    Raises:
+        ValueError: they do not; `size` is in bytes, of the inputs once.
+    """
+    devices = {device for stack in kinds.values() for device in stack.layout.devices}
+    here = [d for d in devices if d.platform == "cpu" and d.process_index == jax.process_index()]
+    free = memory.available()
+    if free is None or len(here) < 2 or len(here) * size <= free:
+        return
+    raise ValueError(
+        f"{len(here)} CPU devices with {size / 1e9:,.1f} GB of training inputs each would take "
+        f"{len(here) * size / 1e9:,.1f} GB; {free / 1e9:,.1f} GB of memory are free.\n"
+        f"--devices {max(1, free // size)} takes fewer; or give fewer or smaller inputs."
     )
 
 
