@@ -204,6 +204,20 @@ def test_photographs_are_scaled_to_what_square_ones_were(tmp_path, capsys):
     assert results["rules"]["sum_logits"]["before"]["accuracy"] > 0.8
 
 
+def test_grey_pictures_are_evaluated_as_predict_takes_them(workdir, folder, tmp_path, capsys):
+    """By a network of colour images; all of them grey, which gives images of one channel."""
+    for path in folder.rglob("*.png"):
+        grey = tmp_path / "grey" / path.relative_to(folder)
+        grey.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).convert("L").save(grey)
+    assert evaluate.main([str(workdir), "--data-dir", str(tmp_path / "grey")]) == 0
+    results = json.loads((workdir / "evaluation.json").read_text())
+    capsys.readouterr()
+    assert predict.main([str(workdir), str(tmp_path / "grey" / "test")]) == 0
+    accuracy = results["rules"]["mean_probability"]["before"]["accuracy"]
+    assert f"Accuracy: {accuracy:.4f} (" in capsys.readouterr().out
+
+
 def test_other_data_than_those_trained_on_have_their_own_validation_images(
     workdir, folder, tmp_path
 ):

@@ -1,6 +1,7 @@
 """What `experiments.evaluate` does once JAX is imported: judge members, and write what it found."""
 
 import argparse
+import dataclasses
 import json
 import sys
 import zipfile
@@ -19,7 +20,7 @@ from experiments.console.display import WorkDisplay
 from experiments.workdir import datasets, evaluation, moves, records, trained
 from experiments.workdir.trained import Trained
 from mnist_jax import data, images, shifts
-from mnist_jax.data import Dataset
+from mnist_jax.data import Dataset, Split
 from mnist_jax.data.positions import Positions
 from mnist_jax.words import counted
 
@@ -143,7 +144,8 @@ def _drops(loaded: Trained) -> bool:
 def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Dataset:
     """The data to evaluate on, of the size and colours trained on.
 
-    Photographs in folders are scaled to it. Other images are refused.
+    Photographs in folders are scaled to it, grey and coloured ones become what those were. Images
+    of another size are refused otherwise.
     """
     if name is None and data_dir is None:
         return trained.load_dataset(loaded)
@@ -157,6 +159,8 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
         with suppress(ValueError):  # they are no pictures in folders
             dataset = load(height)
     here = dataset.test.inputs.shape[1:]
+    if not dataset.characters and here[:2] == loaded.image_shape[:2]:
+        return _in_colours_of(dataset, loaded.image_shape)
     if here != loaded.image_shape:
         raise ValueError(
             f"{dataset.name} has images of {_by(here)}; {loaded.workdir} was trained on "
@@ -164,6 +168,21 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
             "Evaluate on images of that size and as many channels, by --dataset or --data-dir."
         )
     return dataset
+
+
+def _in_colours_of(dataset: Dataset, shape: tuple[int, ...]) -> Dataset:
+    """Its images of `shape`, which differs in channels alone, if at all."""
+
+    def made(split: Split) -> Split:
+        if split.inputs.shape[1:] == shape:
+            return split
+        photos = np.empty((len(split.inputs), *shape), np.uint8)
+        for photo, image in zip(photos, split.inputs, strict=True):
+            photo[:] = images.to_photo(image, *shape)
+        return Split(photos, split.labels)
+
+    train, validation, test = map(made, (dataset.train, dataset.validation, dataset.test))
+    return dataclasses.replace(dataset, train=train, validation=validation, test=test)
 
 
 def _load_split(
