@@ -174,15 +174,20 @@ def _in_colours_of(dataset: Dataset, shape: tuple[int, ...]) -> Dataset:
     """Its images of `shape`, which differs in channels alone, if at all."""
 
     def made(split: Split) -> Split:
-        if split.inputs.shape[1:] == shape:
-            return split
-        photos = np.empty((len(split.inputs), *shape), np.uint8)
-        for photo, image in zip(photos, split.inputs, strict=True):
-            photo[:] = images.to_photo(image, *shape)
-        return Split(photos, split.labels)
+        return split._replace(inputs=_as_photos(split.inputs, shape))
 
     train, validation, test = map(made, (dataset.train, dataset.validation, dataset.test))
     return dataclasses.replace(dataset, train=train, validation=validation, test=test)
+
+
+def _as_photos(inputs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Images, maybe none, as `images.to_photo` makes them; as they are where they have `shape`."""
+    if inputs.shape[1:] == shape:
+        return inputs
+    made = np.empty((len(inputs), *shape), np.uint8)
+    for photo, image in zip(made, inputs, strict=True):
+        photo[:] = images.to_photo(image, *shape)
+    return made
 
 
 def _load_split(
@@ -206,8 +211,9 @@ def _load_unfamiliar(loaded: Trained, path: str) -> tuple[np.ndarray, str]:
     inputs = data.load_test(path).inputs
     if inputs.shape[1:] == image_shape:
         return inputs, path
-    made = np.stack([images.to_photo(image, *image_shape) for image in inputs])
-    return made, f"{path}, from {_by(inputs.shape[1:])} to {_by(image_shape)}"
+    return _as_photos(
+        inputs, image_shape
+    ), f"{path}, from {_by(inputs.shape[1:])} to {_by(image_shape)}"
 
 
 def _by(shape: Sequence[int]) -> str:
