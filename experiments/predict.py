@@ -37,7 +37,8 @@ its box (left, top, right, bottom, in pixels); lines, frames and shadows are lef
 
 For networks of other things a picture is one image: scaled until it just covers the size of those
 trained on, and its middle cut out; it becomes grey where those were. Networks trained on grey
-images of 28 x 28, as clothes are, take pictures of that size alone, light on black.
+images of 28 x 28, as clothes are, take pictures of that size alone, as light or dark as those were,
+but with run's --picture-kind photographs pictures of any size.
 
 In a folder with a folder a class the folders' names are the labels, and the accuracy is printed.
 
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return games.predict(loaded, given.images, given.move, given.json)
     if given.move is not None:
         cli.fail("--move is for networks of Go positions.", "Leave it out.")
-    items, failed = _read_all(given.images, _look(loaded.characters, loaded.image_shape))
+    items, failed = _read_all(given.images, _look(loaded))
     if items:
         threshold = records.read_threshold(loaded.workdir)
         logits = loaded.predict(np.stack([item.image for item in items]))
@@ -168,11 +169,13 @@ def _is_picture(text: str) -> bool:
     return pictures.has_ending(Path(text))
 
 
-def _look(characters: bool, image_shape: tuple[int, ...]) -> Look:
-    """What makes pictures into images such as were trained on."""
-    if characters:
+def _look(loaded: Any) -> Look:
+    """What makes pictures into images such as were trained on; `loaded` is of `trained.load`."""
+    if loaded.characters:
         return _digits
-    return _as_it_is if image_shape == _MNIST else partial(_photo, image_shape)
+    are_photographs = loaded.config.picture_kind == "photographs"
+    is_as_mnist = loaded.image_shape == _MNIST and not are_photographs
+    return _as_it_is if is_as_mnist else partial(_photo, loaded.image_shape)
 
 
 def _read_all(arguments: Sequence[str], look: Look) -> tuple[list[Item], bool]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 from experiments import configs
 from mnist_jax import data
 from mnist_jax.data import sentences
-from mnist_jax.data.names import GAMES
+from mnist_jax.data.names import GAMES, PictureKind
 from mnist_jax.go import rules
 from mnist_jax.words import counted
 
@@ -178,6 +178,11 @@ class Config:
         ".tsv or .csv with a header; None: MNIST_JAX_DATA, then TFDS",
         "free",
     )
+    picture_kind: PictureKind = _option(
+        "auto",
+        "what pictures in folders show: characters, which become what MNIST's digits are, or "
+        "photographs, which stay as they are; auto: told by their looks",
+    )
     encoding: str = _option("utf-8", "of files of sentences, such as cp1252 or latin-1")
     validation: int | None = _option(
         None,
@@ -269,13 +274,15 @@ class Config:
             if self.variant != "rand" and self.vectors is None:
                 raise ValueError(f"variant {self.variant} needs --vectors, a file of word vectors.")
         only = {
-            "image": {"normalize": "none", "image_size": None},
+            "image": {"normalize": "none", "image_size": None, "picture_kind": "auto"},
             "sentence": {"variant": "rand", "vectors": None, "encoding": "utf-8"},
         }
         for what, fields in only.items():
             for name, default in fields.items():
                 if what != self.input_is and getattr(self, name) != default:
                     raise ValueError(f"{name} is for networks of {what}s.")
+        if self.picture_kind != "auto" and self.data_dir is None:
+            raise ValueError("picture_kind is for pictures in a folder, which data_dir names.")
         of_positions = self.augment == "symmetries"
         if self.augment != "none" and self.input_is != ("position" if of_positions else "image"):
             raise ValueError(f"augment {self.augment} is not for networks of {self.input_is}s.")

@@ -6,9 +6,9 @@ import numpy as np
 
 from experiments.workdir.config import Config
 from experiments.workdir.records import TrainedOn
-from mnist_jax import data
+from mnist_jax import data, training
 from mnist_jax.data import Dataset, positions, sentences
-from mnist_jax.data.names import PACKAGED
+from mnist_jax.data.names import PACKAGED, PictureKind
 
 
 def load(
@@ -39,7 +39,13 @@ def load(
         size = None if about is None else about.image_shape[0]
         return positions.load(name, data_dir, validation=validation, size=size)
     if not config.reads_sentences:
-        return data.load(name, data_dir, validation=validation, class_names=class_names)
+        return data.load(
+            name,
+            data_dir,
+            validation=validation,
+            class_names=class_names,
+            picture_kind=config.picture_kind,
+        )
     return sentences.load(
         name,
         data_dir,
@@ -57,16 +63,27 @@ def name_of(config: Config, data_dir: str | None) -> str:
     return "auto"  # whatever is there, and not what comes with the package
 
 
+def picture_kind(config: Config, about: TrainedOn) -> PictureKind:
+    """What pictures in folders are to such networks, of whatever data.
+
+    Grey images of 28 x 28 are auto: the files of a data set's name tell what they are.
+    """
+    if config.picture_kind != "auto":
+        return config.picture_kind
+    if about.characters:
+        return "characters"
+    return "auto" if about.image_shape == training.IMAGE.shape else "photographs"
+
+
 def load_test(trained: Any, path: str) -> np.ndarray:
-    """The test inputs of any other data, as `trained`, of `trained.load`, takes them.
+    """The test sentences or positions of any other data, as `trained`, of `trained.load`, takes
+    them.
 
     Raises:
-        ValueError, DataError: as `data.load_test` and `data.sentences.load_test`.
+        ValueError, DataError: as `data.sentences.load_test` and `data.positions.load`.
     """
     if trained.config.reads_positions:
         size = trained.image_shape[0]
         return positions.load(data_dir=path, validation=0, size=size).test.inputs
-    if not trained.config.reads_sentences:
-        return data.load_test(path).inputs
     about = trained.trained_on
     return sentences.load_test(path, about.vocabulary, about.cased, trained.config.encoding)

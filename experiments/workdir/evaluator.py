@@ -194,7 +194,14 @@ def _load_split(
     loaded: Trained, name: str, data_dir: str | None, image_size: int | None
 ) -> Dataset:
     """Data with the validation images that they had in training; others with those of their own."""
-    load = partial(data.load, name, data_dir, class_names=loaded.class_names, image_size=image_size)
+    load = partial(
+        data.load,
+        name,
+        data_dir,
+        class_names=loaded.class_names,
+        image_size=image_size,
+        picture_kind=datasets.picture_kind(loaded.config, loaded.trained_on),
+    )
     if name == loaded.config.dataset and loaded.config.validation is not None:
         with suppress(ValueError):  # they are fewer images than that
             dataset = load(validation=loaded.config.validation)
@@ -208,7 +215,10 @@ def _load_unfamiliar(loaded: Trained, path: str) -> tuple[np.ndarray, str]:
     if loaded.config.input_is != "image":
         return datasets.load_test(loaded, path), path
     image_shape = loaded.image_shape
-    inputs = data.load_test(path).inputs
+    kind = datasets.picture_kind(loaded.config, loaded.trained_on)
+    # Of something else than characters, photographs are as unfamiliar.
+    kind = "auto" if kind == "characters" else kind
+    inputs = data.load_test(path, picture_kind=kind).inputs
     if inputs.shape[1:] == image_shape:
         return inputs, path
     return _as_photos(

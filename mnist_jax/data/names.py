@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from string import ascii_uppercase, digits
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -63,6 +63,7 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
 }
 NAMES = ("auto", *CLASS_NAMES)
 GAMES = ("auto", "games9x9")  # of Go
+PictureKind = Literal["auto", "characters", "photographs"]  # what pictures in folders show
 PACKAGED = ("mnist5k", "opinions", "games9x9")  # there without a folder and a download
 
 

@@ -9,9 +9,11 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,25 +21,33 @@ from PIL import Image
 from mnist_jax.data import arrays, files
 from mnist_jax.data.arrays import SIDE
 from mnist_jax.data.files import PICTURES, File, Found, Part
-from mnist_jax.data.names import SYNSETS, DataError
+from mnist_jax.data.names import SYNSETS, DataError, PictureKind
 from mnist_jax.data.photos import Photos, open_picture, unusable
 from mnist_jax.words import counted
 
 _HEIC = (".heic", ".heif")
+_CUT_OUT = "characters, found, scaled and centred"
 _PAPER = 200  # a border at least this light is paper
-# Photographs of things are colourful (of 1), have uneven borders (of 255) and little plain ground
-# (of 1): CIFAR-10's medians are 0.11, 41 and 0.45, those of 161 photographs and 600 scans of digits
-# 0, 0 and 0.92. Only digits cropped to their ink have borders as uneven, 70.
-_COLOURFUL, _UNEVEN, _PLAIN = 0.06, 20, 0.7
+# Photographs of things are colourful (of 1), have uneven borders (of 255), little plain ground (of
+# 1) and many shades, so that two tones are less of them (of 1): CIFAR-10's medians are 0.11, 41,
+# 0.45 and 0.73, those of 161 photographs and 600 scans of digits 0, 0, 0.92 and 0.89. Only digits
+# cropped to their ink have borders as uneven, 77, and as little ground, 0.52, in two tones, 0.89.
+_COLOURFUL, _UNEVEN, _PLAIN, _TWO_TONES = 0.06, 20, 0.7, 0.83
 _NEAR = 40  # of 255, how far plain ground's colours are from that of the border at most
 _SAMPLE = 50
+_PAPER_SAMPLE = 500
 
 
-def found(here: Sequence[File], image_size: int | None = None) -> list[Found]:
+class Wanted(NamedTuple):
+    """What pictures are to become."""
+
+    # Photographs' height and width, and whatever the pictures show; None: by their own.
+    image_size: int | None = None
+    kind: PictureKind = "auto"  # what they show; auto: told by their looks
+
+
+def found(here: Sequence[File], wanted: Wanted) -> list[Found]:
     """The data sets in pictures, a folder a class.
-
-    Args:
-        image_size: height and width that all pictures are to be given, whatever they show.
 
     Raises:
         DataError: there are pictures, and none is in the folder of a class.
@@ -80,7 +90,7 @@ def found(here: Sequence[File], image_size: int | None = None) -> list[Found]:
     left_out += [f"{counted(n, 'picture')} in {w}, within a class" for w, n in below.items()]
     heic = sum(file.suffix in _HEIC for file in here)
     left_out += [f"{counted(heic, 'HEIC picture')}, which Pillow does not read"] if heic else []
-    return [_found(group, splits, tuple(left_out), image_size) for group, splits in sets.items()]
+    return [_found(group, splits, tuple(left_out), wanted) for group, splits in sets.items()]
 
 
 def _is_split(folder: PurePosixPath) -> bool:
@@ -93,7 +103,7 @@ def _found(
     group: PurePosixPath,
     splits: dict[str, dict[PurePosixPath, list[File]]],
     left_out: tuple[str, ...],
-    image_size: int | None,
+    wanted: Wanted,
 ) -> Found:
     # Where a split is there twice, as trainingSet and trainingSample, the larger is taken.
     largest = {
@@ -114,7 +124,7 @@ def _found(
         depth=min(len(folder.parts) for folder, _ in largest.values()),
         name=files.dataset_of_folder(group),
         splits=frozenset(by_split),
-        read=_Pictures(by_split, image_size).read,
+        read=_Pictures(by_split, wanted).read,
         missing={},
         notes=tuple(f"left out: {what}" for what in (*left_out, *others)),
     )
@@ -129,7 +139,7 @@ class _Pictures:
     """The pictures of a data set by split, all of one kind."""
 
     splits: Mapping[str, Sequence[File]]
-    image_size: int | None
+    wanted: Wanted
 
     def read(self, split: str) -> Part:
         """Read a split's pictures.
@@ -146,28 +156,46 @@ class _Pictures:
         where = os.path.dirname(os.path.dirname(here[0].where))
         with warnings.catch_warnings():  # not in the threads, which share the filters
             warnings.filterwarnings("ignore", module="PIL")  # of large pictures, odd metadata
+            if not self._are_photographs:
+                return self._characters(here, labels, where)
             photos = self._photos.kept(split)
-            if photos is None and (self.image_size is not None or self._are_photographs):
-                photos = self._photos.read(split)
             if photos is None:
-                images, are_made = _read_characters(here)
-                return Part(images, labels, where, are_made)
+                photos = self._photos.read(split)
         height, width, channels = photos.shape[1:]
         note = f"photographs of {height} x {width} in {'grey' if channels == 1 else 'colour'}"
-        return Part(photos, labels, where, notes=(note,))
+        return Part(photos, labels, where, characters=False, notes=(note,))
+
+    def _characters(self, here: Sequence[File], labels: np.ndarray, where: str) -> Part:
+        images, are_made = _read_characters(here)
+        inverted = self._are_on_paper and not are_made.all()
+        if inverted:
+            images[~are_made] = 255 - images[~are_made]
+        notes = (_CUT_OUT,) if are_made.any() else ()
+        known = True if are_made.any() or self.wanted.kind == "characters" else None
+        return Part(images, labels, where, known, inverted, notes)
 
     @cached_property
     def _photos(self) -> Photos:
-        return Photos(self.splits, self.image_size)
+        return Photos(self.splits, self.wanted.image_size)
 
     @cached_property
     def _are_photographs(self) -> bool:
+        if self.wanted.kind != "auto" or self.wanted.image_size is not None:
+            return self.wanted.kind != "characters"
+        return _look_like_photographs(self._some(_SAMPLE))
+
+    @cached_property
+    def _are_on_paper(self) -> bool:
+        return _show_paper(self._some(_PAPER_SAMPLE))
+
+    def _some(self, count: int) -> Sequence[File]:
+        """At most so many pictures, of all splits."""
         here = [file for pictures in self.splits.values() for file in pictures]
-        return _look_like_photographs(here[:: -(-len(here) // _SAMPLE)])
+        return here[:: -(-len(here) // count)]
 
 
-def _read_characters(here: Sequence[File]) -> tuple[np.ndarray, bool]:
-    """uint8 `[n, 28, 28, 1]`, and whether some were made by `images.to_mnist`.
+def _read_characters(here: Sequence[File]) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 `[n, 28, 28, 1]`, and which were made by `images.to_mnist`, bool `[n]`.
 
     Raises:
         DataError: a picture that cannot be read, or shows no character.
@@ -178,21 +206,19 @@ def _read_characters(here: Sequence[File]) -> tuple[np.ndarray, bool]:
     if failed:
         raise unusable(failed)
     good = [result for result in made if not isinstance(result, str)]
-    images = np.stack([pixels for pixels, _ in good])
-    by_to_mnist = np.array([is_made for _, is_made in good])
-    _lighten(images, ~by_to_mnist)
-    return images, bool(by_to_mnist.any())
+    return np.stack([pixels for pixels, _ in good]), np.array([is_made for _, is_made in good])
 
 
-def _lighten(images: np.ndarray, which: np.ndarray) -> None:
-    """Make ink on paper light on dark, where most of the images are that; in place."""
-    if not which.any():
-        return
+def _show_paper(some: Sequence[File]) -> bool:
+    """Whether most of the pictures that stay as they are are dark on light."""
     edge = np.ones((SIDE, SIDE), bool)
     edge[1:-1, 1:-1] = False
-    borders = np.median(images[which][:, edge, 0], axis=1)
-    if np.mean(borders >= _PAPER) > 0.5:
-        images[which] = 255 - images[which]
+    borders = []
+    for file in some:
+        with suppress(ValueError):  # said when all are read
+            grey = _as_it_is(open_picture(file))
+            borders += [] if grey is None else [np.median(grey[edge])]
+    return bool(borders) and bool(np.mean(np.array(borders) >= _PAPER) > 0.5)
 
 
 def _pixels(file: File) -> tuple[np.ndarray, bool] | str:
@@ -237,17 +263,19 @@ def _look_like_photographs(some: Sequence[File]) -> bool:
             continue  # said when all are read
     if not looks:
         return False
-    colours, unevenness, ground = np.median(looks, axis=0)
-    if colours > _COLOURFUL and unevenness > _UNEVEN:
-        return True
+    colours, unevenness, ground, tones = np.median(looks, axis=0)
+    is_colourful, is_uneven = colours > _COLOURFUL, unevenness > _UNEVEN
+    is_shaded = tones < _TWO_TONES and ground < _PLAIN
     names = {file.path.parent.name for file in some}
     if all(len(name) == 1 or name.isdecimal() for name in names):  # as of characters
-        return False
-    return bool(unevenness > _UNEVEN or (colours > _COLOURFUL and ground < _PLAIN))
+        return bool(is_uneven and (is_colourful or is_shaded))
+    return bool(is_uneven or is_shaded or (is_colourful and ground < _PLAIN))
 
 
-def _look(image: Image.Image) -> tuple[float, float, float]:
-    """How colourful a picture is, how uneven its border, and what part of it is plain ground."""
+def _look(image: Image.Image) -> tuple[float, float, float, float]:
+    """How colourful a picture is, how uneven its border, what part of it is plain ground, and what
+    part of its variance is that between two tones (the largest eta of Otsu 1979, eq. 12).
+    """
     from mnist_jax.images import to_photo
 
     whole = Image.fromarray(to_photo(image, image.height, image.width))
@@ -255,4 +283,15 @@ def _look(image: Image.Image) -> tuple[float, float, float]:
     border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
     near = np.abs(values - np.median(border, axis=0)).max(axis=-1) < _NEAR
     colourful = np.ptp(values, axis=-1).mean() / 255
-    return float(colourful), float(border.mean(axis=-1).std()), float(near.mean())
+    uneven = border.mean(axis=-1).std()
+    return float(colourful), float(uneven), float(near.mean()), _two_tones(values.mean(axis=-1))
+
+
+def _two_tones(values: np.ndarray) -> float:
+    """What part of values' variance is that between those below and above the best threshold."""
+    ordered = np.sort(values, axis=None).astype(float)
+    below = np.arange(1, ordered.size)
+    sums, above = np.cumsum(ordered), ordered.size - below
+    apart = sums[:-1] / below - (sums[-1] - sums[:-1]) / above  # of both means
+    between = below * above * (apart / ordered.size) ** 2
+    return float(between.max() / max(ordered.var(), 1e-9))

@@ -1,0 +1,268 @@
+"""Whether pictures in folders show characters or things, by their looks and by what is said."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import evaluate, predict, run
+from experiments.console import cli
+from experiments.workdir.config import Config
+from mnist_jax import cache, data, parallel
+from mnist_jax.data import pictures
+from tests.samples import digits, same_images, write_pictures
+
+RNG = np.random.default_rng
+
+
+@pytest.fixture(autouse=True)
+def this_process(monkeypatch, tmp_path_factory):
+    """The tests have started JAX already, and have a cache of compiled programs."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(parallel, "use_cpu_cores", lambda *_, **__: None)
+    for module in (cli, cache):
+        monkeypatch.setattr(module, "use_compilation_cache", lambda: None)
+
+
+def textures(n, side=40, seed=0):
+    """Grey patterns of many shades up to the border, as of bones; each class has its own means."""
+    rng, labels = RNG(seed), np.arange(n) % 5
+    coarse = rng.integers(0, 150, (n, 5, 5)) + 25 * labels[:, None, None]
+    resized = [Image.fromarray(c.astype(np.uint8)).resize((side, side), 3) for c in coarse]
+    return [np.asarray(image) for image in resized], labels
+
+
+def scans(n, side=40, seed=0):
+    """Shaded disks on black, as of heads; each class has its own brightness and rings."""
+    rng, labels = RNG(seed), np.arange(n) % 5
+    rows, columns = np.mgrid[:side, :side] - side / 2
+    images = []
+    for label in labels:
+        radius = side * rng.uniform(0.4, 0.45)
+        distance = np.hypot(rows, columns) / radius
+        shades = (60 + 30 * label) * (1 + np.cos((label + 2) * distance * np.pi)) / 2 + 20
+        noise = rng.normal(0, 10, shades.shape)
+        images.append(np.where(distance < 1, shades + noise, 0).clip(0, 255).astype(np.uint8))
+    return images, labels
+
+
+def coloured_digits(n, skip=0):
+    """On a ground of other colours, as house numbers are: 28 x 28 x 3."""
+    rng = RNG(skip)
+    images, labels = digits(n, skip)
+    weight = images[..., None] / 255
+    slope = np.linspace(0, 90, 28)[:, None] + np.zeros(28)
+    ground = rng.integers(0, 60, (n, 1, 1, 3)) + slope[..., None]
+    made = ground + weight * (np.array([250, 220, 120]) - ground)
+    return [image.astype(np.uint8) for image in made], labels
+
+
+def same(dataset, images):
+    """Whether a data set has these grey images, in any order."""
+    splits = (dataset.train, dataset.validation, dataset.test)
+    rows = sorted(image.tobytes() for split in splits for image in split.inputs)
+    return rows == sorted(np.asarray(image).tobytes() for image in images)
+
+
+WORDS = np.array(["none", "doubtful", "mild", "moderate", "severe"])
+
+
+@pytest.mark.parametrize("names", [np.arange(5), WORDS])
+def test_grey_pictures_of_many_shades_are_photographs(tmp_path, names):
+    images, labels = textures(60)
+    write_pictures(tmp_path, images, names[labels])
+    dataset = data.load("auto", tmp_path)
+    assert not dataset.characters and same(dataset, images)
+    assert "photographs of 40 x 40 in grey" in dataset.source
+
+
+def test_on_an_even_ground_too_where_words_name_them(tmp_path):
+    images, labels = scans(60)
+    write_pictures(tmp_path, images, WORDS[labels])
+    dataset = data.load("auto", tmp_path)
+    assert not dataset.characters and same(dataset, images)
+
+
+def test_what_is_said_holds_against_looks(tmp_path):
+    images, labels = scans(60)
+    write_pictures(tmp_path / "scans", images, labels)
+    characters = data.load("auto", tmp_path / "scans")
+    assert characters.train.inputs.shape[1:] == (28, 28, 1) and characters.characters
+    assert "characters, found, scaled and centred" in characters.source
+    said = data.load("auto", tmp_path / "scans", picture_kind="photographs")
+    assert not said.characters and same(said, images)
+    # That they are kept now, decoded, changes no other answer.
+    again = data.load("auto", tmp_path / "scans")
+    assert data.fingerprint(again) == data.fingerprint(characters) and again.characters
+    test = data.load_test(tmp_path / "scans", picture_kind="photographs")
+    assert test.inputs.shape == (60, 40, 40, 1)
+
+    images, labels = coloured_digits(60)
+    write_pictures(tmp_path / "numbers", images, labels, mode="RGB")
+    assert data.load("auto", tmp_path / "numbers").train.inputs.shape[1:] == (28, 28, 3)
+    said = data.load("auto", tmp_path / "numbers", picture_kind="characters")
+    assert said.train.inputs.shape[1:] == (28, 28, 1) and said.characters
+
+
+def test_photographs_of_28_x_28_are_no_characters_where_that_is_said(tmp_path):
+    images, labels = digits(40)
+    write_pictures(tmp_path, 255 - images, np.array([*"ABCDEFGHIJ"])[labels])
+    assert data.load("auto", tmp_path).characters
+    said = data.load("auto", tmp_path, picture_kind="photographs")
+    assert not said.characters and same(said, 255 - images)
+
+
+def test_decoded_photographs_are_kept_and_do_not_tell_what_pictures_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("mnist_jax.data.photos._LEAST_SECONDS", 0)
+    images, labels = scans(60)
+    write_pictures(tmp_path, images, labels)
+    assert not data.load("auto", tmp_path, picture_kind="photographs").characters
+    assert data.load("auto", tmp_path).characters
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"picture_kind": "photos"}, "one of auto, characters, photographs, not 'photos'"),
+        ({"picture_kind": None}, "one of auto, characters, photographs, not None"),
+        ({"picture_kind": "characters", "image_size": 64}, "image_size is for photographs"),
+    ],
+)
+def test_wrong_kinds(tmp_path, options, message):
+    write_pictures(tmp_path, *digits(40))
+    with pytest.raises(ValueError, match=message):
+        data.load("auto", tmp_path, **options)
+    with pytest.raises(ValueError, match=message):
+        data.load_test(tmp_path, **options)
+
+
+# Grey pictures of 28 x 28, which stay as they are.
+
+
+def test_two_tones_by_hand():
+    assert pictures._two_tones(np.array([0, 0, 9, 9.0])) == 1
+    # Of 1 to 4 the best threshold leaves 1 and 2 below it: 1 of a variance of 1.25.
+    assert pictures._two_tones(np.array([[3, 1], [4, 2.0]])) == pytest.approx(0.8)
+    assert pictures._two_tones(np.full(9, 7.0)) == 0
+
+
+@pytest.mark.parametrize("names", [np.array(["odd", "even"]), np.array(["class0", "class1"])])
+def test_things_dark_on_light_stay_so(tmp_path, names):
+    images, labels = digits(100)
+    write_pictures(tmp_path, 255 - images, names[labels % 2])
+    dataset = data.load("auto", tmp_path)
+    assert not dataset.characters and same(dataset, 255 - images)
+    assert same_images(data.load_test(tmp_path).inputs, 255 - images)
+
+
+def test_things_in_numbered_folders_too(tmp_path):
+    images, labels = digits(100)
+    images = images.transpose(0, 2, 1)[:, ::-1]
+    write_pictures(tmp_path / "lying", 255 - images, labels + 3)
+    dataset = data.load("auto", tmp_path / "lying")
+    assert not dataset.characters and same(dataset, 255 - images)
+    # Of a data set that is known, which is light on dark, they are made that.
+    write_pictures(tmp_path / "kmnist", 255 - images, labels)
+    dataset = data.load("kmnist", tmp_path / "kmnist")
+    assert not dataset.characters and same(dataset, images)
+
+
+def test_letters_are_turned_light_on_dark_in_all_splits_alike(tmp_path):
+    """Most of the few letters to test on reach all around the border."""
+    images, labels = digits(100)
+    names = np.array([*"ABCDEFGHIJ"])[labels]
+    paper = 255 - images
+    paper[90:, [0, -1]] = paper[90:, :, [0, -1]] = 0
+    write_pictures(tmp_path / "train", paper[:90], names[:90])
+    write_pictures(tmp_path / "test", paper[90:], names[90:])
+    dataset = data.load("auto", tmp_path)
+    assert dataset.characters and same(dataset, 255 - paper)
+    assert same_images(data.load_test(tmp_path).inputs, 255 - paper[90:])
+
+
+def test_digits_dark_on_light_to_test_on(tmp_path):
+    images, labels = digits(100)
+    write_pictures(tmp_path, 255 - images, labels)
+    assert same_images(data.load_test(tmp_path).inputs, images)
+
+
+# The commands.
+
+FLAGS = ["--config", "simple", "--epochs", "3", "--batch-size", "20", "--learning-rate", "0.01"]
+
+
+def trained_on(folder, workdir, *flags):
+    argv = [*FLAGS, "--data-dir", str(folder), "--workdir", str(workdir), *flags]
+    assert run.main(argv) == 0
+    return workdir
+
+
+def accuracies(workdir, folder, capsys):
+    """On one folder of pictures: of `evaluate`, on all of them, and of `predict`."""
+    capsys.readouterr()
+    assert evaluate.main([str(workdir), "--data-dir", str(folder)]) == 0
+    member = json.loads((workdir / "evaluation.json").read_text())["members"][0]
+    evaluated = member["before"]["accuracy"]
+    capsys.readouterr()
+    assert predict.main([str(workdir), "--json", str(folder / "test")]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return evaluated, np.mean([row["class"] == row["label"] for row in rows])
+
+
+def test_scans_in_numbered_folders_from_run_to_predict(tmp_path, capsys):
+    for split, n, seed in (("train", 200, 0), ("test", 50, 1)):
+        write_pictures(tmp_path / "data" / split, *scans(n, seed=seed))
+    flags = ["--picture-kind", "photographs"]
+    workdir = trained_on(tmp_path / "data", tmp_path / "run", *flags)
+    assert "photographs of 40 x 40 in grey" in capsys.readouterr().out
+    about = json.loads((workdir / "dataset.json").read_text())
+    assert about["image_shape"] == [40, 40, 1] and not about["characters"]
+    # Of another size, which the networks' own size is made of.
+    write_pictures(tmp_path / "others" / "train", *scans(50, 60, seed=2))
+    write_pictures(tmp_path / "others" / "test", *scans(50, 60, seed=3))
+    evaluated, predicted = accuracies(workdir, tmp_path / "others", capsys)
+    assert evaluated == pytest.approx(predicted) and predicted > 0.8
+    assert run.main(["--resume", str(workdir), "--epochs", "4"]) == 0
+
+
+def test_what_is_dark_on_light_is_to_predict_what_it_was_in_training(tmp_path, capsys):
+    images, labels = digits(300)
+    for split, part in (("train", slice(0, 240)), ("test", slice(240, None))):
+        names = np.array(["odd", "even"])[labels[part] % 2]
+        write_pictures(tmp_path / "data" / split, 255 - images[part], names)
+    workdir = trained_on(tmp_path / "data", tmp_path / "run")
+    evaluated, predicted = accuracies(workdir, tmp_path / "data", capsys)
+    assert evaluated == pytest.approx(predicted) and predicted > 0.5
+
+
+def test_networks_of_digits_find_them_on_coloured_pictures(tmp_path, capsys):
+    """`evaluate` looks for them as `predict` does."""
+    write_pictures(tmp_path / "data", *digits(2000))
+    workdir = trained_on(tmp_path / "data", tmp_path / "run")
+    for split, skip in (("train", 2000), ("test", 2060)):
+        folder = tmp_path / "numbers" / split
+        write_pictures(folder, *coloured_digits(60, skip), mode="RGB")
+    evaluated, predicted = accuracies(workdir, tmp_path / "numbers", capsys)
+    assert evaluated == pytest.approx(predicted) and predicted > 0.7
+
+
+def test_photographs_of_28_x_28_are_predicted_of_any_size(tmp_path, capsys):
+    write_pictures(tmp_path / "data" / "train", *scans(200, 28))
+    write_pictures(tmp_path / "data" / "test", *scans(50, 28, seed=1))
+    workdir = trained_on(tmp_path / "data", tmp_path / "run", "--picture-kind", "photographs")
+    write_pictures(tmp_path / "large", *scans(20, 112, seed=2))
+    capsys.readouterr()
+    assert predict.main([str(workdir), "--json", str(tmp_path / "large")]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert np.mean([row["class"] == row["label"] for row in rows]) > 0.8
+
+
+def test_it_is_for_pictures_that_are_given(capsys):
+    with pytest.raises(ValueError, match=r"picture_kind is for pictures .*data_dir"):
+        Config(picture_kind="photographs")
+    with pytest.raises(ValueError, match="picture_kind is for networks of images"):
+        Config(network="sentence", picture_kind="photographs")
+    with pytest.raises(SystemExit, match="2"):
+        run.main(["--picture-kind", "photographs"])
+    assert "error: --picture-kind is for pictures" in capsys.readouterr().err
