@@ -288,7 +288,8 @@ def _resize_channel(
 def _thicken(ink: np.ndarray) -> np.ndarray:
     """Widen strokes that would be thinner than MNIST's, once in the box of 20."""
     scale = _BOX / max(ink.shape)
-    depth = ndimage.distance_transform_edt(np.pad(ink > 0.5, 1))
+    level = 0.5 if ink.max() > 0.5 else ink.max() / 2  # what is faint all over has strokes too
+    depth = ndimage.distance_transform_edt(np.pad(ink > level, 1))
     width = 4 * depth[depth > 0].mean() - 1  # a stroke's pixels are on average a quarter deep
     radius = (_LEAST_STROKE / scale - width) / 2
     if radius < 0.5:

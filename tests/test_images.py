@@ -6,7 +6,7 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 from mnist_jax import data
-from mnist_jax.images import find_digits, to_mnist, to_photo
+from mnist_jax.images import find_digits, of_ink, to_mnist, to_photo
 from tests import scenes
 
 
@@ -303,3 +303,10 @@ def test_photos_of_other_modes():
 def test_wrong_photos(image, size, message):
     with pytest.raises(ValueError, match=message):
         to_photo(image, *size)
+
+
+@pytest.mark.parametrize("strength", [0.5, 0.4, 0.02])
+def test_ink_that_is_faint_all_over_is_made_as_strong_ink(digits, strength):
+    for digit in digits[:4]:
+        strong = (digit > 60).astype(np.float32)
+        assert np.array_equal(of_ink(strength * strong), of_ink(strong))
