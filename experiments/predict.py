@@ -36,9 +36,8 @@ its box (left, top, right, bottom, in pixels); lines, frames and shadows are lef
 28 x 28 that is like MNIST's, and an IDX file of such, is taken as it is.
 
 For networks of other things a picture is one image: scaled until it just covers the size of those
-trained on, and its middle cut out; it becomes grey where those were. Networks trained on grey
-images of 28 x 28, as clothes are, take pictures of that size alone, as light or dark as those were,
-but with run's --picture-kind photographs pictures of any size.
+trained on, and its middle cut out; it becomes grey where those were. Networks of Fashion-MNIST and
+KMNIST take pictures of 28 x 28 alone, light on black.
 
 In a folder with a folder a class the folders' names are the labels, and the accuracy is printed.
 
@@ -171,11 +170,14 @@ def _is_picture(text: str) -> bool:
 
 def _look(loaded: Any) -> Look:
     """What makes pictures into images such as were trained on; `loaded` is of `trained.load`."""
-    if loaded.characters:
-        return _digits
-    are_photographs = loaded.config.picture_kind == "photographs"
-    is_as_mnist = loaded.image_shape == _MNIST and not are_photographs
-    return _as_it_is if is_as_mnist else partial(_photo, loaded.image_shape)
+    from experiments.workdir import datasets
+
+    looks: dict[str, Look] = {
+        "characters": _digits,
+        "photographs": partial(_photo, loaded.image_shape),
+        "auto": _as_it_is,
+    }
+    return looks[datasets.picture_kind(loaded.trained_on)]
 
 
 def _read_all(arguments: Sequence[str], look: Look) -> tuple[list[Item], bool]:
@@ -253,8 +255,8 @@ def _as_it_is(picture: Picture) -> list[Item]:
         height, width, *channels = pixels.shape
         by = " x ".join(map(str, (width, height, *channels)))
         raise ValueError(
-            f"must be 28 x 28 pixels of 0 to 255, not {by} of {pixels.dtype}; networks of "
-            "characters, or of images in colour or larger, take pictures of any size."
+            f"must be 28 x 28 pixels of 0 to 255, not {by} of {pixels.dtype}: Fashion-MNIST and "
+            "KMNIST are light on black, which pictures of other sizes seldom are."
         )
     return [Item(picture, pixels.reshape(_MNIST))]
 

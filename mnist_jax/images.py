@@ -67,9 +67,10 @@ def find_digits(image: Image.Image | np.ndarray) -> list[Digit]:
             f"image must be at least {_LEAST_SIDE} x {_LEAST_SIDE} pixels, not {width} x {height}."
         )
     picture = _rgb(values)
-    if _is_as_mnist(picture):
-        whole = np.round(picture[..., :1] * 255).astype(np.uint8)
-        return [Digit(whole, (0, 0, width, height), 1.0)]
+    for light_on_dark in (picture, 1 - picture):
+        if _is_as_mnist(light_on_dark):
+            whole = np.round(light_on_dark[..., :1] * 255).astype(np.uint8)
+            return [Digit(whole, (0, 0, width, height), 1.0)]
     small = _resize(picture, _WORKING_SIDES)
     scale = np.array([height, width]) / small.shape[:2]
     found = [_in_detail(picture, mark, scale) for mark in marks.find(small)]

@@ -201,7 +201,7 @@ def test_evaluate_on_other_games(workdir, tmp_path, capsys):
     assert "others: " in capsys.readouterr().out
     assert evaluate.main([str(workdir)]) == 0
     said = capsys.readouterr().out
-    assert "evaluation.json is of other positions (others): replaced" in said
+    assert "evaluation.json is of other positions (others) and will be replaced" in said
     assert not re.search(r"\b(image|class)", said)
 
 

@@ -310,3 +310,9 @@ def test_ink_that_is_faint_all_over_is_made_as_strong_ink(digits, strength):
     for digit in digits[:4]:
         strong = (digit > 60).astype(np.float32)
         assert np.array_equal(of_ink(strength * strong), of_ink(strong))
+
+
+def test_dark_on_light_mnists_digits_are_taken_as_they_are(digits):
+    for digit in digits:
+        assert np.array_equal(to_mnist(255 - digit), to_mnist(digit))
+        assert np.array_equal(to_mnist(digit)[..., 0], digit)

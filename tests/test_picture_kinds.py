@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import evaluate, predict, run
+from experiments import bundle, evaluate, predict, run
 from experiments.console import cli
 from experiments.workdir.config import Config
 from mnist_jax import cache, data, parallel
-from mnist_jax.data import pictures
+from mnist_jax.data import DataError, pictures
 from tests.samples import digits, same_images, write_pictures
 
 RNG = np.random.default_rng
@@ -162,10 +162,9 @@ def test_things_in_numbered_folders_too(tmp_path):
     write_pictures(tmp_path / "lying", 255 - images, labels + 3)
     dataset = data.load("auto", tmp_path / "lying")
     assert not dataset.characters and same(dataset, 255 - images)
-    # Of a data set that is known, which is light on dark, they are made that.
     write_pictures(tmp_path / "kmnist", 255 - images, labels)
     dataset = data.load("kmnist", tmp_path / "kmnist")
-    assert not dataset.characters and same(dataset, images)
+    assert not dataset.characters and same(dataset, 255 - images)
 
 
 def test_letters_are_turned_light_on_dark_in_all_splits_alike(tmp_path):
@@ -247,22 +246,45 @@ def test_networks_of_digits_find_them_on_coloured_pictures(tmp_path, capsys):
     assert evaluated == pytest.approx(predicted) and predicted > 0.7
 
 
-def test_photographs_of_28_x_28_are_predicted_of_any_size(tmp_path, capsys):
-    write_pictures(tmp_path / "data" / "train", *scans(200, 28))
-    write_pictures(tmp_path / "data" / "test", *scans(50, 28, seed=1))
-    workdir = trained_on(tmp_path / "data", tmp_path / "run", "--picture-kind", "photographs")
-    write_pictures(tmp_path / "large", *scans(20, 112, seed=2))
-    capsys.readouterr()
-    assert predict.main([str(workdir), "--json", str(tmp_path / "large")]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert np.mean([row["class"] == row["label"] for row in rows]) > 0.8
+@pytest.mark.parametrize("flags", [[], ["--picture-kind", "photographs"]])
+def test_networks_of_things_of_28_x_28_take_any_size(tmp_path, capsys, flags):
+    """Also as a bundle, which has no folder any more."""
+    for split, n, seed in (("train", 200, 0), ("test", 50, 1)):
+        for folder, side in (("data", 28), ("large", 112)):
+            images, labels = scans(n, side, seed)
+            write_pictures(tmp_path / folder / split, images, WORDS[labels])
+    workdir = trained_on(tmp_path / "data", tmp_path / "run", *flags)
+    evaluated, predicted = accuracies(workdir, tmp_path / "large", capsys)
+    assert evaluated == pytest.approx(predicted) and predicted > 0.5
+    assert bundle.main([str(workdir), "--output", str(tmp_path / "bundle")]) == 0
+    again, bundled = accuracies(tmp_path / "bundle", tmp_path / "large", capsys)
+    assert again == evaluated and bundled == predicted
 
 
-def test_it_is_for_pictures_that_are_given(capsys):
-    with pytest.raises(ValueError, match=r"picture_kind is for pictures .*data_dir"):
-        Config(picture_kind="photographs")
+@pytest.mark.parametrize("kind", ["photographs", "characters"])
+def test_it_is_for_pictures_in_folders(tmp_path, monkeypatch, capsys, kind):
+    images, labels = digits(40)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels)
+    said = [["--data-dir", str(tmp_path / "a.npz")], ["--dataset", "mnist5k"], []]
+    monkeypatch.delenv("MNIST_JAX_DATA", raising=False)
+    for flags in said:
+        with pytest.raises(SystemExit, match="2"):
+            run.main(["--picture-kind", kind, *flags])
+        *_, error, hint = capsys.readouterr().err.splitlines()
+        assert "--picture-kind) is for pictures in folders, and" in error and hint
+    with pytest.raises(data.NoPictures):
+        data.load_test(tmp_path / "a.npz", picture_kind=kind)
     with pytest.raises(ValueError, match="picture_kind is for networks of images"):
-        Config(network="sentence", picture_kind="photographs")
-    with pytest.raises(SystemExit, match="2"):
-        run.main(["--picture-kind", "photographs"])
-    assert "error: --picture-kind is for pictures" in capsys.readouterr().err
+        Config(network="sentence", picture_kind=kind)
+    write_pictures(tmp_path / "digits", images, labels)
+    monkeypatch.setenv("MNIST_JAX_DATA", str(tmp_path / "digits"))
+    assert len(data.load("mnist", picture_kind=kind).train.labels) == 29
+
+
+def test_a_thing_taken_for_a_character_says_how_to_say_so(tmp_path):
+    images, labels = scans(40)
+    images[7] = np.full((40, 40), 128, np.uint8)
+    write_pictures(tmp_path, images, labels)
+    with pytest.raises(DataError, match=r"2.0007\.png: image is blank.*--picture-kind\) photogra"):
+        data.load("auto", tmp_path)
+    assert len(data.load_test(tmp_path, picture_kind="photographs").labels) == 40

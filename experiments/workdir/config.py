@@ -281,8 +281,6 @@ class Config:
             for name, default in fields.items():
                 if what != self.input_is and getattr(self, name) != default:
                     raise ValueError(f"{name} is for networks of {what}s.")
-        if self.picture_kind != "auto" and self.data_dir is None:
-            raise ValueError("picture_kind is for pictures in a folder, which data_dir names.")
         of_positions = self.augment == "symmetries"
         if self.augment != "none" and self.input_is != ("position" if of_positions else "image"):
             raise ValueError(f"augment {self.augment} is not for networks of {self.input_is}s.")

@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.workdir.config import Config
 from experiments.workdir.records import TrainedOn
-from mnist_jax import data, training
+from mnist_jax import data
 from mnist_jax.data import Dataset, positions, sentences
 from mnist_jax.data.names import PACKAGED, PictureKind
 
@@ -63,16 +63,15 @@ def name_of(config: Config, data_dir: str | None) -> str:
     return "auto"  # whatever is there, and not what comes with the package
 
 
-def picture_kind(config: Config, about: TrainedOn) -> PictureKind:
-    """What pictures in folders are to such networks, of whatever data.
+def picture_kind(about: TrainedOn) -> PictureKind:
+    """What pictures in folders are to such networks.
 
-    Grey images of 28 x 28 are auto: the files of a data set's name tell what they are.
+    Fashion-MNIST and KMNIST, auto, were made light on black, which photographs of them are not.
     """
-    if config.picture_kind != "auto":
-        return config.picture_kind
     if about.characters:
         return "characters"
-    return "auto" if about.image_shape == training.IMAGE.shape else "photographs"
+    made = data.CLASS_NAMES["fashion_mnist"], data.CLASS_NAMES["kmnist"]
+    return "auto" if about.class_names in made else "photographs"
 
 
 def load_test(trained: Any, path: str) -> np.ndarray:

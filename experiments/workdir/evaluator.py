@@ -21,6 +21,7 @@ from experiments.workdir import datasets, evaluation, moves, records, trained
 from experiments.workdir.trained import Trained
 from mnist_jax import data, images, shifts
 from mnist_jax.data import Dataset, Split
+from mnist_jax.data.names import NoPictures, PictureKind
 from mnist_jax.data.positions import Positions
 from mnist_jax.words import counted
 
@@ -132,7 +133,7 @@ def _of_these_inputs(before: Evaluation | None, dataset: Dataset, what: str) -> 
         return {}
     if not is_of(before.results, dataset):
         name = before.results["dataset"]["name"]
-        print(f"evaluation.json is of other {what}s ({name}): replaced")
+        print(f"evaluation.json is of other {what}s ({name}) and will be replaced")
         return {}
     return before.results
 
@@ -153,11 +154,15 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
         return datasets.load(loaded.config, loaded.trained_on, name, data_dir)
     name = name or datasets.name_of(loaded.config, data_dir)
     load = partial(_load_split, loaded, name, data_dir)
-    dataset = load(None)
+    kind = datasets.picture_kind(loaded.trained_on)
     height, width, _ = loaded.image_shape
-    if dataset.test.inputs.shape[1:] != loaded.image_shape and height == width:
-        with suppress(ValueError):  # they are no pictures in folders
-            dataset = load(height)
+    try:
+        dataset = load(None, kind)
+        can_be_scaled = kind == "photographs" and height == width
+        if can_be_scaled and dataset.test.inputs.shape[1:] != loaded.image_shape:
+            dataset = load(height, kind)
+    except NoPictures:
+        dataset = load(None, "auto")
     here = dataset.test.inputs.shape[1:]
     if not dataset.characters and here[:2] == loaded.image_shape[:2]:
         return _in_colours_of(dataset, loaded.image_shape)
@@ -191,7 +196,11 @@ def _as_photos(inputs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _load_split(
-    loaded: Trained, name: str, data_dir: str | None, image_size: int | None
+    loaded: Trained,
+    name: str,
+    data_dir: str | None,
+    image_size: int | None,
+    picture_kind: PictureKind,
 ) -> Dataset:
     """Data with the validation images that they had in training; others with those of their own."""
     load = partial(
@@ -200,7 +209,7 @@ def _load_split(
         data_dir,
         class_names=loaded.class_names,
         image_size=image_size,
-        picture_kind=datasets.picture_kind(loaded.config, loaded.trained_on),
+        picture_kind=picture_kind,
     )
     if name == loaded.config.dataset and loaded.config.validation is not None:
         with suppress(ValueError):  # they are fewer images than that
@@ -215,10 +224,12 @@ def _load_unfamiliar(loaded: Trained, path: str) -> tuple[np.ndarray, str]:
     if loaded.config.input_is != "image":
         return datasets.load_test(loaded, path), path
     image_shape = loaded.image_shape
-    kind = datasets.picture_kind(loaded.config, loaded.trained_on)
-    # Of something else than characters, photographs are as unfamiliar.
-    kind = "auto" if kind == "characters" else kind
-    inputs = data.load_test(path, picture_kind=kind).inputs
+    inputs = None
+    # To networks of characters, things are as unfamiliar.
+    if datasets.picture_kind(loaded.trained_on) == "photographs":
+        with suppress(NoPictures):
+            inputs = data.load_test(path, picture_kind="photographs").inputs
+    inputs = data.load_test(path).inputs if inputs is None else inputs
     if inputs.shape[1:] == image_shape:
         return inputs, path
     return _as_photos(

