@@ -224,12 +224,13 @@ def _load_unfamiliar(loaded: Trained, path: str) -> tuple[np.ndarray, str]:
     if loaded.config.input_is != "image":
         return datasets.load_test(loaded, path), path
     image_shape = loaded.image_shape
-    inputs = None
+    kind = datasets.picture_kind(loaded.trained_on)
     # To networks of characters, things are as unfamiliar.
-    if datasets.picture_kind(loaded.trained_on) == "photographs":
-        with suppress(NoPictures):
-            inputs = data.load_test(path, picture_kind="photographs").inputs
-    inputs = data.load_test(path).inputs if inputs is None else inputs
+    kind = "auto" if kind == "characters" else kind
+    try:
+        inputs = data.load_test(path, picture_kind=kind).inputs
+    except NoPictures:
+        inputs = data.load_test(path).inputs
     if inputs.shape[1:] == image_shape:
         return inputs, path
     return _as_photos(

@@ -153,17 +153,16 @@ def load_test(
     return _as_dark_as_it_was(test, parts[split], characters)
 
 
-def _wanted(image_size: int | None, picture_kind: str) -> Wanted:
+def _wanted(image_size: int | None, picture_kind: PictureKind) -> Wanted:
     """Raises ValueError for what `load` says."""
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1, not {image_size}.")
     kinds = get_args(PictureKind)
-    kind = next((kind for kind in kinds if kind == picture_kind), None)
-    if kind is None:
+    if picture_kind not in kinds:
         raise ValueError(f"picture_kind must be one of {', '.join(kinds)}, not {picture_kind!r}.")
-    if kind == "characters" and image_size is not None:
+    if picture_kind == "characters" and image_size is not None:
         raise ValueError("image_size is for photographs; characters become 28 x 28 pixels.")
-    return Wanted(image_size, kind)
+    return Wanted(image_size, picture_kind)
 
 
 def _refuse_said(wanted: Wanted, why: str) -> None:

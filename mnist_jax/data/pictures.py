@@ -167,7 +167,7 @@ class _Pictures:
 
     def _characters(self, here: Sequence[File], labels: np.ndarray, where: str) -> Part:
         images, are_made = _read_characters(here)
-        inverted = self._are_on_paper and not are_made.all()
+        inverted = not are_made.all() and self._are_on_paper
         if inverted:
             images[~are_made] = 255 - images[~are_made]
         notes = (_CUT_OUT,) if are_made.any() else ()
