@@ -94,6 +94,27 @@ def test_2_and_5_training_goes_on_pauses_and_its_curve_grows(opened, session):
     page.wait_for_selector("#state:text-is('training')")
 
 
+def test_what_is_pressed_during_a_single_step_goes_on_after_it(opened, session, monkeypatch):
+    page = opened()
+    rest(session)
+    told, tell = [], session._tell
+
+    def note(state=None):
+        tell(state)
+        told.append(session.status)
+
+    monkeypatch.setattr(session, "_tell", note)
+    session.ask(session.step).result()
+    live.wait(lambda: told[-1]["state"] == "paused")
+    during = next(status for status in told if status["state"] == "compiling")
+    button = """(status) => import('./training.js').then((panel) => {
+      panel.status(status);
+      return document.getElementById('go').textContent;
+    })"""
+    assert page.evaluate(button, during) == "Go on"
+    assert page.evaluate(button, during | {"state": "training", "going": True}) == "Pause"
+
+
 def test_3_hyperparameters_are_changed(opened, session):
     page = opened()
     go_on(session)

@@ -475,7 +475,8 @@ class Session:
         """Replace `status`, which is what the page's first lines say."""
         if state is None:
             state = self._state_name()
-        self.status = {"state": state, "message": self._message, "run": self.run} | self._figures()
+        about = {"state": state, "going": self._going, "message": self._message, "run": self.run}
+        self.status = about | self._figures()
 
     def _state_name(self) -> str:
         if self._viewed is not None:

@@ -72,7 +72,8 @@ export function gone(is) {
   enable(!is);
 }
 
-const isGoing = () => latest && ["training", "compiling"].includes(latest.state);
+// A single step is not going on: what is pressed during one is to go on after it.
+const isGoing = () => Boolean(latest?.going);
 
 function headline(now) {
   if (now.state === "viewing") return `${now.members.length} trained ${plural("member", now.members.length)} of ${now.dataset ?? "a workdir"}`;
