@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_jax.windows import Convolution, MaxPooling, MeanPooling
+from mnist_jax import platforms
+from mnist_jax.windows import Convolution, MaxPooling, MeanPooling, convolve
 from tests import published
 
 RNG = np.random.default_rng(0)
@@ -49,6 +50,26 @@ def test_convolution_and_its_gradients(window, stride, padding, groups):
 
 def test_without_bias():
     assert set(published.shapes(Convolution(4, 3, use_bias=False), 5, 5, 2)["params"]) == {"kernel"}
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (None, 0), (0, None)])
+def test_on_a_gpu_each_member_has_a_convolution_of_its_own(axes):
+    """Of images and kernels, one of each a member or the same for all."""
+    shapes = {"images": (2, 9, 8, 5), "kernel": (3, 3, 5, 7)}
+    arrays = [
+        RNG.normal(size=shape if axis is None else (3, *shape)).astype(np.float32)
+        for shape, axis in zip(shapes.values(), axes, strict=True)
+    ]
+    of_one = jax.value_and_grad(lambda *x: jnp.sum(jnp.sin(convolve(*x, 2, 1))), (0, 1))
+    with platforms.known("gpu"):
+        of_all = jax.jit(jax.vmap(of_one, axes))
+        found, text = of_all(*arrays), of_all.lower(*arrays).as_text()
+    for i in range(3):
+        mine = [x if axis is None else x[i] for x, axis in zip(arrays, axes, strict=True)]
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(of_one(*mine)), strict=True):
+            np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-4)
+    if axes[1] == 0:
+        assert "group_count = 3" not in text
 
 
 @pytest.mark.parametrize("side", [7, 8])
