@@ -33,13 +33,15 @@ examples:
 For networks of characters a picture shows one digit or several, in ink of any colour. Each is
 found, scaled and centred as MNIST's were, and answered in a row of its own, in reading order, with
 its box (left, top, right, bottom, in pixels); lines, frames and shadows are left out. A picture of
-28 x 28 that is like MNIST's, and an IDX file of such, is taken as it is.
+28 x 28 that is like MNIST's, and an IDX file of such, is taken as it is; so is any grey one of 28 x
+28 by networks whose own characters did not lie as MNIST's do.
 
 For networks of other things a picture is one image: scaled until it just covers the size of those
 trained on, and its middle cut out; it becomes grey where those were. Networks of Fashion-MNIST and
-KMNIST take pictures of 28 x 28 alone, light on black.
+KMNIST take pictures of 28 x 28 alone, light on black (or as dark as the pictures trained on).
 
-In a folder with a folder a class the folders' names are the labels, and the accuracy is printed.
+In a folder with a folder a class the folders' names, or the classes' numbers from 0 on, are the
+labels, and the accuracy is printed.
 
 The probability is the members' mean. The uncertainty is the entropy of that mean, in nats (0:
 sure); the mutual information is the part of it that comes from the members' disagreement. `found`
@@ -173,7 +175,7 @@ def _look(loaded: Any) -> Look:
     from experiments.workdir import datasets
 
     looks: dict[str, Look] = {
-        "characters": _digits,
+        "characters": _digits if loaded.trained_on.as_mnist else _digits_as_they_are,
         "photographs": partial(_photo, loaded.image_shape),
         "auto": _as_it_is,
     }
@@ -226,6 +228,18 @@ def _digits(picture: Picture) -> list[Item]:
     raise blank or ValueError("no frames.")
 
 
+def _digits_as_they_are(picture: Picture) -> list[Item]:
+    """`_digits`, but of 28 x 28 grey pixels all of them, light on dark, as those trained on."""
+    from mnist_jax.data.photos import upright
+    from mnist_jax.data.pictures import as_it_is, is_on_paper
+
+    content = picture.read()
+    grey = as_it_is(upright(content)) if isinstance(content, Image.Image) else None
+    if grey is None:
+        return _digits(picture)
+    return [Item(picture, 255 - grey if is_on_paper(grey) else grey, (0, 0, 28, 28))]
+
+
 def _items(picture: Picture, found: Sequence[Any], note: str | None = None) -> list[Item]:
     return [Item(picture, digit.image, digit.box, digit.found, len(found), note) for digit in found]
 
@@ -270,7 +284,6 @@ def _describe(
 ) -> list[dict[str, Any]]:
     """What is printed of each digit; logits are `[members, n, classes]`."""
     from mnist_jax import ensemble, uncertainty
-    from mnist_jax.data.names import SYNSETS
 
     probabilities = np.exp(ensemble.mean_probability(logits))
     parts = uncertainty.decompose(logits)
@@ -289,8 +302,7 @@ def _describe(
         if item.box is not None:
             row |= {"box": item.box, "found": round(item.found, 3), "digits": item.digits}
         if item.picture.label is not None:
-            label = item.picture.label
-            row["label"] = label if label in class_names else SYNSETS.get(label, label)
+            row["label"] = _class_of(item.picture.label, class_names)
         rows.append(row)
     for _, group in groupby(zip(items, rows, strict=True), key=lambda pair: id(pair[0].picture)):
         same = [row for _, row in group]
@@ -298,6 +310,18 @@ def _describe(
             for row in same:  # of a word, say, in which some letters look like digits
                 row["unsure"] = True
     return rows
+
+
+def _class_of(label: str, class_names: Sequence[str]) -> str:
+    """The class that a folder's name is: its own, its number, or of ImageNet its number there."""
+    from mnist_jax.data.names import SYNSETS
+
+    if label in class_names:
+        return label
+    are_words = all(len(name) > 1 and not name.isdecimal() for name in class_names)
+    if are_words and label.isdecimal() and int(label) < len(class_names):
+        return class_names[int(label)]
+    return SYNSETS.get(label, label)
 
 
 def _print_json(rows: Sequence[dict[str, Any]]) -> None:

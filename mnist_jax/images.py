@@ -29,6 +29,7 @@ _WORKING_SIDES = (
 )  # smaller pictures are enlarged to the first, larger reduced to the other
 _DETAIL = 200  # a mark's surroundings are looked at again in so many pixels
 _LEAST_STROKE = 2.0  # pixels of the box; MNIST's strokes are 2 to 4 wide
+_SAMPLE = 200
 
 
 class Digit(NamedTuple):
@@ -102,6 +103,17 @@ def to_mnist(image: Image.Image | np.ndarray) -> np.ndarray:
         return max(right - left, bottom - top)
 
     return max(find_digits(image), key=size).image
+
+
+def are_as_mnist(images: np.ndarray) -> bool:
+    """Whether most characters lie as MNIST's do, and so come back unchanged from `find_digits`.
+
+    Args:
+        images: uint8 `[n, 28, 28, 1]`, of which 200 at most are looked at.
+    """
+    some = images[:: -(-len(images) // _SAMPLE)]
+    alike = [_is_as_mnist(np.repeat(image / np.float32(255), 3, axis=-1)) for image in some]
+    return bool(np.mean(alike) > 0.5)
 
 
 def of_ink(ink: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Whether pictures in folders show characters or things, by their looks and by what is said."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -186,6 +187,57 @@ def test_digits_dark_on_light_to_test_on(tmp_path):
     assert same_images(data.load_test(tmp_path).inputs, images)
 
 
+def odd_ones(images, labels, names, place):
+    """Beside grey pictures of 28 x 28: one that is larger, and one in another colour."""
+    write_pictures(place, images, names[labels])
+    for i, size in ((0, (60, 60)), (1, (28, 28))):
+        odd = Image.fromarray(images[i]).resize(size).convert("RGB")
+        tint = np.array([1, 0.9, 0.8]) if i else np.ones(3)
+        tinted = (np.asarray(odd) * tint).astype(np.uint8)
+        Image.fromarray(tinted).save(place / str(names[labels[i]]) / f"odd{i}.png")
+
+
+@pytest.mark.parametrize("ground", ["black", "white"])
+def test_an_odd_picture_among_many_decides_nothing(tmp_path, ground):
+    images, labels = digits(100)
+    as_files = 255 - images if ground == "white" else images
+    odd_ones(as_files, labels, np.array([*"bcdefghijk"]) + "ed", tmp_path / "things")
+    things = data.load("auto", tmp_path / "things")
+    assert not things.characters and "photographs of 28 x 28 in grey" in things.source
+    splits = (things.train, things.validation, things.test)
+    rows = {image.tobytes() for split in splits for image in split.inputs}
+    assert {image.tobytes() for image in as_files} <= rows
+    assert sum(len(split.labels) for split in splits) == 102
+
+    odd_ones(as_files, labels, np.arange(10), tmp_path / "digits")
+    found = data.load("auto", tmp_path / "digits")
+    splits = (found.train, found.validation, found.test)
+    rows = [image.tobytes() for split in splits for image in split.inputs]
+    assert found.characters and {image.tobytes() for image in images} <= set(rows)
+    as_said = "as they are" if ground == "black" else "dark on light, inverted"
+    assert re.search(f"characters, {as_said}, [12] of them found, scaled", found.source)
+
+
+def test_few_pictures_in_numbered_folders_are_digits(tmp_path):
+    write_pictures(tmp_path, *digits(30))
+    assert data.load("auto", tmp_path).characters
+
+
+def test_pictures_without_colours_are_grey_whatever_their_mode(tmp_path):
+    images, labels = textures(60)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        mode = ("RGB", "P", "RGBA", "LA")[i % 4]
+        folder = tmp_path / WORDS[label]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).convert(mode).save(folder / f"{i}.png")
+    Image.fromarray(np.stack([images[0], images[1], images[2]], -1)).save(folder / "odd.png")
+    dataset = data.load("auto", tmp_path)
+    assert dataset.train.inputs.shape[1:] == (40, 40, 1)
+    splits = (dataset.train, dataset.validation, dataset.test)
+    rows = {image.tobytes() for split in splits for image in split.inputs}
+    assert {image.tobytes() for image in images} <= rows
+
+
 # The commands.
 
 FLAGS = ["--config", "simple", "--epochs", "3", "--batch-size", "20", "--learning-rate", "0.01"]
@@ -207,6 +259,64 @@ def accuracies(workdir, folder, capsys):
     assert predict.main([str(workdir), "--json", str(folder / "test")]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     return evaluated, np.mean([row["class"] == row["label"] for row in rows])
+
+
+def filling(image):
+    return Image.fromarray(image[4:24, 4:24]).resize((28, 28))
+
+
+def in_a_corner(image):
+    small = Image.new("L", (28, 28))
+    small.paste(Image.fromarray(image).resize((16, 16)))
+    return small
+
+
+@pytest.mark.parametrize(("layout", "ground"), [(filling, "black"), (in_a_corner, "white")])
+def test_digits_that_lie_otherwise_than_mnists(tmp_path, capsys, layout, ground):
+    """Networks of such, and networks of MNIST's, each want them in their own way."""
+    images, labels = digits(2100)
+    others = [np.asarray(layout(image)) for image in images]
+    others = [255 - image for image in others] if ground == "white" else others
+    for split, part in (("train", slice(0, 2000)), ("test", slice(2000, None))):
+        write_pictures(tmp_path / "others" / split, others[part], labels[part])
+        write_pictures(tmp_path / "mnist" / split, images[part], labels[part])
+        write_pictures(tmp_path / "some" / split, others[part][:100], labels[part][:100])
+    own = trained_on(tmp_path / "others", tmp_path / "own")
+    assert json.loads((own / "dataset.json").read_text())["as_mnist"] is False
+    evaluated, predicted = accuracies(own, tmp_path / "others", capsys)
+    assert evaluated == pytest.approx(predicted) and predicted > 0.8
+    mnist = trained_on(tmp_path / "mnist", tmp_path / "run")
+    assert json.loads((mnist / "dataset.json").read_text())["as_mnist"] is True
+    evaluated, predicted = accuracies(mnist, tmp_path / "some", capsys)
+    assert evaluated == pytest.approx(predicted, abs=0.02)  # `predict` may find two on one
+    assert predicted > 0.8
+
+
+def test_a_run_does_not_go_on_with_another_kind(tmp_path, capsys):
+    images, labels = digits(200)
+    write_pictures(tmp_path / "data", 255 - images, np.array([*"ABCDEFGHIJ"])[labels])
+    workdir = trained_on(tmp_path / "data", tmp_path / "run")
+    argv = ["--resume", str(workdir), "--epochs", "4", "--force"]
+    with pytest.raises(SystemExit, match="2"):
+        run.main([*argv, "--picture-kind", "photographs"])
+    error, hint = capsys.readouterr().err.splitlines()[-2:]
+    assert "has images of things; the run began with images of characters" in error
+    assert "--picture-kind that it began with" in hint
+    assert run.main(argv) == 0
+
+
+def test_numbers_of_folders_are_classes_where_those_are_words(tmp_path, capsys):
+    images, labels = scans(200, 28)
+    write_pictures(tmp_path / "words", images, WORDS[labels])
+    workdir = trained_on(tmp_path / "words", tmp_path / "run")
+    order = [sorted(WORDS).index(word) for word in WORDS]
+    write_pictures(tmp_path / "numbers", images, np.array(order)[labels])
+    said = []
+    for folder in ("words", "numbers"):
+        capsys.readouterr()
+        assert predict.main([str(workdir), str(tmp_path / folder)]) == 0
+        said.append(re.search(r"Accuracy: ([\d.]+) \(", capsys.readouterr().out)[1])
+    assert said[0] == said[1] and float(said[0]) > 0.3
 
 
 def test_scans_in_numbered_folders_from_run_to_predict(tmp_path, capsys):
@@ -259,6 +369,12 @@ def test_networks_of_things_of_28_x_28_take_any_size(tmp_path, capsys, flags):
     assert bundle.main([str(workdir), "--output", str(tmp_path / "bundle")]) == 0
     again, bundled = accuracies(tmp_path / "bundle", tmp_path / "large", capsys)
     assert again == evaluated and bundled == predicted
+    if flags:
+        with pytest.raises(SystemExit, match="2"):
+            evaluate.main([str(tmp_path / "bundle")])
+        error, hint = capsys.readouterr().err.splitlines()[-2:]
+        assert "was trained on pictures in folders, and does not say where" in error
+        assert "--data-dir" in hint
 
 
 @pytest.mark.parametrize("kind", ["photographs", "characters"])

@@ -181,7 +181,8 @@ class Config:
     picture_kind: PictureKind = _option(
         "auto",
         "what pictures in folders show: characters, which become what MNIST's digits are, or "
-        "photographs, which stay as they are; auto: told by their looks",
+        "photographs, which stay as they are; auto: told by their looks, or, of grey ones of 28 x "
+        "28, by the classes' names",
     )
     encoding: str = _option("utf-8", "of files of sentences, such as cp1252 or latin-1")
     validation: int | None = _option(

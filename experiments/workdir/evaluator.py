@@ -210,6 +210,7 @@ def _load_split(
         class_names=loaded.class_names,
         image_size=image_size,
         picture_kind=picture_kind,
+        as_mnist=loaded.trained_on.as_mnist,
     )
     if name == loaded.config.dataset and loaded.config.validation is not None:
         with suppress(ValueError):  # they are fewer images than that

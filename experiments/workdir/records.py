@@ -169,11 +169,16 @@ class TrainedOn(NamedTuple):
     vocabulary: tuple[str, ...] = ()
     cased: bool = False  # as in `mnist_jax.data.sentences.Sentences`
     vector_width: int = 300
+    as_mnist: bool = True  # characters lie as MNIST's do, which pictures are then made into
 
 
 def trained_on(config: Config, dataset: Dataset) -> TrainedOn:
     """What a new run's networks depend on."""
     about = TrainedOn(dataset.class_names, dataset.characters, dataset.train.inputs.shape[1:])
+    if dataset.characters:
+        from mnist_jax import images  # SciPy takes a while to import
+
+        about = about._replace(as_mnist=images.are_as_mnist(dataset.train.inputs))
     if isinstance(dataset, Sentences):
         return about._replace(vocabulary=dataset.vocabulary, cased=dataset.cased)
     if config.normalize == "none":
@@ -246,6 +251,7 @@ def trained_on_of(content: dict[str, Any]) -> TrainedOn:
         "vocabulary": _are(str, about.vocabulary),
         "cased": isinstance(about.cased, bool),
         "vector_width": _are(int, (about.vector_width,)) and about.vector_width > 0,
+        "as_mnist": isinstance(about.as_mnist, bool),
     }
     for name, is_right in fits.items():
         if not is_right:

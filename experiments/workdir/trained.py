@@ -16,7 +16,7 @@ from experiments.workdir.records import TrainedOn
 from experiments.workdir.stacks import Stack
 from mnist_jax import data, parallel, weights_file
 from mnist_jax.checkpoints import Checkpoints, Saved
-from mnist_jax.data import Dataset
+from mnist_jax.data import Dataset, NoPictures
 from mnist_jax.training import TrainState, Variables, evaluated
 
 _OTHER_DATA = "On others python -m experiments.evaluate does, by --dataset or --data-dir."
@@ -199,6 +199,11 @@ def load_dataset(trained: Trained) -> Dataset:
         )
     try:
         dataset = datasets.load(config, trained.trained_on)
+    except NoPictures:
+        raise ValueError(
+            f"{trained.workdir} was trained on pictures in folders, and does not say where they "
+            f"lie.\n{_OTHER_DATA}"
+        ) from None
     except ValueError as error:  # such as classes of one's own, whose files are not named
         hint = "" if "\n" in str(error) else f"\n{_OTHER_DATA}"
         raise ValueError(f"{error}{hint}") from None

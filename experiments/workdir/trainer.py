@@ -157,6 +157,14 @@ def _prepare(command: Command, clock: Clock) -> Run:
             f"{config.input_is}s of {then}.\n"
             "Go on with the data that it began with."
         )
+    if dataset.characters != about.characters:
+        here, then = (
+            "characters" if yes else "things" for yes in (dataset.characters, about.characters)
+        )
+        raise ValueError(
+            f"{dataset.name} has images of {here}; the run began with images of {then}.\n"
+            "Go on with the data and the --picture-kind that it began with."
+        )
     kinds = stacks.create(config, config.devices, about)
     stacks.check(kinds, about)
     _check_memory(kinds, dataset.train.inputs.nbytes)

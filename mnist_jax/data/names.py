@@ -62,6 +62,7 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "imagenette/320px-v2": tuple(SYNSETS.values()),
 }
 NAMES = ("auto", *CLASS_NAMES)
+NOT_CHARACTERS = ("fashion_mnist", "kmnist")  # of 28 x 28
 GAMES = ("auto", "games9x9")  # of Go
 PictureKind = Literal["auto", "characters", "photographs"]  # what pictures in folders show
 PACKAGED = ("mnist5k", "opinions", "games9x9")  # there without a folder and a download

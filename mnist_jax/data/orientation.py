@@ -71,6 +71,11 @@ def look(images: np.ndarray, digits: np.ndarray) -> Look:
     return Look(rates[0], rates[1], max(_RECOGNISED, 1.5 / len(kinds)))
 
 
+def may_be_digits(images: np.ndarray, digits: np.ndarray) -> bool:
+    """Whether these look like the digits of their labels, or are too few to tell; as of `look`."""
+    return len(images) < _LEAST or look(images, digits).are_digits
+
+
 def _means() -> np.ndarray:
     """Each digit's mean box, float32 `[10, 7, 7]`."""
     values = np.frombuffer(bytes.fromhex(_MEANS), np.uint8)

@@ -30,8 +30,10 @@ _SMALL = 8192  # bytes of a picture; decoding it takes no longer than threads wa
 _ORIENTATION = 0x0112  # of EXIF
 _ON_THEIR_SIDE = (5, 6, 7, 8)
 _GREY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}  # of Pillow's modes
+_COLOURLESS = 8  # of 255, what the channels of a grey picture differ by at most
+_MOSTLY = 0.9  # of the pictures grey, and all become so
 _SAMPLE = 50
-_VERSION = b"1"  # of how pictures become arrays; another one finds nothing of the former
+_VERSION = b"2"  # of how pictures become arrays; another one finds nothing of the former
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -39,7 +41,7 @@ _Result = TypeVar("_Result")
 
 class _Header(NamedTuple):
     size: tuple[int, int]  # width, height, once turned as EXIF says
-    is_grey: bool
+    is_grey: bool  # by its mode; one of another may have no colours either
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Photos:
 
         The pictures' own height and width where all have the same, otherwise a square: of
         `image_size`, or of the median of their shorter sides, but 224 at most. One channel where
-        all pictures are grey, three otherwise.
+        nine of ten pictures or more are grey, three otherwise.
 
         Raises:
             DataError: none can be read, or their arrays would not fit memory.
@@ -73,7 +75,7 @@ class Photos:
         else:
             median = int(np.median([min(header.size) for header in good]))
             width = height = min(median, _LARGEST_SIDE)
-        shape = height, width, 1 if all(header.is_grey for header in good) else 3
+        shape = height, width, 1 if _are_grey(here, headers) else 3
         _refuse_too_many(len(here), shape, here[0])
         return shape
 
@@ -232,6 +234,26 @@ def _header(file: File) -> _Header | str:
             return _Header(size, image.mode in _GREY)
     except ValueError as error:
         return f"{file.where}: {error}"
+
+
+def _are_grey(here: Sequence[File], headers: Sequence[_Header | str]) -> bool:
+    """Whether nearly all pictures are grey, by their modes and, of some of the others, by looks."""
+    grey = [isinstance(header, _Header) and header.is_grey for header in headers]
+    others = [file for file, is_grey in zip(here, grey, strict=True) if not is_grey]
+    some = others[:: max(1, len(others) // _SAMPLE)]
+    are_grey_too = np.mean([_has_no_colours(file) for file in some]) if some else 0.0
+    return bool(len(here) - len(others) + are_grey_too * len(others) >= _MOSTLY * len(here))
+
+
+def _has_no_colours(file: File) -> bool:
+    try:
+        image = open_picture(file, draft=_LARGEST_SIDE)
+    except ValueError:
+        return False  # said when all are read
+    if image.mode in ("LAB", "HSV"):
+        return False
+    values = np.asarray(image.convert("RGBA"), np.int16)
+    return bool((np.ptp(values[..., :3], axis=-1) * (values[..., 3] > 0)).max() <= _COLOURLESS)
 
 
 def _each(

@@ -1,13 +1,14 @@
 """Folders of pictures, with a folder a class: `train/7/0001.png`, or without `train` and `test`.
 
-Pictures of single characters become what MNIST's digits are; photographs of things, in colour or
-grey, stay as they are, of any size (`photos.py`).
+Pictures of single characters become what MNIST's digits are, and grey ones of 28 x 28 are so
+already; photographs of things, in colour or grey, stay as they are, of any size (`photos.py`). What
+a data set shows is decided once, for all of its splits, before any is read.
 """
 
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,15 +19,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mnist_jax.data import arrays, files
+from mnist_jax.data import arrays, files, orientation
 from mnist_jax.data.arrays import SIDE
 from mnist_jax.data.files import PICTURES, File, Found, Part
-from mnist_jax.data.names import SYNSETS, DataError, PictureKind
+from mnist_jax.data.names import NOT_CHARACTERS, SYNSETS, DataError, PictureKind, shape_of
 from mnist_jax.data.photos import Photos, open_picture, unusable
 from mnist_jax.words import counted
 
 _HEIC = (".heic", ".heif")
-_CUT_OUT = "characters, found, scaled and centred"
 _PAPER = 200  # a border at least this light is paper
 # Photographs of things are colourful (of 1), have uneven borders (of 255), little plain ground (of
 # 1) and many shades, so that two tones are less of them (of 1): CIFAR-10's medians are 0.11, 41,
@@ -35,7 +35,8 @@ _PAPER = 200  # a border at least this light is paper
 _COLOURFUL, _UNEVEN, _PLAIN, _TWO_TONES = 0.06, 20, 0.7, 0.83
 _NEAR = 40  # of 255, how far plain ground's colours are from that of the border at most
 _SAMPLE = 50
-_PAPER_SAMPLE = 500
+_SMALL_SAMPLE = 500  # of grey pictures of 28 x 28
+_DIGITS = tuple("0123456789")
 
 
 class Wanted(NamedTuple):
@@ -44,6 +45,8 @@ class Wanted(NamedTuple):
     # Photographs' height and width, and whatever the pictures show; None: by their own.
     image_size: int | None = None
     kind: PictureKind = "auto"  # what they show; auto: told by their looks
+    as_mnist: bool = False  # characters of 28 x 28 too, that do not lie as MNIST's do
+    name: str | None = None  # of the data set, as asked for or as their place is called
 
 
 def found(here: Sequence[File], wanted: Wanted) -> list[Found]:
@@ -118,13 +121,14 @@ def _found(
     by_split = {split: pictures for split, (_, pictures) in largest.items()}
     if _is_imagenette(by_split) and "test" not in by_split and "validation" in by_split:
         by_split["test"] = by_split.pop("validation")  # on which its accuracies are published
+    name = files.dataset_of_folder(group)
     return Found(
         kind="pictures",
         place=", ".join(sorted(str(folder) for folder, _ in largest.values())),
         depth=min(len(folder.parts) for folder, _ in largest.values()),
-        name=files.dataset_of_folder(group),
+        name=name,
         splits=frozenset(by_split),
-        read=_Pictures(by_split, wanted).read,
+        read=_Pictures(by_split, wanted._replace(name=name or wanted.name)).read,
         missing={},
         notes=tuple(f"left out: {what}" for what in (*left_out, *others)),
     )
@@ -156,7 +160,7 @@ class _Pictures:
         where = os.path.dirname(os.path.dirname(here[0].where))
         with warnings.catch_warnings():  # not in the threads, which share the filters
             warnings.filterwarnings("ignore", module="PIL")  # of large pictures, odd metadata
-            if not self._are_photographs:
+            if self._are_characters:
                 return self._characters(here, labels, where)
             photos = self._photos.kept(split)
             if photos is None:
@@ -166,27 +170,99 @@ class _Pictures:
         return Part(photos, labels, where, characters=False, notes=(note,))
 
     def _characters(self, here: Sequence[File], labels: np.ndarray, where: str) -> Part:
-        images, are_made = _read_characters(here)
-        inverted = not are_made.all() and self._are_on_paper
-        if inverted:
-            images[~are_made] = 255 - images[~are_made]
-        notes = (_CUT_OUT,) if are_made.any() else ()
-        known = True if are_made.any() or self.wanted.kind == "characters" else None
-        return Part(images, labels, where, known, inverted, notes)
+        """Raises DataError for a picture that cannot be read, or shows no character."""
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            made = list(threads.map(self._character, here))
+        failed = [result for result in made if isinstance(result, str)]
+        if failed:
+            raise unusable(failed)
+        good = [result for result in made if not isinstance(result, str)]
+        images = np.stack([pixels for pixels, _ in good])
+        are_cut_out = np.array([is_cut_out for _, is_cut_out in good])
+        how = []
+        if not are_cut_out.all():
+            on_paper = self._are_on_paper
+            how.append("dark on light, inverted" if on_paper else "as they are")
+            if on_paper:
+                images[~are_cut_out] = 255 - images[~are_cut_out]
+        if are_cut_out.any():
+            how.append("found, scaled and centred")
+        if len(how) == 2:
+            how[1] = f"{are_cut_out.sum():,} of them {how[1]}"
+        return Part(images, labels, where, True, (", ".join(["characters", *how]),))
+
+    def _character(self, file: File) -> tuple[np.ndarray, bool] | str:
+        """uint8 `[28, 28, 1]`, and whether it was cut out; or what is wrong."""
+        from mnist_jax.images import to_mnist
+
+        try:
+            image = open_picture(file)
+        except ValueError as error:
+            return f"{file.where}: {error}"
+        grey = as_it_is(image)
+        if grey is None or self.wanted.as_mnist:
+            try:
+                return to_mnist(image), True
+            except ValueError as error:
+                if grey is None:
+                    return f"{file.where}: {error}{self._hint}"
+        assert grey is not None
+        return grey, False
+
+    @property
+    def _hint(self) -> str:
+        if self.wanted.kind == "characters":
+            return ""
+        return (
+            " It was taken for a character; picture_kind (--picture-kind) photographs takes it as "
+            "it is."
+        )
 
     @cached_property
     def _photos(self) -> Photos:
         return Photos(self.splits, self.wanted.image_size)
 
     @cached_property
-    def _are_photographs(self) -> bool:
+    def _are_characters(self) -> bool:
+        """As most of some pictures look: a few others among them decide nothing."""
         if self.wanted.kind != "auto" or self.wanted.image_size is not None:
-            return self.wanted.kind != "characters"
-        return _look_like_photographs(self._some(_SAMPLE))
+            return self.wanted.kind == "characters"
+        if self.wanted.name in NOT_CHARACTERS:
+            return False
+        some = self._some(_SAMPLE)
+        images = [image for _, image in _opened(some)]
+        others = [image for image in images if as_it_is(image) is None]
+        if 2 * len(others) < len(images):
+            return self._small_ones_are_characters()
+        return not _look_like_photographs(others, [file.path.parent.name for file in some])
+
+    def _small_ones_are_characters(self) -> bool:
+        """Of grey pictures of 28 x 28: as names tell; numbers are of digits that look like them."""
+        images, names = self._small_ones
+        words = set(names)
+        numbers = {str(int(word)) if word.isdecimal() else word for word in words}
+        name = self.wanted.name
+        if name is not None and shape_of(name) == (SIDE, SIDE, 1) and name != "mnist":
+            return True
+        if not numbers <= set(_DIGITS):
+            return all(len(word) == 1 and word.isalnum() for word in words)
+        digits = np.array(names, int)
+        light = 255 - images if self._are_on_paper else images
+        return name == "mnist" or orientation.may_be_digits(light, digits)
 
     @cached_property
     def _are_on_paper(self) -> bool:
-        return _show_paper(self._some(_PAPER_SAMPLE))
+        """Whether most of the grey pictures of 28 x 28 are dark on light."""
+        images, _ = self._small_ones
+        return bool(len(images)) and bool(np.mean([is_on_paper(image) for image in images]) > 0.5)
+
+    @cached_property
+    def _small_ones(self) -> tuple[np.ndarray, list[str]]:
+        """Some grey pictures of 28 x 28, uint8 `[n, 28, 28, 1]`, and their folders' names."""
+        some = [(file, as_it_is(image)) for file, image in _opened(self._some(_SMALL_SAMPLE))]
+        small = [(file.path.parent.name, grey) for file, grey in some if grey is not None]
+        images = [grey for _, grey in small]
+        return np.array(images).reshape(-1, SIDE, SIDE, 1), [name for name, _ in small]
 
     def _some(self, count: int) -> Sequence[File]:
         """At most so many pictures, of all splits."""
@@ -194,57 +270,23 @@ class _Pictures:
         return here[:: -(-len(here) // count)]
 
 
-def _read_characters(here: Sequence[File]) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 `[n, 28, 28, 1]`, and which were made by `images.to_mnist`, bool `[n]`.
-
-    Raises:
-        DataError: a picture that cannot be read, or shows no character.
+def _opened(some: Sequence[File]) -> Iterator[tuple[File, Image.Image]]:
+    """Pictures, large ones maybe reduced, but for those that cannot be read: that is said when all
+    are.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        made = list(threads.map(_pixels, here))
-    failed = [result for result in made if isinstance(result, str)]
-    if failed:
-        raise unusable(failed)
-    good = [result for result in made if not isinstance(result, str)]
-    return np.stack([pixels for pixels, _ in good]), np.array([is_made for _, is_made in good])
+    for file in some:
+        with suppress(ValueError):
+            yield file, open_picture(file, draft=4 * SIDE)
 
 
-def _show_paper(some: Sequence[File]) -> bool:
-    """Whether most of the pictures that stay as they are are dark on light."""
+def is_on_paper(grey: np.ndarray) -> bool:
+    """Whether a character, uint8 `[28, 28, 1]`, is dark on light."""
     edge = np.ones((SIDE, SIDE), bool)
     edge[1:-1, 1:-1] = False
-    borders = []
-    for file in some:
-        with suppress(ValueError):  # said when all are read
-            grey = _as_it_is(open_picture(file))
-            borders += [] if grey is None else [np.median(grey[edge])]
-    return bool(borders) and bool(np.mean(np.array(borders) >= _PAPER) > 0.5)
+    return bool(np.median(grey[edge]) >= _PAPER)
 
 
-def _pixels(file: File) -> tuple[np.ndarray, bool] | str:
-    """uint8 `[28, 28, 1]`, and whether it was made so; or what is wrong.
-
-    A picture that is grey and of this size already stays as it is.
-    """
-    from mnist_jax.images import to_mnist
-
-    try:
-        image = open_picture(file)
-    except ValueError as error:
-        return f"{file.where}: {error}"
-    grey = _as_it_is(image)
-    if grey is not None:
-        return grey, False
-    try:
-        return to_mnist(image), True
-    except ValueError as error:
-        return (
-            f"{file.where}: {error} It was taken for a character; picture_kind (--picture-kind) "
-            "photographs takes it as it is."
-        )
-
-
-def _as_it_is(image: Image.Image) -> np.ndarray | None:
+def as_it_is(image: Image.Image) -> np.ndarray | None:
     """The values of a picture of 28 x 28 pixels without colours; None of another."""
     if image.size != (SIDE, SIDE) or image.mode.startswith(("I", "F")):
         return None
@@ -256,25 +298,20 @@ def _as_it_is(image: Image.Image) -> np.ndarray | None:
     return values[..., :1]
 
 
-def _look_like_photographs(some: Sequence[File]) -> bool:
-    """Whether pictures show things, which `to_mnist` would take for ink.
+def _look_like_photographs(images: Sequence[Image.Image], names: Sequence[str]) -> bool:
+    """Whether pictures, in folders of such names, show things, which `to_mnist` would take for ink.
 
-    Grey pictures of 28 x 28 are not asked: they are taken as they are, whatever they show.
+    They are not grey ones of 28 x 28, whose looks tell too little.
     """
     looks = []
-    for file in some:
-        try:
-            image = open_picture(file, draft=4 * SIDE)
-            if _as_it_is(image) is None:
-                looks.append(_look(image))
-        except ValueError:
-            continue  # said when all are read
+    for image in images:
+        with suppress(ValueError):  # said when all are read
+            looks.append(_look(image))
     if not looks:
         return False
     colours, unevenness, ground, tones = np.median(looks, axis=0)
     is_colourful, is_uneven = colours > _COLOURFUL, unevenness > _UNEVEN
     is_shaded = tones < _TWO_TONES and ground < _PLAIN
-    names = {file.path.parent.name for file in some}
     if all(len(name) == 1 or name.isdecimal() for name in names):  # as of characters
         return bool(is_uneven and (is_colourful or is_shaded))
     return bool(is_uneven or is_shaded or (is_colourful and ground < _PLAIN))
