@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +20,7 @@ from experiments.console.pictures import Picture
 from mnist_jax.words import counted, on_one_line
 
 _MNIST = (28, 28, 1)
+_SAMPLE = 500  # pictures looked at
 _FOUND = 0.3  # a mark found less surely than this may be no digit, or not all of one
 _DOUBTFUL = 1 / 3  # of a picture's digits unsure, so that none is sure to be one
 
@@ -40,8 +42,8 @@ For networks of other things a picture is one image: scaled until it just covers
 trained on, and its middle cut out; it becomes grey where those were. Networks of Fashion-MNIST and
 KMNIST take pictures of 28 x 28 alone, light on black (or as dark as the pictures trained on).
 
-In a folder with a folder a class the folders' names, or the classes' numbers from 0 on, are the
-labels, and the accuracy is printed.
+In a folder with a folder a class the folders' names are the labels, also numbers of the classes of
+Fashion-MNIST, KMNIST and CIFAR, and the accuracy is printed.
 
 The probability is the members' mean. The uncertainty is the entropy of that mean, in nats (0:
 sure); the mutual information is the part of it that comes from the members' disagreement. `found`
@@ -100,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return games.predict(loaded, given.images, given.move, given.json)
     if given.move is not None:
         cli.fail("--move is for networks of Go positions.", "Leave it out.")
-    items, failed = _read_all(given.images, _look(loaded))
+    items, failed = _read_all(given.images, _look(loaded, given.images))
     if items:
         threshold = records.read_threshold(loaded.workdir)
         logits = loaded.predict(np.stack([item.image for item in items]))
@@ -170,16 +172,20 @@ def _is_picture(text: str) -> bool:
     return pictures.has_ending(Path(text))
 
 
-def _look(loaded: Any) -> Look:
+def _look(loaded: Any, arguments: Sequence[str]) -> Look:
     """What makes pictures into images such as were trained on; `loaded` is of `trained.load`."""
     from experiments.workdir import datasets
 
+    about = loaded.trained_on
+    kind = datasets.picture_kind(about)
+    if kind == "characters" and about.as_mnist is False:
+        return partial(_digits_as_they_are, _are_on_paper(arguments), about.dark)
     looks: dict[str, Look] = {
-        "characters": _digits if loaded.trained_on.as_mnist else _digits_as_they_are,
+        "characters": _digits,
         "photographs": partial(_photo, loaded.image_shape),
         "auto": _as_it_is,
     }
-    return looks[datasets.picture_kind(loaded.trained_on)]
+    return looks[kind]
 
 
 def _read_all(arguments: Sequence[str], look: Look) -> tuple[list[Item], bool]:
@@ -228,16 +234,44 @@ def _digits(picture: Picture) -> list[Item]:
     raise blank or ValueError("no frames.")
 
 
-def _digits_as_they_are(picture: Picture) -> list[Item]:
-    """`_digits`, but of 28 x 28 grey pixels all of them, light on dark, as those trained on."""
-    from mnist_jax.data.photos import upright
-    from mnist_jax.data.pictures import as_it_is, is_on_paper
+def _digits_as_they_are(on_paper: bool | None, dark: bool, picture: Picture) -> list[Item]:
+    """`_digits`, but of 28 x 28 grey pixels all of them; dark on light where those trained on are.
+
+    `on_paper` says whether the pictures of that size are; None: each by itself.
+    """
+    from mnist_jax.data.pictures import is_on_paper
 
     content = picture.read()
-    grey = as_it_is(upright(content)) if isinstance(content, Image.Image) else None
+    grey = _grey(content)
     if grey is None:
-        return _digits(picture)
-    return [Item(picture, 255 - grey if is_on_paper(grey) else grey, (0, 0, 28, 28))]
+        found = _digits(picture._replace(read=lambda: content))
+        return [item._replace(image=255 - item.image) for item in found] if dark else found
+    is_dark = is_on_paper(grey) if on_paper is None else on_paper
+    return [Item(picture, grey if is_dark == dark else 255 - grey, (0, 0, 28, 28))]
+
+
+def _are_on_paper(arguments: Sequence[str]) -> bool | None:
+    """Whether most of some grey pictures of 28 x 28 pixels are dark on light; None without any."""
+    from mnist_jax.data.pictures import is_on_paper
+
+    again = [
+        argument for argument in arguments if os.path.isdir(argument) or os.path.isfile(argument)
+    ]
+    named = [picture for argument in again for picture in pictures.named_by(argument)]
+    votes = []
+    for picture in named[:: max(1, -(-len(named) // _SAMPLE))]:
+        with suppress(ValueError):  # said when all are read
+            grey = _grey(picture.read())
+            votes += [] if grey is None else [is_on_paper(grey)]
+    return 2 * sum(votes) > len(votes) if votes else None
+
+
+def _grey(content: Image.Image | np.ndarray) -> np.ndarray | None:
+    """The pixels of a grey picture of 28 x 28, uint8 `[28, 28, 1]`; None of another."""
+    from mnist_jax.data.photos import upright
+    from mnist_jax.data.pictures import as_it_is
+
+    return as_it_is(upright(content)) if isinstance(content, Image.Image) else None
 
 
 def _items(picture: Picture, found: Sequence[Any], note: str | None = None) -> list[Item]:
@@ -263,8 +297,11 @@ def _photo(image_shape: tuple[int, ...], picture: Picture) -> list[Item]:
 
 
 def _as_it_is(picture: Picture) -> list[Item]:
+    from mnist_jax import images
+
     content = picture.read()
-    pixels = np.asarray(content.convert("L") if isinstance(content, Image.Image) else content)
+    is_small = isinstance(content, Image.Image) and content.size == _MNIST[:2]
+    pixels = images.to_photo(content, *_MNIST) if is_small else np.asarray(content)
     if not _is_as_mnist(pixels):
         height, width, *channels = pixels.shape
         by = " x ".join(map(str, (width, height, *channels)))
@@ -284,6 +321,7 @@ def _describe(
 ) -> list[dict[str, Any]]:
     """What is printed of each digit; logits are `[members, n, classes]`."""
     from mnist_jax import ensemble, uncertainty
+    from mnist_jax.data.names import class_of
 
     probabilities = np.exp(ensemble.mean_probability(logits))
     parts = uncertainty.decompose(logits)
@@ -302,7 +340,8 @@ def _describe(
         if item.box is not None:
             row |= {"box": item.box, "found": round(item.found, 3), "digits": item.digits}
         if item.picture.label is not None:
-            row["label"] = _class_of(item.picture.label, class_names)
+            label = item.picture.label
+            row["label"] = class_of(label, class_names) or label
         rows.append(row)
     for _, group in groupby(zip(items, rows, strict=True), key=lambda pair: id(pair[0].picture)):
         same = [row for _, row in group]
@@ -310,18 +349,6 @@ def _describe(
             for row in same:  # of a word, say, in which some letters look like digits
                 row["unsure"] = True
     return rows
-
-
-def _class_of(label: str, class_names: Sequence[str]) -> str:
-    """The class that a folder's name is: its own, its number, or of ImageNet its number there."""
-    from mnist_jax.data.names import SYNSETS
-
-    if label in class_names:
-        return label
-    are_words = all(len(name) > 1 and not name.isdecimal() for name in class_names)
-    if are_words and label.isdecimal() and int(label) < len(class_names):
-        return class_names[int(label)]
-    return SYNSETS.get(label, label)
 
 
 def _print_json(rows: Sequence[dict[str, Any]]) -> None:

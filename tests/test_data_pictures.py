@@ -98,8 +98,12 @@ def test_clothes_that_reach_the_border_are_not_inverted(tmp_path):
     images, labels = wanted()
     images = images.copy()
     images[::3] = np.maximum(images[::3], 210)
-    write_pictures(tmp_path, images, labels)
-    assert all_pairs(data.load("auto", tmp_path)) == of(images, labels)
+    write_pictures(tmp_path / "numbers", images, labels)
+    others = np.arange(len(images)) % 3 > 0
+    assert all_pairs(data.load("auto", tmp_path / "numbers")) > of(images[others], labels[others])
+    names = np.array([f"class{label}" for label in labels])
+    write_pictures(tmp_path / "words", images, names)
+    assert all_pairs(data.load("auto", tmp_path / "words")) == of(images, names)
 
 
 def test_pictures_of_other_sizes_are_made_like_mnist(tmp_path):

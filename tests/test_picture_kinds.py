@@ -9,9 +9,13 @@ from PIL import Image
 
 from experiments import bundle, evaluate, predict, run
 from experiments.console import cli
+from experiments.console.pictures import named_by
 from experiments.workdir.config import Config
+from experiments.workdir.trained import load as load_trained
 from mnist_jax import cache, data, parallel
 from mnist_jax.data import DataError, pictures
+from mnist_jax.data.names import class_of
+from mnist_jax.images import are_as_mnist
 from tests.samples import digits, same_images, write_pictures
 
 RNG = np.random.default_rng
@@ -169,7 +173,7 @@ def test_things_in_numbered_folders_too(tmp_path):
 
 
 def test_letters_are_turned_light_on_dark_in_all_splits_alike(tmp_path):
-    """Most of the few letters to test on reach all around the border."""
+    """The few letters to test on, in frames all around the border, go by all the others."""
     images, labels = digits(100)
     names = np.array([*"ABCDEFGHIJ"])[labels]
     paper = 255 - images
@@ -177,8 +181,12 @@ def test_letters_are_turned_light_on_dark_in_all_splits_alike(tmp_path):
     write_pictures(tmp_path / "train", paper[:90], names[:90])
     write_pictures(tmp_path / "test", paper[90:], names[90:])
     dataset = data.load("auto", tmp_path)
-    assert dataset.characters and same(dataset, 255 - paper)
-    assert same_images(data.load_test(tmp_path).inputs, 255 - paper[90:])
+    assert dataset.characters and "dark on light, inverted" in dataset.source
+    rows = [image.tobytes() for split in (dataset.train, dataset.validation) for image in split[0]]
+    assert sorted(rows) == sorted(image.tobytes() for image in images[:90])
+    tested = data.load_test(tmp_path).inputs
+    assert same_images(tested, dataset.test.inputs)
+    assert not tested[:, [0, -1]].any() and not tested[:, :, [0, -1]].any()  # nor the frames
 
 
 def test_digits_dark_on_light_to_test_on(tmp_path):
@@ -292,6 +300,63 @@ def test_digits_that_lie_otherwise_than_mnists(tmp_path, capsys, layout, ground)
     assert predicted > 0.8
 
 
+def test_where_most_lie_as_mnists_do_the_others_are_centred(tmp_path):
+    images, labels = digits(100)
+    mixed = [np.asarray(in_a_corner(x)) if i % 4 == 0 else x for i, x in enumerate(images)]
+    write_pictures(tmp_path, mixed, labels)
+    dataset = data.load("auto", tmp_path)
+    assert "characters, as they are, 25 of them found, scaled and centred" in dataset.source
+    splits = (dataset.train, dataset.validation, dataset.test)
+    assert all(are_as_mnist(split.inputs).mean() > 0.95 for split in splits)
+    rows = {image.tobytes() for split in splits for image in split.inputs}
+    assert {image.tobytes() for i, image in enumerate(images) if i % 4} <= rows
+
+
+def test_networks_of_arrays_dark_on_light_see_pictures_so(tmp_path, capsys):
+    images, labels = digits(600)
+    names = np.array([*"ABCDEFGHIJ"])[labels]
+    paper = np.stack([255 - np.asarray(filling(image)) for image in images])
+    arrays = {"x_train": paper[:500], "y_train": names[:500]}
+    np.savez(tmp_path / "a.npz", x_test=paper[500:], y_test=names[500:], **arrays)
+    for split, part in (("train", slice(0, 500)), ("test", slice(500, None))):
+        write_pictures(tmp_path / "png" / split, paper[part], names[part])
+    workdir = trained_on(tmp_path / "a.npz", tmp_path / "run")
+    trained = json.loads((workdir / "results.json").read_text())["members"][0]["test_accuracy"]
+    assert json.loads((workdir / "dataset.json").read_text())["dark"] is True
+    assert accuracies(workdir, tmp_path / "png", capsys) == pytest.approx((trained, trained))
+    # A larger picture is cut out, and made dark on light.
+    seven = Image.fromarray(images[labels.tolist().index(7)]).resize((112, 112))
+    seven.save(tmp_path / "seven.png")
+    item, *_ = predict._look(load_trained(workdir), [])(next(named_by(str(tmp_path / "seven.png"))))
+    assert np.median(item.image) == 255
+
+
+def test_many_pictures_tell_together_what_paper_is(tmp_path, capsys):
+    """Grey paper, some of it darker than what counts as paper."""
+    images, labels = digits(400)
+    filled = np.stack([np.asarray(filling(image)) for image in images]) / 255
+    tones = RNG(0).integers(190, 216, 400)[:, None, None]
+    paper = (tones * (1 - filled) + 20 * filled).astype(np.uint8)
+    for split, part in (("train", slice(0, 300)), ("test", slice(300, None))):
+        write_pictures(tmp_path / "data" / split, paper[part], labels[part])
+    workdir = trained_on(tmp_path / "data", tmp_path / "run")
+    evaluated, predicted = accuracies(workdir, tmp_path / "data", capsys)
+    assert evaluated == pytest.approx(predicted) and predicted > 0.3
+
+
+def test_workdirs_from_before_it_was_told_how_characters_lie(tmp_path, capsys):
+    images, labels = digits(300)
+    filled = [np.asarray(filling(image)) for image in images]
+    for split, part in (("train", slice(0, 240)), ("test", slice(240, None))):
+        write_pictures(tmp_path / "data" / split, filled[part], labels[part])
+    workdir = trained_on(tmp_path / "data", tmp_path / "run")
+    told = accuracies(workdir, tmp_path / "data", capsys)
+    about = json.loads((workdir / "dataset.json").read_text())
+    del about["as_mnist"], about["dark"]
+    (workdir / "dataset.json").write_text(json.dumps(about))
+    assert accuracies(workdir, tmp_path / "data", capsys)[0] == told[0]
+
+
 def test_a_run_does_not_go_on_with_another_kind(tmp_path, capsys):
     images, labels = digits(200)
     write_pictures(tmp_path / "data", 255 - images, np.array([*"ABCDEFGHIJ"])[labels])
@@ -305,18 +370,38 @@ def test_a_run_does_not_go_on_with_another_kind(tmp_path, capsys):
     assert run.main(argv) == 0
 
 
-def test_numbers_of_folders_are_classes_where_those_are_words(tmp_path, capsys):
-    images, labels = scans(200, 28)
-    write_pictures(tmp_path / "words", images, WORDS[labels])
-    workdir = trained_on(tmp_path / "words", tmp_path / "run")
-    order = [sorted(WORDS).index(word) for word in WORDS]
-    write_pictures(tmp_path / "numbers", images, np.array(order)[labels])
-    said = []
-    for folder in ("words", "numbers"):
-        capsys.readouterr()
-        assert predict.main([str(workdir), str(tmp_path / folder)]) == 0
-        said.append(re.search(r"Accuracy: ([\d.]+) \(", capsys.readouterr().out)[1])
-    assert said[0] == said[1] and float(said[0]) > 0.3
+def test_numbers_of_folders_are_the_classes_of_a_data_set_that_has_words(tmp_path, capsys):
+    images, labels = digits(300)
+    images = images.transpose(0, 2, 1)
+    words = np.array(data.CLASS_NAMES["kmnist"])
+    for split, part in (("train", slice(0, 240)), ("test", slice(240, None))):
+        write_pictures(tmp_path / "words" / split, images[part], words[labels[part]])
+        write_pictures(tmp_path / "numbers" / split, images[part], labels[part])
+    workdir = tmp_path / "run"
+    trained_on(tmp_path / "words", workdir, "--dataset", "kmnist")
+    found = accuracies(workdir, tmp_path / "words", capsys)
+    assert accuracies(workdir, tmp_path / "numbers", capsys) == found and found[1] > 0.3
+    capsys.readouterr()
+    assert predict.main([str(workdir), str(tmp_path / "numbers" / "test")]) == 0
+    assert f"Accuracy: {found[1]:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("folder", "class_names", "wanted"),
+    [
+        ("7", data.CLASS_NAMES["mnist"], "7"),
+        ("07", data.CLASS_NAMES["mnist"], "7"),
+        ("07", ("05", "07"), "07"),
+        ("1", data.CLASS_NAMES["fashion_mnist"], "Trouser"),
+        ("10", data.CLASS_NAMES["fashion_mnist"], None),
+        ("1", ("cat", "dog"), None),  # which may be in any order
+        ("1", data.CLASS_NAMES["emnist/letters"], None),  # A, there
+        ("n01440764", ("tench", "cassette player"), "tench"),
+        ("cat", ("dog", "horse"), None),
+    ],
+)
+def test_the_class_that_a_folders_name_tells(folder, class_names, wanted):
+    assert class_of(folder, class_names) == wanted
 
 
 def test_scans_in_numbered_folders_from_run_to_predict(tmp_path, capsys):

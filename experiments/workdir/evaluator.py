@@ -157,7 +157,9 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
     kind = datasets.picture_kind(loaded.trained_on)
     height, width, _ = loaded.image_shape
     try:
-        dataset = load(None, kind)
+        dataset = load(None, "photographs" if kind == "auto" else kind)
+        if loaded.trained_on.dark:
+            dataset = _changed(dataset, lambda inputs: 255 - inputs)
         can_be_scaled = kind == "photographs" and height == width
         if can_be_scaled and dataset.test.inputs.shape[1:] != loaded.image_shape:
             dataset = load(height, kind)
@@ -165,7 +167,7 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
         dataset = load(None, "auto")
     here = dataset.test.inputs.shape[1:]
     if not dataset.characters and here[:2] == loaded.image_shape[:2]:
-        return _in_colours_of(dataset, loaded.image_shape)
+        return _changed(dataset, partial(_as_photos, shape=loaded.image_shape))
     if here != loaded.image_shape:
         raise ValueError(
             f"{dataset.name} has images of {_by(here)}; {loaded.workdir} was trained on "
@@ -175,11 +177,11 @@ def _load_dataset(loaded: Trained, name: str | None, data_dir: str | None) -> Da
     return dataset
 
 
-def _in_colours_of(dataset: Dataset, shape: tuple[int, ...]) -> Dataset:
-    """Its images of `shape`, which differs in channels alone, if at all."""
+def _changed(dataset: Dataset, change: Callable[[np.ndarray], np.ndarray]) -> Dataset:
+    """A data set with the images of all its splits changed."""
 
     def made(split: Split) -> Split:
-        return split._replace(inputs=_as_photos(split.inputs, shape))
+        return split._replace(inputs=change(split.inputs))
 
     train, validation, test = map(made, (dataset.train, dataset.validation, dataset.test))
     return dataclasses.replace(dataset, train=train, validation=validation, test=test)
@@ -210,7 +212,7 @@ def _load_split(
         class_names=loaded.class_names,
         image_size=image_size,
         picture_kind=picture_kind,
-        as_mnist=loaded.trained_on.as_mnist,
+        as_mnist=loaded.trained_on.as_mnist is True,
     )
     if name == loaded.config.dataset and loaded.config.validation is not None:
         with suppress(ValueError):  # they are fewer images than that
@@ -232,6 +234,8 @@ def _load_unfamiliar(loaded: Trained, path: str) -> tuple[np.ndarray, str]:
         inputs = data.load_test(path, picture_kind=kind).inputs
     except NoPictures:
         inputs = data.load_test(path).inputs
+    except data.DataError:  # no character on one of them, or it cannot be read
+        inputs = data.load_test(path, picture_kind="photographs").inputs
     if inputs.shape[1:] == image_shape:
         return inputs, path
     return _as_photos(

@@ -25,6 +25,7 @@ from mnist_jax.data.sentences import Sentences
 if TYPE_CHECKING:  # it imports JAX, which a mistyped command should not have to wait for
     from mnist_jax.parallel import Layout
 
+_SAMPLE = 500  # images looked at
 COPY = epath.Path("runs") / "pretrained"  # where the networks of the package are evaluated
 
 
@@ -169,7 +170,9 @@ class TrainedOn(NamedTuple):
     vocabulary: tuple[str, ...] = ()
     cased: bool = False  # as in `mnist_jax.data.sentences.Sentences`
     vector_width: int = 300
-    as_mnist: bool = True  # characters lie as MNIST's do, which pictures are then made into
+    # Of characters of 28 x 28:
+    as_mnist: bool | None = None  # whether they lie as MNIST's do; None: trained before it was told
+    dark: bool = False  # on light, and not as MNIST's
 
 
 def trained_on(config: Config, dataset: Dataset) -> TrainedOn:
@@ -177,8 +180,12 @@ def trained_on(config: Config, dataset: Dataset) -> TrainedOn:
     about = TrainedOn(dataset.class_names, dataset.characters, dataset.train.inputs.shape[1:])
     if dataset.characters:
         from mnist_jax import images  # SciPy takes a while to import
+        from mnist_jax.data.pictures import is_on_paper
 
-        about = about._replace(as_mnist=images.are_as_mnist(dataset.train.inputs))
+        some = dataset.train.inputs[:: -(-len(dataset.train.inputs) // _SAMPLE)]
+        as_mnist = bool(images.are_as_mnist(some).mean() > 0.5)
+        dark = not as_mnist and bool(np.mean([is_on_paper(image) for image in some]) > 0.5)
+        about = about._replace(as_mnist=as_mnist, dark=dark)
     if isinstance(dataset, Sentences):
         return about._replace(vocabulary=dataset.vocabulary, cased=dataset.cased)
     if config.normalize == "none":
@@ -251,7 +258,8 @@ def trained_on_of(content: dict[str, Any]) -> TrainedOn:
         "vocabulary": _are(str, about.vocabulary),
         "cased": isinstance(about.cased, bool),
         "vector_width": _are(int, (about.vector_width,)) and about.vector_width > 0,
-        "as_mnist": isinstance(about.as_mnist, bool),
+        "as_mnist": isinstance(about.as_mnist, bool | None),
+        "dark": isinstance(about.dark, bool),
     }
     for name, is_right in fits.items():
         if not is_right:

@@ -85,9 +85,9 @@ def load(
             `"photographs"` stay as they are but for their size; `"auto"` tells by their looks, and
             of grey ones of 28 x 28 by the classes' names, or where these are numbers, by whether
             they look like those digits.
-        as_mnist: of characters in pictures, cut out and centre also grey ones of 28 x 28 that do
-            not lie as MNIST's do, for networks trained on such as do. Default: they stay as they
-            are, but light on dark.
+        as_mnist: of characters in pictures, cut out and centre grey ones of 28 x 28 that do not lie
+            as MNIST's do, for networks trained on such as do. Default: where most do, the others
+            are; otherwise all stay as they are, but light on dark.
 
     Raises:
         ValueError: an unknown name or `picture_kind`, `validation` below 0 or beyond the training

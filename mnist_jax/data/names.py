@@ -1,5 +1,6 @@
 """The data sets there are by name, what a loaded one is, and what can be wrong."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase, digits
 from typing import Literal, NamedTuple
@@ -73,6 +74,22 @@ def shape_of(name: str) -> tuple[int, int, int] | None:
     if name.startswith("cifar"):
         return 32, 32, 3
     return None if name.startswith("imagenette/") else (28, 28, 1)
+
+
+def class_of(folder: str, class_names: Sequence[str]) -> str | None:
+    """The class that a folder's name tells: itself, `07` 7, ImageNet's number of a word, or, of the
+    classes of a data set that has words for them, their number there.
+    """
+    if folder in class_names:
+        return folder
+    if not folder.isdecimal():
+        return SYNSETS[folder] if SYNSETS.get(folder) in class_names else None
+    number = int(folder)
+    if str(number) in class_names:
+        return str(number)
+    of_words = [CLASS_NAMES[name] for name in (*NOT_CHARACTERS, "cifar10", "cifar100")]
+    is_place = tuple(class_names) in of_words and number < len(class_names)
+    return class_names[number] if is_place else None
 
 
 class DataError(ValueError):

@@ -45,7 +45,8 @@ class Wanted(NamedTuple):
     # Photographs' height and width, and whatever the pictures show; None: by their own.
     image_size: int | None = None
     kind: PictureKind = "auto"  # what they show; auto: told by their looks
-    as_mnist: bool = False  # characters of 28 x 28 too, that do not lie as MNIST's do
+    # Grey characters of 28 x 28 are to lie as MNIST's do, also where most do not.
+    as_mnist: bool = False
     name: str | None = None  # of the data set, as asked for or as their place is called
 
 
@@ -138,6 +139,14 @@ def _is_imagenette(splits: Mapping[str, Sequence[File]]) -> bool:
     return all(file.path.parent.name in SYNSETS for here in splits.values() for file in here)
 
 
+class _SmallOnes(NamedTuple):
+    """The grey pictures of 28 x 28 among some."""
+
+    images: np.ndarray  # uint8 [n, 28, 28, 1]
+    names: list[str]  # of their folders
+    others: int  # how many of the pictures are none
+
+
 @dataclass(frozen=True)
 class _Pictures:
     """The pictures of a data set by split, all of one kind."""
@@ -171,6 +180,8 @@ class _Pictures:
 
     def _characters(self, here: Sequence[File], labels: np.ndarray, where: str) -> Part:
         """Raises DataError for a picture that cannot be read, or shows no character."""
+        from mnist_jax.images import are_as_mnist
+
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             made = list(threads.map(self._character, here))
         failed = [result for result in made if isinstance(result, str)]
@@ -181,10 +192,15 @@ class _Pictures:
         are_cut_out = np.array([is_cut_out for _, is_cut_out in good])
         how = []
         if not are_cut_out.all():
-            on_paper = self._are_on_paper
-            how.append("dark on light, inverted" if on_paper else "as they are")
-            if on_paper:
-                images[~are_cut_out] = 255 - images[~are_cut_out]
+            how.append("dark on light, inverted" if self._are_on_paper else "as they are")
+            as_read, small = images, ~are_cut_out
+            if self._are_on_paper:
+                images = np.where(small[:, None, None, None], 255 - as_read, as_read)
+            if self.wanted.as_mnist or self._lie_as_mnist:
+                others = small & ~are_as_mnist(images)
+                if others.any():
+                    images[others] = _centred(as_read[others], images[others])
+                    are_cut_out |= others
         if are_cut_out.any():
             how.append("found, scaled and centred")
         if len(how) == 2:
@@ -200,14 +216,12 @@ class _Pictures:
         except ValueError as error:
             return f"{file.where}: {error}"
         grey = as_it_is(image)
-        if grey is None or self.wanted.as_mnist:
-            try:
-                return to_mnist(image), True
-            except ValueError as error:
-                if grey is None:
-                    return f"{file.where}: {error}{self._hint}"
-        assert grey is not None
-        return grey, False
+        if grey is not None:
+            return grey, False
+        try:
+            return to_mnist(image), True
+        except ValueError as error:
+            return f"{file.where}: {error}{self._hint}"
 
     @property
     def _hint(self) -> str:
@@ -238,7 +252,7 @@ class _Pictures:
 
     def _small_ones_are_characters(self) -> bool:
         """Of grey pictures of 28 x 28: as names tell; numbers are of digits that look like them."""
-        images, names = self._small_ones
+        images, names, _ = self._small_ones
         words = set(names)
         numbers = {str(int(word)) if word.isdecimal() else word for word in words}
         name = self.wanted.name
@@ -253,16 +267,24 @@ class _Pictures:
     @cached_property
     def _are_on_paper(self) -> bool:
         """Whether most of the grey pictures of 28 x 28 are dark on light."""
-        images, _ = self._small_ones
+        images = self._small_ones.images
         return bool(len(images)) and bool(np.mean([is_on_paper(image) for image in images]) > 0.5)
 
     @cached_property
-    def _small_ones(self) -> tuple[np.ndarray, list[str]]:
-        """Some grey pictures of 28 x 28, uint8 `[n, 28, 28, 1]`, and their folders' names."""
+    def _lie_as_mnist(self) -> bool:
+        """Whether most of the pictures do, once others than grey ones of 28 x 28 are cut out."""
+        from mnist_jax.images import are_as_mnist
+
+        small = self._small_ones
+        light = 255 - small.images if self._are_on_paper else small.images
+        return bool(2 * (small.others + are_as_mnist(light).sum()) >= small.others + len(light))
+
+    @cached_property
+    def _small_ones(self) -> _SmallOnes:
         some = [(file, as_it_is(image)) for file, image in _opened(self._some(_SMALL_SAMPLE))]
         small = [(file.path.parent.name, grey) for file, grey in some if grey is not None]
-        images = [grey for _, grey in small]
-        return np.array(images).reshape(-1, SIDE, SIDE, 1), [name for name, _ in small]
+        images = np.array([grey for _, grey in small], np.uint8).reshape(-1, SIDE, SIDE, 1)
+        return _SmallOnes(images, [name for name, _ in small], len(some) - len(small))
 
     def _some(self, count: int) -> Sequence[File]:
         """At most so many pictures, of all splits."""
@@ -277,6 +299,20 @@ def _opened(some: Sequence[File]) -> Iterator[tuple[File, Image.Image]]:
     for file in some:
         with suppress(ValueError):
             yield file, open_picture(file, draft=4 * SIDE)
+
+
+def _centred(images: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Characters as MNIST's lie, uint8 `[n, 28, 28, 1]`, or what they are where none is found."""
+    from mnist_jax.images import to_mnist
+
+    def centred(image: np.ndarray, blank: np.ndarray) -> np.ndarray:
+        try:
+            return to_mnist(image)
+        except ValueError:
+            return blank
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return np.array(list(threads.map(centred, images, otherwise)), np.uint8)
 
 
 def is_on_paper(grey: np.ndarray) -> bool:

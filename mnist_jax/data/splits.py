@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnist_jax.data.files import Part
-from mnist_jax.data.names import CLASS_NAMES, DataError, Dataset, DataWarning, Split
+from mnist_jax.data.names import CLASS_NAMES, DataError, Dataset, DataWarning, Split, class_of
 from mnist_jax.words import counted
 
 _MOST_CLASSES = 1000
@@ -313,13 +313,14 @@ def translate(dataset: Dataset, class_names: Sequence[str], what: str = "image")
     place = {name: i for i, name in enumerate(class_names)}
     splits = (dataset.train, dataset.validation, dataset.test)
     used = sorted({i for split in splits for i in np.unique(split.labels).tolist()})
-    strange = [dataset.class_names[i] for i in used if dataset.class_names[i] not in place]
+    meant = [class_of(name, class_names) for name in dataset.class_names]
+    strange = [dataset.class_names[i] for i in used if meant[i] is None]
     if strange:
         raise ValueError(
             f"{dataset.name} has {what}s of {listed(strange)}, which are not among the classes "
             f"{listed(class_names)}."
         )
-    places = np.array([place.get(name, -1) for name in dataset.class_names], np.int32)
+    places = np.array([place.get(name or "", -1) for name in meant], np.int32)
     train, validation, test = (Split(s.inputs, places[s.labels]) for s in splits)
     return replace(
         dataset, train=train, validation=validation, test=test, class_names=tuple(class_names)
