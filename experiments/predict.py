@@ -242,6 +242,8 @@ def _digits_as_they_are(on_paper: bool | None, dark: bool, picture: Picture) -> 
     from mnist_jax.data.pictures import is_on_paper
 
     content = picture.read()
+    if isinstance(content, np.ndarray):  # of an IDX file, which is as those trained on
+        return _digits(picture)
     grey = _grey(content)
     if grey is None:
         found = _digits(picture._replace(read=lambda: content))
@@ -254,24 +256,23 @@ def _are_on_paper(arguments: Sequence[str]) -> bool | None:
     """Whether most of some grey pictures of 28 x 28 pixels are dark on light; None without any."""
     from mnist_jax.data.pictures import is_on_paper
 
-    again = [
-        argument for argument in arguments if os.path.isdir(argument) or os.path.isfile(argument)
-    ]
-    named = [picture for argument in again for picture in pictures.named_by(argument)]
+    again = [text for text in arguments if os.path.isdir(text) or os.path.isfile(text)]
+    named = [picture for text in again for picture in pictures.named_by(text)]
     votes = []
     for picture in named[:: max(1, -(-len(named) // _SAMPLE))]:
         with suppress(ValueError):  # said when all are read
-            grey = _grey(picture.read())
+            content = picture.read()
+            grey = _grey(content) if isinstance(content, Image.Image) else None
             votes += [] if grey is None else [is_on_paper(grey)]
     return 2 * sum(votes) > len(votes) if votes else None
 
 
-def _grey(content: Image.Image | np.ndarray) -> np.ndarray | None:
+def _grey(content: Image.Image) -> np.ndarray | None:
     """The pixels of a grey picture of 28 x 28, uint8 `[28, 28, 1]`; None of another."""
     from mnist_jax.data.photos import upright
     from mnist_jax.data.pictures import as_it_is
 
-    return as_it_is(upright(content)) if isinstance(content, Image.Image) else None
+    return as_it_is(upright(content))
 
 
 def _items(picture: Picture, found: Sequence[Any], note: str | None = None) -> list[Item]:

@@ -16,7 +16,7 @@ from mnist_jax import cache, data, parallel
 from mnist_jax.data import DataError, pictures
 from mnist_jax.data.names import class_of
 from mnist_jax.images import are_as_mnist
-from tests.samples import digits, same_images, write_pictures
+from tests.samples import digits, idx, same_images, write_pictures
 
 RNG = np.random.default_rng
 
@@ -324,10 +324,15 @@ def test_networks_of_arrays_dark_on_light_see_pictures_so(tmp_path, capsys):
     trained = json.loads((workdir / "results.json").read_text())["members"][0]["test_accuracy"]
     assert json.loads((workdir / "dataset.json").read_text())["dark"] is True
     assert accuracies(workdir, tmp_path / "png", capsys) == pytest.approx((trained, trained))
+    look = predict._look(load_trained(workdir), [])
+    file = tmp_path / "t10k-images-idx3-ubyte"
+    file.write_bytes(idx(paper[500:]))
+    (item,) = look(next(named_by(str(file))))
+    np.testing.assert_array_equal(item.image[..., 0], paper[500])
     # A larger picture is cut out, and made dark on light.
     seven = Image.fromarray(images[labels.tolist().index(7)]).resize((112, 112))
     seven.save(tmp_path / "seven.png")
-    item, *_ = predict._look(load_trained(workdir), [])(next(named_by(str(tmp_path / "seven.png"))))
+    item, *_ = look(next(named_by(str(tmp_path / "seven.png"))))
     assert np.median(item.image) == 255
 
 
