@@ -239,7 +239,7 @@ def _digits_as_they_are(on_paper: bool | None, dark: bool, picture: Picture) -> 
 
     `on_paper` says whether the pictures of that size are; None: each by itself.
     """
-    from mnist_jax.data.pictures import is_on_paper
+    from mnist_jax.data.pictures import are_on_paper
 
     content = picture.read()
     if isinstance(content, np.ndarray):  # of an IDX file, which is as those trained on
@@ -248,23 +248,23 @@ def _digits_as_they_are(on_paper: bool | None, dark: bool, picture: Picture) -> 
     if grey is None:
         found = _digits(picture._replace(read=lambda: content))
         return [item._replace(image=255 - item.image) for item in found] if dark else found
-    is_dark = is_on_paper(grey) if on_paper is None else on_paper
+    is_dark = are_on_paper(grey[None]) if on_paper is None else on_paper
     return [Item(picture, grey if is_dark == dark else 255 - grey, (0, 0, 28, 28))]
 
 
 def _are_on_paper(arguments: Sequence[str]) -> bool | None:
     """Whether most of some grey pictures of 28 x 28 pixels are dark on light; None without any."""
-    from mnist_jax.data.pictures import is_on_paper
+    from mnist_jax.data.pictures import are_on_paper
 
     again = [text for text in arguments if os.path.isdir(text) or os.path.isfile(text)]
     named = [picture for text in again for picture in pictures.named_by(text)]
-    votes = []
+    small = []
     for picture in named[:: max(1, -(-len(named) // _SAMPLE))]:
         with suppress(ValueError):  # said when all are read
             content = picture.read()
             grey = _grey(content) if isinstance(content, Image.Image) else None
-            votes += [] if grey is None else [is_on_paper(grey)]
-    return 2 * sum(votes) > len(votes) if votes else None
+            small += [] if grey is None else [grey]
+    return are_on_paper(np.stack(small)) if small else None
 
 
 def _grey(content: Image.Image) -> np.ndarray | None:

@@ -63,11 +63,15 @@ def coloured_digits(n, skip=0):
     return [image.astype(np.uint8) for image in made], labels
 
 
+def rows_of(dataset):
+    """All images of a data set."""
+    splits = (dataset.train, dataset.validation, dataset.test)
+    return [image.tobytes() for split in splits for image in split.inputs]
+
+
 def same(dataset, images):
     """Whether a data set has these grey images, in any order."""
-    splits = (dataset.train, dataset.validation, dataset.test)
-    rows = sorted(image.tobytes() for split in splits for image in split.inputs)
-    return rows == sorted(np.asarray(image).tobytes() for image in images)
+    return sorted(rows_of(dataset)) == sorted(np.asarray(image).tobytes() for image in images)
 
 
 WORDS = np.array(["none", "doubtful", "mild", "moderate", "severe"])
@@ -212,16 +216,12 @@ def test_an_odd_picture_among_many_decides_nothing(tmp_path, ground):
     odd_ones(as_files, labels, np.array([*"bcdefghijk"]) + "ed", tmp_path / "things")
     things = data.load("auto", tmp_path / "things")
     assert not things.characters and "photographs of 28 x 28 in grey" in things.source
-    splits = (things.train, things.validation, things.test)
-    rows = {image.tobytes() for split in splits for image in split.inputs}
-    assert {image.tobytes() for image in as_files} <= rows
-    assert sum(len(split.labels) for split in splits) == 102
+    assert {image.tobytes() for image in as_files} <= set(rows_of(things))
+    assert len(rows_of(things)) == 102
 
     odd_ones(as_files, labels, np.arange(10), tmp_path / "digits")
     found = data.load("auto", tmp_path / "digits")
-    splits = (found.train, found.validation, found.test)
-    rows = [image.tobytes() for split in splits for image in split.inputs]
-    assert found.characters and {image.tobytes() for image in images} <= set(rows)
+    assert found.characters and {image.tobytes() for image in images} <= set(rows_of(found))
     as_said = "as they are" if ground == "black" else "dark on light, inverted"
     assert re.search(f"characters, {as_said}, [12] of them found, scaled", found.source)
 
@@ -241,9 +241,7 @@ def test_pictures_without_colours_are_grey_whatever_their_mode(tmp_path):
     Image.fromarray(np.stack([images[0], images[1], images[2]], -1)).save(folder / "odd.png")
     dataset = data.load("auto", tmp_path)
     assert dataset.train.inputs.shape[1:] == (40, 40, 1)
-    splits = (dataset.train, dataset.validation, dataset.test)
-    rows = {image.tobytes() for split in splits for image in split.inputs}
-    assert {image.tobytes() for image in images} <= rows
+    assert {image.tobytes() for image in images} <= set(rows_of(dataset))
 
 
 # The commands.
@@ -308,8 +306,7 @@ def test_where_most_lie_as_mnists_do_the_others_are_centred(tmp_path):
     assert "characters, as they are, 25 of them found, scaled and centred" in dataset.source
     splits = (dataset.train, dataset.validation, dataset.test)
     assert all(are_as_mnist(split.inputs).mean() > 0.95 for split in splits)
-    rows = {image.tobytes() for split in splits for image in split.inputs}
-    assert {image.tobytes() for i, image in enumerate(images) if i % 4} <= rows
+    assert {image.tobytes() for i, image in enumerate(images) if i % 4} <= set(rows_of(dataset))
 
 
 def test_networks_of_arrays_dark_on_light_see_pictures_so(tmp_path, capsys):

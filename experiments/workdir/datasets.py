@@ -8,7 +8,7 @@ from experiments.workdir.config import Config
 from experiments.workdir.records import TrainedOn
 from mnist_jax import data
 from mnist_jax.data import Dataset, positions, sentences
-from mnist_jax.data.names import PACKAGED, PictureKind
+from mnist_jax.data.names import NOT_CHARACTERS, PACKAGED, PictureKind
 
 
 def load(
@@ -70,7 +70,7 @@ def picture_kind(about: TrainedOn) -> PictureKind:
     """
     if about.characters:
         return "characters"
-    made = data.CLASS_NAMES["fashion_mnist"], data.CLASS_NAMES["kmnist"]
+    made = [data.CLASS_NAMES[name] for name in NOT_CHARACTERS]
     return "auto" if about.class_names in made else "photographs"
 
 

@@ -180,12 +180,11 @@ def trained_on(config: Config, dataset: Dataset) -> TrainedOn:
     about = TrainedOn(dataset.class_names, dataset.characters, dataset.train.inputs.shape[1:])
     if dataset.characters:
         from mnist_jax import images  # SciPy takes a while to import
-        from mnist_jax.data.pictures import is_on_paper
+        from mnist_jax.data.pictures import are_on_paper
 
         some = dataset.train.inputs[:: -(-len(dataset.train.inputs) // _SAMPLE)]
         as_mnist = bool(images.are_as_mnist(some).mean() > 0.5)
-        dark = not as_mnist and bool(np.mean([is_on_paper(image) for image in some]) > 0.5)
-        about = about._replace(as_mnist=as_mnist, dark=dark)
+        about = about._replace(as_mnist=as_mnist, dark=not as_mnist and are_on_paper(some))
     if isinstance(dataset, Sentences):
         return about._replace(vocabulary=dataset.vocabulary, cased=dataset.cased)
     if config.normalize == "none":

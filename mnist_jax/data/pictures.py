@@ -22,7 +22,14 @@ from PIL import Image
 from mnist_jax.data import arrays, files, orientation
 from mnist_jax.data.arrays import SIDE
 from mnist_jax.data.files import PICTURES, File, Found, Part
-from mnist_jax.data.names import NOT_CHARACTERS, SYNSETS, DataError, PictureKind, shape_of
+from mnist_jax.data.names import (
+    CLASS_NAMES,
+    NOT_CHARACTERS,
+    SYNSETS,
+    DataError,
+    PictureKind,
+    shape_of,
+)
 from mnist_jax.data.photos import Photos, open_picture, unusable
 from mnist_jax.words import counted
 
@@ -36,7 +43,6 @@ _COLOURFUL, _UNEVEN, _PLAIN, _TWO_TONES = 0.06, 20, 0.7, 0.83
 _NEAR = 40  # of 255, how far plain ground's colours are from that of the border at most
 _SAMPLE = 50
 _SMALL_SAMPLE = 500  # of grey pictures of 28 x 28
-_DIGITS = tuple("0123456789")
 
 
 class Wanted(NamedTuple):
@@ -142,8 +148,9 @@ def _is_imagenette(splits: Mapping[str, Sequence[File]]) -> bool:
 class _SmallOnes(NamedTuple):
     """The grey pictures of 28 x 28 among some."""
 
-    images: np.ndarray  # uint8 [n, 28, 28, 1]
+    light: np.ndarray  # uint8 [n, 28, 28, 1], light on dark
     names: list[str]  # of their folders
+    on_paper: bool  # whether most are dark on light as they are
     others: int  # how many of the pictures are none
 
 
@@ -192,9 +199,10 @@ class _Pictures:
         are_cut_out = np.array([is_cut_out for _, is_cut_out in good])
         how = []
         if not are_cut_out.all():
-            how.append("dark on light, inverted" if self._are_on_paper else "as they are")
+            on_paper = self._small_ones.on_paper
+            how.append("dark on light, inverted" if on_paper else "as they are")
             as_read, small = images, ~are_cut_out
-            if self._are_on_paper:
+            if on_paper:
                 images = np.where(small[:, None, None, None], 255 - as_read, as_read)
             if self.wanted.as_mnist or self._lie_as_mnist:
                 others = small & ~are_as_mnist(images)
@@ -252,23 +260,16 @@ class _Pictures:
 
     def _small_ones_are_characters(self) -> bool:
         """Of grey pictures of 28 x 28: as names tell; numbers are of digits that look like them."""
-        images, names, _ = self._small_ones
-        words = set(names)
+        small = self._small_ones
+        words = set(small.names)
         numbers = {str(int(word)) if word.isdecimal() else word for word in words}
         name = self.wanted.name
         if name is not None and shape_of(name) == (SIDE, SIDE, 1) and name != "mnist":
             return True
-        if not numbers <= set(_DIGITS):
+        if not numbers <= set(CLASS_NAMES["mnist"]):
             return all(len(word) == 1 and word.isalnum() for word in words)
-        digits = np.array(names, int)
-        light = 255 - images if self._are_on_paper else images
-        return name == "mnist" or orientation.may_be_digits(light, digits)
-
-    @cached_property
-    def _are_on_paper(self) -> bool:
-        """Whether most of the grey pictures of 28 x 28 are dark on light."""
-        images = self._small_ones.images
-        return bool(len(images)) and bool(np.mean([is_on_paper(image) for image in images]) > 0.5)
+        digits = np.array(small.names, int)
+        return name == "mnist" or orientation.may_be_digits(small.light, digits)
 
     @cached_property
     def _lie_as_mnist(self) -> bool:
@@ -276,15 +277,17 @@ class _Pictures:
         from mnist_jax.images import are_as_mnist
 
         small = self._small_ones
-        light = 255 - small.images if self._are_on_paper else small.images
-        return bool(2 * (small.others + are_as_mnist(light).sum()) >= small.others + len(light))
+        as_mnist = small.others + are_as_mnist(small.light).sum()
+        return bool(2 * as_mnist >= small.others + len(small.light))
 
     @cached_property
     def _small_ones(self) -> _SmallOnes:
         some = [(file, as_it_is(image)) for file, image in _opened(self._some(_SMALL_SAMPLE))]
         small = [(file.path.parent.name, grey) for file, grey in some if grey is not None]
         images = np.array([grey for _, grey in small], np.uint8).reshape(-1, SIDE, SIDE, 1)
-        return _SmallOnes(images, [name for name, _ in small], len(some) - len(small))
+        on_paper = are_on_paper(images)
+        light = 255 - images if on_paper else images
+        return _SmallOnes(light, [name for name, _ in small], on_paper, len(some) - len(small))
 
     def _some(self, count: int) -> Sequence[File]:
         """At most so many pictures, of all splits."""
@@ -315,11 +318,12 @@ def _centred(images: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
         return np.array(list(threads.map(centred, images, otherwise)), np.uint8)
 
 
-def is_on_paper(grey: np.ndarray) -> bool:
-    """Whether a character, uint8 `[28, 28, 1]`, is dark on light."""
+def are_on_paper(images: np.ndarray) -> bool:
+    """Whether most of some characters, uint8 `[n, 28, 28, 1]`, are dark on light."""
     edge = np.ones((SIDE, SIDE), bool)
     edge[1:-1, 1:-1] = False
-    return bool(np.median(grey[edge]) >= _PAPER)
+    borders = np.median(images[:, edge], axis=1)
+    return bool(2 * np.sum(borders >= _PAPER) > len(images))
 
 
 def as_it_is(image: Image.Image) -> np.ndarray | None:
