@@ -13,7 +13,7 @@ CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
-PATIENCE = 60_000
+PATIENCE = 300_000
 _ARGS = ["--no-sandbox"]
 
 NAMELESS = """() => [...document.querySelectorAll(

@@ -20,7 +20,7 @@ SMALL = {
     "learning_rate": 0.005,
     "weight_decay": 0.0,
     "batch_size": 50,
-    "epochs": 50,
+    "epochs": 1000,  # a training that ends would not be paused, nor go on
     "layers": "conv 5x5 8; pool 2; conv 5x5 16; pool 2",
 }
 
@@ -32,11 +32,11 @@ def small(**changes):
 
 def begin(session, config=None):
     """Start to train, and wait until it does."""
-    session.ask(lambda: session.restart(config or small())).result(120)
-    wait(lambda: session.status.get("step", 0) > 0)
+    session.ask(lambda: session.restart(config or small())).result(600)
+    wait(lambda: session.status["run"] == session.run and session.status.get("step", 0) > 0)
 
 
-def wait(condition, seconds=120):
+def wait(condition, seconds=600):
     """Until something is so; the test fails where it does not come."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -290,6 +290,7 @@ def server(folder, tmp_path, monkeypatch):
             for path in folder.iterdir()
         }
         monkeypatch.setattr(downloads, "_url_infos", lambda name: url_infos)
+        monkeypatch.setattr(downloads, "_PROBE_SECONDS", 600.0)
         monkeypatch.delenv("MNIST_JAX_DATA", raising=False)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield folder

@@ -276,6 +276,7 @@ def test_what_is_kept_and_damaged_is_made_anew(tmp_path, monkeypatch, cache_fold
 
 
 def test_small_folders_leave_nothing_and_a_cache_is_not_needed(tmp_path, monkeypatch, cache_folder):
+    monkeypatch.setattr(photos, "_LEAST_SECONDS", 600)
     write(tmp_path / "pets")
     wanted = data.fingerprint(data.load("auto", tmp_path / "pets"))
     assert not cache_folder.exists()

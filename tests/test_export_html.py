@@ -171,7 +171,7 @@ def test_a_drawing_is_answered_as_predict_would(opened, file, mixed):
     members = as_packed(mixed, digit.image[None], Precision(8))[:, 0]
     mean = members.mean(axis=0)
     page.wait_for_selector(f"#class:text-is('{mean.argmax()}')")
-    assert page.locator("#sure").inner_text().startswith(f"{100 * mean.max():.1f} % sure; votes: ")
+    page.wait_for_selector(f"#sure:has-text('{100 * mean.max():.1f} % sure; votes: ')")
     rows = page.locator("#votes li")
     assert rows.nth(0).inner_text().startswith(f"mean: {mean.argmax()}, ")
     names = ["fast 5", "fast 6", "deep 7", "lenet5 8", "convnetjs 9"]

@@ -422,14 +422,16 @@ def test_built_beside_other_things(builds, tmp_path):
 def test_a_compiler_at_work_ends_with_its_process(tmp_path):
     """Nothing is left of it, neither the compiler nor its files."""
     compiler = tmp_path / "slow"
-    compiler.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/number\nsleep 600\n")
+    compiler.write_text(
+        f"#!/bin/sh\ncd {tmp_path}\necho $$ > written && mv written number\nsleep 6000\n"
+    )
     compiler.chmod(0o755)
     code = (
         "import os, time; from mnist_jax import kernels, parallel; parallel.use_cpu_cores()\n"
         f"kernels.start_building()\nwhile not os.path.exists('{tmp_path}/number'): time.sleep(0.01)"
     )
     environment = os.environ | {"CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=600)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "number").read_text()), 0)
     assert not list((tmp_path / "cache" / "mnist_jax").iterdir())

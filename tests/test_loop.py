@@ -1,19 +1,19 @@
 """The loop: its chunks, its errors and its interrupts."""
 
-import os
 import signal
 import threading
 
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_jax import loop, parallel, training
 from tests.tiny import Tiny, problem, some_devices
 
 
+@settings(deadline=None)
 @given(steps=st.integers(1, 2000), longest=st.integers(1, 200))
 def test_chunk_lengths_cover_the_epoch_in_at_most_two_lengths(steps, longest):
     lengths = loop.chunk_lengths(steps, longest)
@@ -85,9 +85,9 @@ def test_interrupts_are_kept_and_the_second_raises():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), loop.interrupts() as received:
         assert not received
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert received == [signal.SIGINT]
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
 

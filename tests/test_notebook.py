@@ -15,6 +15,7 @@ from tests.test_data import write_digits
 
 FOLDER = Path(__file__).parent.parent / "experiments" / "notebooks"
 COLAB, LECTURE = FOLDER / "colab.ipynb", FOLDER / "lecture.ipynb"
+PATIENCE = {"timeout": 1200, "startup_timeout": 600}  # seconds for a cell, and for the kernel
 
 
 def test_the_colab_notebook_runs(tmp_path, monkeypatch):
@@ -22,7 +23,7 @@ def test_the_colab_notebook_runs(tmp_path, monkeypatch):
     notebook = nbformat.read(COLAB, as_version=4)
     (parameters,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     parameters.source = 'DATASET, EPOCHS, MEMBERS = "mnist", 1, 2'
-    nbclient.NotebookClient(notebook, timeout=1200, kernel_name="python3").execute()
+    nbclient.NotebookClient(notebook, **PATIENCE, kernel_name="python3").execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
     text = "".join(output.get("text", "") for output in outputs)
@@ -34,7 +35,7 @@ def test_the_lecture_runs(tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS", raising=False)  # it trains for longer
     notebook = nbformat.read(LECTURE, as_version=4)
     place = {"metadata": {"path": str(tmp_path)}}
-    client = nbclient.NotebookClient(notebook, timeout=1200, kernel_name="python3", resources=place)
+    client = nbclient.NotebookClient(notebook, **PATIENCE, kernel_name="python3", resources=place)
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 19

@@ -1,6 +1,9 @@
 """Several real processes on one machine, over loopback: the same run as one process."""
 
+import contextlib
 import json
+import os
+import random
 import socket
 import subprocess
 import sys
@@ -9,7 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.workdir import trained
+from experiments import run
+from experiments.console import cli
+from experiments.workdir import trained, trainer
+from mnist_jax import parallel
+from mnist_jax.checkpoints import CheckpointError
 from tests.test_resume import PATIENCE, wait_for
 from tests.test_run import digits  # noqa: F401 (a fixture)
 from tests.tiny import some_devices
@@ -18,11 +25,18 @@ from tests.tiny import some_devices
 FLAGS = ["--config", "simple", "--optimizer", "sgd", "--learning-rate", "0.01", "--batch-size"]
 
 
+def free_port():
+    """One that no system gives to whoever asks for any, until the processes listen there."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("localhost", port))
+            return port
+    raise OSError("no port is free.")
+
+
 def start(folder, digits, processes, devices, members, *flags):  # noqa: F811
     """Start all processes of a run; each writes its output into a file of its own."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "experiments.run", *FLAGS, "50", "--data-dir", str(digits)]
     command += ["--validation", "100", "--members", str(members), "--devices", str(devices)]
     command += ["--workdir", str(folder / "run"), *flags]
@@ -103,6 +117,31 @@ def test_a_lost_process_ends_the_others_and_the_run_can_go_on(
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == epochs + 1
 
 
+@pytest.mark.parametrize("at", ["step", "checkpoint"])
+def test_a_process_is_lost_whatever_finds_it(digits, tmp_path, monkeypatch, capsys, at):  # noqa: F811
+    def lose(*_):
+        try:
+            raise jax.errors.JaxRuntimeError("INTERNAL: Gloo all-reduce failed\nmore")
+        except jax.errors.JaxRuntimeError as error:
+            monkeypatch.setattr(jax, "process_count", lambda: 2)
+            if at == "checkpoint":
+                raise CheckpointError("a checkpoint could not be written") from error
+            raise
+
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(parallel, "use_cpu_cores", lambda *_: None)
+    monkeypatch.setattr(trainer, "_train", lose)
+    monkeypatch.setattr(os, "_exit", leave)
+    flags = [*FLAGS, "50", "--data-dir", str(digits), "--workdir", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as exit_:
+        run.main(flags)
+    error = capsys.readouterr().err
+    assert exit_.value.code == cli.FAILED and "--resume" in error and len(error.splitlines()) == 2
+    assert error.startswith("error: another process was lost: INTERNAL: Gloo all-reduce failed")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -120,9 +159,6 @@ def test_a_lost_process_ends_the_others_and_the_run_can_go_on(
     ],
 )
 def test_flags_that_make_no_sense(flags, message, monkeypatch, tmp_path, capsys):
-    from experiments import run
-    from mnist_jax import parallel
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(parallel, "use_cpu_cores", lambda *_: None)
     with pytest.raises(SystemExit) as exit_:

@@ -159,20 +159,34 @@ def wait_before(seconds, function):
     return waited
 
 
-def test_all_seconds_are_accounted_for(two_members, digits, tmp_path):
+def test_each_phase_has_its_seconds(two_members):
     workdir, _ = two_members
     seconds = json.loads((workdir / "results.json").read_text())["seconds"]
     assert list(seconds) == [*clock.PHASES, "other"]
-    for phase in ("imports", "data", "initial_values", "compiling", "training", "evaluation"):
+    for phase in ("imports", "initial_values", "compiling", "training", "evaluation"):
         assert seconds[phase] > 0
+    assert min(seconds.values()) >= 0
     results = json.loads((workdir / "results.json").read_text())
     assert seconds["compiling"] >= results["compile_seconds"]
-    started = time.perf_counter()
+
+
+def test_all_seconds_are_accounted_for(digits, tmp_path, monkeypatch):
+    """Up to when the results are written, wherever this process is kept waiting."""
+    begun = []
+
+    def finish(*arguments):
+        begun.append(time.perf_counter())
+        return finished(*arguments)
+
+    finished = trainer._finish
+    monkeypatch.setattr(trainer, "_finish", finish)
     flags = ["--config", "simple", "--epochs", "1", "--workdir", str(tmp_path / "w")]
-    assert run.main(small(digits, *flags)) == 0
-    wall = time.perf_counter() - started
+    started = time.perf_counter()
+    assert run.main(small(digits, *flags), started=started) == 0
+    ended = time.perf_counter()
     seconds = json.loads((tmp_path / "w" / "results.json").read_text())["seconds"]
-    assert sum(seconds.values()) == pytest.approx(wall, rel=0.2) and sum(seconds.values()) < wall
+    rounding = 0.001 * len(seconds)
+    assert begun[0] - started - rounding < sum(seconds.values()) < ended - started + rounding
 
 
 def test_the_first_validation_is_waited_for_and_counts_as_compiling(digits, tmp_path, monkeypatch):
@@ -198,7 +212,8 @@ def test_closing_is_waited_for_before_the_last_lines_and_counted(
     assert run.main(small(digits, *flags)) == 0
     before, after = capsys.readouterr().out.split("closing\n")
     assert "Predicting" in before and "Accuracy" not in before
-    assert "Accuracy: " in after and "closing 1." in after and "Next:" in after
+    assert "Accuracy: " in after and "Next:" in after
+    assert float(re.search(r"closing (\d+\.\d)", after)[1]) >= 1
     seconds = json.loads((tmp_path / "w" / "results.json").read_text())["seconds"]
     assert seconds["closing"] >= 1
 

@@ -215,6 +215,11 @@ def test_no_home_for_a_cache(monkeypatch, home):
     assert cache.folder() is None
 
 
+def begin(folder):
+    about = records.TrainedOn(tuple("0123456789"), characters=True)
+    records.begin_workdir(folder, Config(), "mnist", "nowhere", about)
+
+
 def test_two_runs_that_begin_at_once(tmp_path):
     wanted = epath.Path(tmp_path) / "runs" / "deep-20260101-000000"
     folders = [records.make_workdir(wanted) for _ in range(3)]
@@ -225,17 +230,16 @@ def test_two_runs_that_begin_at_once(tmp_path):
     ]
     assert all(folder.is_dir() for folder in folders)
     # Both have seen that the folder which they were told to take is empty.
-    records.open_workdir(folders[0], Config(), resume=False)
-    (folders[0] / "config.json").unlink()
+    begin(folders[0])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(folders[0]), "iterdir", lambda self: iter(()))
         with pytest.raises(ValueError, match="is not an empty folder"):
-            records.open_workdir(folders[0], Config(), resume=False)
+            begin(folders[0])
 
 
 def test_a_name_that_is_not_utf_8(tmp_path):
     with pytest.raises(ValueError, match="the name has characters outside of"):
-        records.open_workdir(epath.Path(tmp_path) / "\udcff", Config(), resume=False)
+        begin(epath.Path(tmp_path) / "\udcff")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -32,8 +32,9 @@ class Predictions:
     One thread adds, others describe.
     """
 
-    def __init__(self, class_names: tuple[str, ...]) -> None:
+    def __init__(self, class_names: tuple[str, ...], images_key: str = "") -> None:
         self.class_names = class_names
+        self.images_key = images_key
         self.averages = False
         self.version = 0
         self._answers: dict[int, Answer] = {}  # the oldest first
@@ -104,6 +105,7 @@ class Predictions:
         differing = [answer for answer in given if len(set(answer.votes)) > 1]
         differing.sort(key=lambda answer: -answer.mutual_information)
         return {
+            "images": self.images_key,
             "count": len(given),
             "averages": _MOVED if self.averages else 0,
             "accuracy": float(np.mean(right)) if right else None,

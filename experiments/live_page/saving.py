@@ -30,8 +30,7 @@ def write_workdir(setting: Setting, state: TrainState, now: Progress) -> epath.P
     epochs = max(setting.config.epochs, now.epochs + (now.steps > 0))
     config = dataclasses.replace(setting.config, epochs=epochs)
     about: TrainedOn = setting.about
-    records.open_workdir(folder, config, resume=False)
-    records.write_dataset(folder, setting.dataset.name, setting.dataset.source, about)
+    records.begin_workdir(folder, config, setting.dataset.name, setting.dataset.source, about)
     records.write_json_lines(folder / "metrics.jsonl", now.history)
     # What the optimizer of `experiments.run` has: the same without what was adjustable.
     plain = state._replace(opt_state=state.opt_state.inner_state)

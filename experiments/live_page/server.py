@@ -22,9 +22,9 @@ from starlette.routing import Route
 from experiments.live_page import choices, drawing, guard, layers, snapshot
 from experiments.live_page import setting as settings
 from experiments.live_page.guard import Guard, TooLarge
-from experiments.live_page.session import Busy, Session
+from experiments.live_page.session import Busy, Published, Session
 from mnist_jax import parallel
-from mnist_jax.data import DataUnavailable
+from mnist_jax.data import Dataset, DataUnavailable
 
 _Result = TypeVar("_Result")
 
@@ -80,7 +80,7 @@ class Pages:
             Route("/live/draw", _answering(self._draw), methods=["POST"]),
             Route("/live/layers", _answering(self._layers)),
             Route("/live/layers", _answering(self._layers_of_picture), methods=["POST"]),
-            Route("/live/image/{run:int}/{place:int}.png", _answering(self._image)),
+            Route("/live/image/{key}/{place:int}.png", _answering(self._image)),
             Route("/live/snapshot", _answering(self._download)),
             Route("/live/snapshot", _answering(self._upload), methods=["POST"]),
         ]
@@ -133,53 +133,57 @@ class Pages:
         content = await guard.body(request, _PICTURE)
         session = self._session
 
-        def look() -> list[dict[str, Any]]:
-            digits = self._digits(request, content)
-            published = session.published
-            members = published.members if published else []
-            return drawing.describe(members, digits, session.class_names, session.unsure_above)
+        def look() -> dict[str, Any]:
+            published = self._published()
+            digits = _digits(request, content, published)
+            names, threshold = published.class_names, session.unsure_above
+            rows = drawing.describe(published.members, digits, names, threshold)
+            return {"digits": rows, "step": published.step}
 
-        rows = await self._one_of_few(look)
-        step = session.published.step if session.published else 0
-        return JSONResponse({"digits": rows, "step": step})
+        return JSONResponse(await self._one_of_few(look))
 
     async def _layers(self, request: Request) -> Response:
-        session, dataset = self._session, self._session.dataset
-        if dataset is None or not len(dataset.test.labels):
-            raise ValueError("there are no test images; draw one.")
-        place = _whole(request, "image", len(dataset.test.labels))
-        number = _whole(request, "member", len(session.members()))
-        image, label = dataset.test.inputs[place], int(dataset.test.labels[place])
-        described = await _done(
-            session.look(lambda: layers.describe(session.member(number), image, label))
-        )
-        return JSONResponse(described | {"label": session.class_names[label]})
+        session = self._session
+
+        def asked() -> tuple[Dataset, int, int]:
+            dataset = session.dataset
+            if dataset is None or not len(dataset.test.labels):
+                raise ValueError("there are no test images; draw one.")
+            place = _whole(request, "image", len(dataset.test.labels))
+            return dataset, place, _whole(request, "member", len(session.members()))
+
+        def look() -> dict[str, Any]:
+            dataset, place, number = asked()  # another training may have begun meanwhile
+            image, label = dataset.test.inputs[place], int(dataset.test.labels[place])
+            described = layers.describe(session.member(number), image, label)
+            return described | {"label": session.class_names[label]}
+
+        asked()  # what cannot be answered need not wait
+        return JSONResponse(await _done(session.look(look)))
 
     async def _layers_of_picture(self, request: Request) -> Response:
         content = await guard.body(request, _PICTURE)
-        session = self._session
 
         def look() -> dict[str, Any]:
-            digits = self._digits(request, content)
-            number = _whole(request, "member", len(session.members()))
+            published = self._published()
+            digits = _digits(request, content, published)
+            number = _whole(request, "member", len(published.members))
             chosen = _whole(request, "digit", len(digits))
-            published = session.published
-            assert published is not None
             return layers.describe(published.members[number], digits[chosen].image, None)
 
         described = await self._one_of_few(look)
         return JSONResponse(described | {"label": None})
 
-    def _digits(self, request: Request, content: bytes) -> list[drawing.Digit]:
-        if self._session.published is None:
+    def _published(self) -> Published:
+        published = self._session.published
+        if published is None:
             raise ValueError("there are no members yet.")
-        reader = drawing.read if request.query_params.get("photo") == "1" else drawing.of_strokes
-        return reader(content, self._session.characters, self._session.image_shape)
+        return published
 
     async def _image(self, request: Request) -> Response:
         session, dataset = self._session, self._session.dataset
         place = request.path_params["place"]
-        if dataset is None or request.path_params["run"] != session.run:
+        if dataset is None or request.path_params["key"] != session.images_key:
             return Response("Not found.\n", 404, media_type="text/plain")
         if place >= len(dataset.test.labels):
             return Response("Not found.\n", 404, media_type="text/plain")
@@ -283,7 +287,7 @@ class Pages:
         version = id(predictions), predictions.version, predictions.averages
         if version != seen.get("predictions"):
             seen["predictions"] = version
-            news.append(("predictions", predictions.describe() | {"run": session.run}))
+            news.append(("predictions", predictions.describe()))
         return news
 
 
@@ -292,6 +296,11 @@ def make_app(session: Session, token: str | None = None) -> tuple[Starlette, Pag
     pages = Pages(session)
     middleware = [Middleware(Guard, token=token)]
     return Starlette(routes=pages.routes(), middleware=middleware), pages
+
+
+def _digits(request: Request, content: bytes, published: Published) -> list[drawing.Digit]:
+    reader = drawing.read if request.query_params.get("photo") == "1" else drawing.of_strokes
+    return reader(content, published.characters, published.image_shape)
 
 
 def as_png(image: np.ndarray) -> bytes:

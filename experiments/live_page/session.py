@@ -1,6 +1,7 @@
 """A training that is watched and steered while it goes on: one thread owns it, others ask."""
 
 import dataclasses
+import hashlib
 import queue
 import sys
 import threading
@@ -45,6 +46,10 @@ class Published(NamedTuple):
     members: list[Member]  # their variables lie on devices, or on the host
     step: int
     made_at: float
+    # What they were trained on:
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    characters: bool
 
 
 class Session:
@@ -56,15 +61,17 @@ class Session:
 
     def __init__(self) -> None:
         self.watchers = 0  # open pages
-        self.run = 0  # counts trainings; pictures of data are asked for by it
+        # Counts trainings; a page that has known an earlier process must not take it for that one.
+        self.run = time.time_ns() // 1_000_000
         self.dataset: Dataset | None = None
+        self.images_key = ""  # by which pages ask for test images, and keep them
         self.class_names: tuple[str, ...] = ()
         self.image_shape: tuple[int, ...] = (28, 28, 1)
         self.characters = True
         self.predictions = Predictions(())
         self.published: Published | None = None
         self.unsure_above: float | None = None
-        self.status: dict[str, Any] = {"state": "preparing", "message": "", "run": 0}
+        self.status: dict[str, Any] = {"state": "preparing", "message": "", "run": self.run}
         self.setting: Setting | None = None
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future] | None]
         self._commands = queue.SimpleQueue()
@@ -146,9 +153,10 @@ class Session:
         self._epochs = max(setting.config.epochs, now.epochs + 1)
         self.run += 1
         self.dataset, self.class_names = setting.dataset, setting.about.class_names
+        self.images_key = _key_of(setting.dataset)
         self.image_shape = setting.about.image_shape
         self.characters = setting.about.characters
-        self.predictions = Predictions(self.class_names)
+        self.predictions = Predictions(self.class_names, self.images_key)
         self.unsure_above = None
         self.measures = Measures(len(setting.stack.seeds), len(setting.dataset.validation.labels))
         self._placed, self._validation_at = {}, 0
@@ -162,10 +170,11 @@ class Session:
             dataset: None where it cannot be had.
         """
         self._viewed, self.dataset, self.class_names = trained, dataset, trained.class_names
+        self.images_key = "" if dataset is None else _key_of(dataset)
         self.image_shape, self.characters = trained.image_shape, trained.characters
         self.unsure_above = unsure_above
         self.run += 1
-        self.predictions = Predictions(self.class_names)
+        self.predictions = Predictions(self.class_names, self.images_key)
         devices = jax.local_devices()
         members = [
             dataclasses.replace(
@@ -173,7 +182,7 @@ class Session:
             )
             for i, member in enumerate(trained.members)
         ]
-        self.published = Published(members, trained.step, time.monotonic())
+        self._publish(members, trained.step)
         self._tell()
 
     def go(self) -> None:
@@ -226,7 +235,11 @@ class Session:
             return
         self._need_state()
         members = [self.member(i) for i in range(len(self.members()))]
-        self.published = Published(members, self._step(), time.monotonic())
+        self._publish(members, self._step())
+
+    def _publish(self, members: list[Member], step: int) -> None:
+        about = self.class_names, self.image_shape, self.characters
+        self.published = Published(members, step, time.monotonic(), *about)
 
     def member(self, i: int) -> Member:
         """A copy of one member as it is now."""
@@ -530,6 +543,12 @@ _SHOWN = (
     *("network", "optimizer", "learning_rate", "beta1", "weight_decay", "batch_size", "dropout"),
     *("epochs", "augment", "normalize", "dataset"),
 )
+
+
+def _key_of(dataset: Dataset) -> str:
+    """Of the test images: the same for the same ones, in any process."""
+    images = np.ascontiguousarray(dataset.test.inputs)
+    return hashlib.sha256(repr(images.shape).encode() + images.tobytes()).hexdigest()[:16]
 
 
 def _answer(function: Callable[[], Any], future: Future) -> None:

@@ -90,8 +90,7 @@ def write(
         "fingerprint": fingerprint,
         "progress": progress.start(len(config.seeds))._asdict(),
     }
-    records.open_workdir(folder, config, resume=False)
-    records.write_dataset(folder, origin.name, origin.source, about)
+    records.begin_workdir(folder, config, origin.name, origin.source, about)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(0, states, details)
 

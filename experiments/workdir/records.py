@@ -29,26 +29,58 @@ _SAMPLE = 500  # images looked at
 COPY = epath.Path("runs") / "pretrained"  # where the networks of the package are evaluated
 
 
-def open_workdir(workdir: epath.Path, config: Config, resume: bool) -> None:
-    """Make the folder, or take an empty one, and write the config into it.
+class TrainedOn(NamedTuple):
+    """What a run's data are, as far as its networks and their pictures depend on them."""
 
-    With `resume` the folder is one that has a config already, and that stays as it is.
+    class_names: tuple[str, ...]
+    characters: bool  # as in `mnist_jax.data.Dataset`
+    image_shape: tuple[int, ...] = (28, 28, 1)
+    mean: tuple[float, ...] | None = None  # by channel, for networks that subtract it
+    stddev: tuple[float, ...] | None = None  # by channel, for networks that divide by it
+    # Of sentences, whose `image_shape` is the number of tokens:
+    vocabulary: tuple[str, ...] = ()
+    cased: bool = False  # as in `mnist_jax.data.sentences.Sentences`
+    vector_width: int = 300
+    # Of characters of 28 x 28:
+    as_mnist: bool | None = None  # whether they lie as MNIST's do; None: trained before it was told
+    dark: bool = False  # on light, and not as MNIST's
+
+
+def begin_workdir(
+    workdir: epath.Path, config: Config, name: str, source: str, about: TrainedOn
+) -> None:
+    """Make the folder, or take an empty one, and write config and data set into it.
+
+    Args:
+        name: the data set's.
+        source: where that was found.
 
     Raises:
         ValueError: it exists and is not an empty folder, or it cannot be made or written to.
     """
     _check_name(workdir)
-    if resume:
-        config = read_config(workdir)
-    elif in_use(workdir):
+    if in_use(workdir):
         raise _in_use(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            (workdir / "checkpoints").mkdir()  # only one of two runs that begin at once makes it
+        (workdir / "checkpoints").mkdir()  # only one of two runs that begin at once makes it
+        write_dataset(workdir, name, source, about)
+        # The last, since what has a config can be gone on with, whenever it is killed.
         write_json(workdir / "config.json", dataclasses.asdict(config))
     except FileExistsError:
         raise _in_use(workdir) from None
+    except OSError as error:
+        raise _not_writable(workdir, error) from error
+
+
+def check_writable(workdir: epath.Path) -> None:
+    """See that a run can go on in its folder, by writing its config once more.
+
+    Raises:
+        ValueError: the folder cannot be written to.
+    """
+    try:
+        write_json(workdir / "config.json", dataclasses.asdict(read_config(workdir)))
     except OSError as error:
         raise _not_writable(workdir, error) from error
 
@@ -156,23 +188,6 @@ def _check_name(workdir: epath.Path) -> None:
             f"{workdir}: the name has characters outside of {sys.getfilesystemencoding()}.\n"
             "Set PYTHONUTF8=1, or give the folder a name in UTF-8."
         ) from None
-
-
-class TrainedOn(NamedTuple):
-    """What a run's data are, as far as its networks and their pictures depend on them."""
-
-    class_names: tuple[str, ...]
-    characters: bool  # as in `mnist_jax.data.Dataset`
-    image_shape: tuple[int, ...] = (28, 28, 1)
-    mean: tuple[float, ...] | None = None  # by channel, for networks that subtract it
-    stddev: tuple[float, ...] | None = None  # by channel, for networks that divide by it
-    # Of sentences, whose `image_shape` is the number of tokens:
-    vocabulary: tuple[str, ...] = ()
-    cased: bool = False  # as in `mnist_jax.data.sentences.Sentences`
-    vector_width: int = 300
-    # Of characters of 28 x 28:
-    as_mnist: bool | None = None  # whether they lie as MNIST's do; None: trained before it was told
-    dark: bool = False  # on light, and not as MNIST's
 
 
 def trained_on(config: Config, dataset: Dataset) -> TrainedOn:

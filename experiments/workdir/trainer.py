@@ -184,9 +184,10 @@ def _prepare(command: Command, clock: Clock) -> Run:
     problem = None
     if parallel.is_lead():
         try:
-            records.open_workdir(workdir, config, command.resume)
-            if not command.resume:
-                records.write_dataset(workdir, dataset.name, dataset.source, about)
+            if command.resume:
+                records.check_writable(workdir)
+            else:
+                records.begin_workdir(workdir, config, dataset.name, dataset.source, about)
         except ValueError as error:
             problem = error
     if parallel.agree(problem is not None):
@@ -335,14 +336,27 @@ def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
     except loop.NonFiniteLoss as error:
         _print_error(f"{error}", f"The last good state is in {folder}.")
     except OSError as error:
+        _leave_a_lost_process(run, error)
         _print_error(f"{error}", f"Go on with --resume {run.workdir}, once that is mended.")
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        reason = str(error).partition("\n")[0]
-        _print_error(f"another process was lost: {reason}", f"Go on with --resume {run.workdir}")
-        os._exit(FAILED)  # a usual end would wait for the lost one
+        _leave_a_lost_process(run, error)
+        raise
     return FAILED
+
+
+def _leave_a_lost_process(run: Run, error: BaseException) -> None:
+    """End this process if the error, or what it came of, is that another of the run's is lost.
+
+    That is found by whatever all of them do together: a step, or a checkpoint.
+    """
+    cause: BaseException | None = error
+    while not isinstance(cause, jax.errors.JaxRuntimeError | None):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None or jax.process_count() == 1:
+        return
+    reason = str(cause).partition("\n")[0]
+    _print_error(f"another process was lost: {reason}", f"Go on with --resume {run.workdir}")
+    os._exit(FAILED)  # a usual end would wait for the lost one
 
 
 def _signals() -> list[int]:

@@ -1,6 +1,6 @@
 // The page: a drawing goes to the worker, and what comes back is shown.
 
-import { beginDialog, enlarge, showOpened, tiles, unitTiles } from "../../live_page/page/maps.js";
+import { beginDialog, enlarge, heldWhilePressed, showOpened, tiles, unitTiles } from "../../live_page/page/maps.js";
 import { beginPad, clearStrokes, hasStrokes, isDrawing, newCanvas, paintStrokes } from "../../live_page/page/pad.js";
 import { $, element, number, percent } from "../../live_page/page/talk.js";
 
@@ -13,6 +13,7 @@ const worker = new Worker(URL.createObjectURL(new Blob([$("worker").textContent]
 let isReady = false, asked = 0, answered = 0, waits = false, began = 0;
 let latest = null; // the newest answer
 let layersWait = null, speechWaits = null; // timers
+const redrawLayers = heldWhilePressed($("layer-list"), showLayers);
 
 worker.onmessage = ({ data }) => {
   if (data.error) fail(data.error);
@@ -59,7 +60,7 @@ function receive(answer) {
   latest = answer;
   show(answer);
   $("latency").textContent = `Answered in ${(performance.now() - began).toFixed(0)} ms.`;
-  layersWait ??= setTimeout(showLayers, PAUSE);
+  layersWait ??= setTimeout(() => { layersWait = null; redrawLayers(); }, PAUSE);
   clearTimeout(speechWaits);
   speechWaits = setTimeout(speak, SILENCE);
 }
@@ -136,7 +137,6 @@ function speak() {
 }
 
 function showLayers() {
-  layersWait = null;
   if (!latest) return;
   const width = $("layer-list").clientWidth, room = width > 700 ? width - 262 : width;
   const focused = document.activeElement?.dataset?.layer;
@@ -147,7 +147,7 @@ function showLayers() {
 
 // The drawing, the layers in which something is computed, and the probabilities.
 function shownLayers() {
-  const member = Number($("member").value);
+  const member = latest.shown; // which another may have been chosen after
   const input = { values: Float32Array.from(latest.pixels, (byte) => byte / 255), height: 28, width: 28, channels: 1 };
   const own = latest.probabilities[member];
   const last = { values: Float32Array.from(own), height: 1, width: 1, channels: own.length };
@@ -195,7 +195,7 @@ showNothing();
 let room = 0;
 new ResizeObserver(() => {
   const now = $("layer-list").clientWidth;
-  if (Math.abs(now - room) > 20) showLayers();
+  if (Math.abs(now - room) > 20) redrawLayers();
   room = now;
 }).observe($("layer-list"));
 worker.postMessage({ model: { members: model.members }, weights: $("weights").textContent });

@@ -62,5 +62,5 @@ function answer({ greys, width, height, pixels, shown }) {
   if (!digit) return { blank: true };
   const outputs = members.map((layers) => outputsOf(layers, digit));
   const probabilities = outputs.map((own) => softmax(own.at(-1).values));
-  return { pixels: digit, probabilities, ...together(probabilities), outputs: outputs[shown] };
+  return { pixels: digit, probabilities, ...together(probabilities), outputs: outputs[shown], shown };
 }

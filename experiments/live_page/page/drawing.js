@@ -3,7 +3,7 @@
 import { beginPad, clearStrokes, hasStrokes, isDrawing, newCanvas, paintStrokes } from "./pad.js";
 import { $, ask, bytes, element, number, percent } from "./talk.js";
 
-let photo = null, camera = null;
+let photo = null, camera = null, isAskingForCamera = false;
 let latest = null, asking = false, again = false, answered = null, listeners = [];
 
 export function begin() {
@@ -167,12 +167,16 @@ async function toggleCamera() {
     take(blob);
     return;
   }
+  if (isAskingForCamera) return;
+  isAskingForCamera = true;
   try {
     if (!navigator.mediaDevices) throw new Error("a page of another machine may not use it without https");
     camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: 640 } });
   } catch (error) {
     $("pen").textContent = `No camera: ${error.name === "NotFoundError" ? "there is none" : error.name === "NotAllowedError" ? "it was not allowed" : error.message}.`;
     return;
+  } finally {
+    isAskingForCamera = false;
   }
   $("pen").textContent = "";
   $("video").srcObject = camera;

@@ -5,10 +5,11 @@ import * as maps from "./maps.js";
 import { $, ask, element, number, recall, remember } from "./talk.js";
 
 const PAUSE = 700; // milliseconds between two looks, at least
-let latest = null, place = recall("place", 0), isVisible = false, working = false, wanted = true, shown = null, seenStep = null;
+let latest = null, place = recall("place", 0), isVisible = false, working = false, wanted = true, shown = null, seenStep = null, redraw;
 
 export function begin() {
   maps.beginDialog();
+  redraw = maps.heldWhilePressed($("layer-list"), draw);
   $("another").onclick = () => { place = Math.floor(Math.random() * (latest?.test_images || 1)); remember("place", place); $("layer-source").value = "test"; want(); };
   $("layer-member").onchange = want;
   $("layer-source").onchange = () => { remember("source", $("layer-source").value); want(); };
@@ -18,7 +19,7 @@ export function begin() {
   let room = 0;
   new ResizeObserver(() => {
     const now = $("layer-list").clientWidth;
-    if (Math.abs(now - room) > 20 && shown) draw();
+    if (Math.abs(now - room) > 20 && shown) redraw();
     room = now;
   }).observe($("layer-list"));
 }
@@ -51,7 +52,7 @@ async function look() {
     shown = await get();
     seenStep = step;
     $("layers-note").textContent = note(shown);
-    draw();
+    redraw();
   } catch (error) {
     $("layers-note").textContent = error.message;
   }

@@ -58,8 +58,8 @@ document.addEventListener("visibilitychange", () => (document.hidden ? close() :
 addEventListener("pagehide", close);
 addEventListener("pageshow", connect);
 
-await training.begin();
 drawing.begin();
 layers.begin();
 predictions.begin();
+await training.begin();
 connect();

@@ -88,6 +88,16 @@ export function unitTiles(packed, label, room, open) {
   return canvas;
 }
 
+// What draws a list anew, but not while it is pressed: the click on what is replaced would be lost.
+export function heldWhilePressed(list, draw) {
+  let isPressed = false, isLate = false;
+  const redraw = () => { isLate = isPressed; if (!isPressed) draw(); };
+  const release = () => { isPressed = false; if (isLate) setTimeout(redraw); }; // the click comes first
+  list.addEventListener("pointerdown", () => (isPressed = true));
+  for (const name of ["pointerup", "pointercancel"]) addEventListener(name, release);
+  return redraw;
+}
+
 let opened = null;
 
 // Shows a map of a group; `find` gives the group as it is now, since it changes while one looks.
