@@ -312,7 +312,8 @@ def weighted_loss(
     """Softmax cross-entropy in training mode, summed with weights.
 
     A network that gives logits of auxiliary heads too, as `GoogLeNet`, has their cross-entropy
-    added, times its `auxiliary_weight`.
+    added, times its `auxiliary_weight`. One that gives logits of a class which no input is of, as
+    `LeNet5`, has that class beside its own, here alone.
 
     Args:
         inputs: `[batch, ...]` as the network takes them.
@@ -337,16 +338,19 @@ def weighted_loss(
         **options,
     )
 
+    auxiliary = changed.get("auxiliary", {})
+
     def loss(logits: Array) -> Array:
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        with_rubbish = jnp.concatenate([logits, *auxiliary.get("rubbish", ())], axis=-1)
+        losses = optax.softmax_cross_entropy_with_integer_labels(with_rubbish, labels)
         if may_lack_class:
             from_uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
             losses = jnp.where(labels == NO_CLASS, from_uniform, losses)
         return jnp.sum(losses * weights)
 
     total = loss(logits)
-    for auxiliary in changed.get("auxiliary", {}).get("logits", ()):
-        total += network.auxiliary_weight * loss(auxiliary)
+    for of_head in auxiliary.get("logits", ()):
+        total += network.auxiliary_weight * loss(of_head)
     return total, changed.get("batch_stats", batch_stats)
 
 

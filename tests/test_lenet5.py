@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 
+from mnist_jax import training
 from mnist_jax.models.lenet5 import LeNet5, class_codes, scaled_tanh
 from tests import published
 
@@ -165,6 +167,29 @@ def test_the_nearest_code_has_the_largest_logit():
     distances = np.linalg.norm(f6[:, None] - class_codes(10), axis=-1)
     np.testing.assert_array_equal(distances.argmin(-1), logits.argmax(-1))
     np.testing.assert_allclose(-logits, distances**2, rtol=1e-4)
+
+
+def test_the_loss_is_equation_9():
+    """The distance to the right code, and the logarithm of exp(-j) + sum of exp(-distances)."""
+    _, params = variables()
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((20, 28, 28, 1), np.float32), rng.integers(0, 10, 20)
+    distances = -np.asarray(LeNet5().apply({"params": params}, images), np.float64)
+    right = distances[np.arange(20), labels]
+    for j in (0.5 * right.mean(), 2 * right.mean()):
+        loss, _ = training.weighted_loss(
+            *(LeNet5(rubbish=float(j)), params, None, images, labels),
+            *(np.full(20, 1 / 20, np.float32), jax.random.key(0)),
+        )
+        every = np.concatenate([distances, np.full((20, 1), j)], axis=-1)
+        np.testing.assert_allclose(loss, np.mean(right + logsumexp(-every, axis=-1)), rtol=1e-4)
+    predicted = LeNet5(rubbish=1.0).apply({"params": params}, images)
+    np.testing.assert_array_equal(predicted, -distances.astype(np.float32))
+
+
+def test_rubbish_is_a_distance():
+    with pytest.raises(ValueError, match="has no distances"):
+        LeNet5(dense=True, rubbish=1.0).init(jax.random.key(0), np.zeros((1, 28, 28, 1)))
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (20, 31, 3)])

@@ -4,6 +4,7 @@ from experiments.workdir.config import Config
 
 config = Config(
     network="lenet5",
+    network_options="rubbish=10",  # equation 9's j, which has no value there; by 10,000 of the digits
     epochs=20,
     batch_size=50,
     learning_rate=0.003,

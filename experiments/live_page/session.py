@@ -152,8 +152,8 @@ class Session:
         self._chunks, self._going, self._message, self._to_step = None, False, "", 0
         self._epochs = max(setting.config.epochs, now.epochs + 1)
         self.run += 1
+        self.images_key = _key_of(setting.dataset)  # first: no other images may have the old one
         self.dataset, self.class_names = setting.dataset, setting.about.class_names
-        self.images_key = _key_of(setting.dataset)
         self.image_shape = setting.about.image_shape
         self.characters = setting.about.characters
         self.predictions = Predictions(self.class_names, self.images_key)
@@ -169,8 +169,8 @@ class Session:
         Args:
             dataset: None where it cannot be had.
         """
-        self._viewed, self.dataset, self.class_names = trained, dataset, trained.class_names
         self.images_key = "" if dataset is None else _key_of(dataset)
+        self._viewed, self.dataset, self.class_names = trained, dataset, trained.class_names
         self.image_shape, self.characters = trained.image_shape, trained.characters
         self.unsure_above = unsure_above
         self.run += 1

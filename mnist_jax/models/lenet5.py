@@ -31,24 +31,32 @@ class LeNet5(ImageNetwork):
 
     As published all units up to F6 have `scaled_tanh`; S2 and S4 are `Subsampling`; each map of C3
     sees some of S2's, by table I; and the outputs are `Distances` to fixed codes. These are 60,000
-    parameters. Softmax cross-entropy of the logits is the paper's equation 9 without its constant
-    for "rubbish" classes. With `dense` C3 sees all of S2, means of 2x2 take the place of
-    subsampling, and the outputs are a dense layer: 61,706 parameters with ten classes.
+    parameters. With `dense` C3 sees all of S2, means of 2x2 take the place of subsampling, and the
+    outputs are a dense layer: 61,706 parameters with ten classes.
+
+    Softmax cross-entropy of the logits is the paper's equation 9 without its constant j, the
+    distance of a class that no image is of. With `rubbish` as j, `train` sows that class's logit
+    -j as `rubbish`, float32 `[n, 1]`, into the collection `"auxiliary"` of an `apply` for which it
+    is `mutable`. Training then brings the distance to the right code below j, and not only below
+    the others': fewer digits are wrong, and those more surely.
 
     Initial values are uniform to 2.4 / inputs of the unit, biases too (appendix A).
 
     Source: LeCun et al. 1998, "Gradient-based learning applied to document recognition", II.B.
 
     Raises:
-        ValueError: an image higher or wider than 32 pixels.
+        ValueError: an image higher or wider than 32 pixels, or `rubbish` with `dense`.
     """
 
     num_classes: int = 10
     dtype: Dtype = jnp.float32
     dense: bool = False
+    rubbish: float | None = None
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
+        if self.dense and self.rubbish is not None:
+            raise ValueError("lenet5 with dense=True has no distances, and so no rubbish.")
         x = (WHITE + (BLACK - WHITE) * _framed(self.prepare(images))).astype(self.dtype)
         x = scaled_tanh(_conv(6, x.shape[-1], "C1")(x))
         x = self._subsample("S2", x)
@@ -61,7 +69,10 @@ class LeNet5(ImageNetwork):
         x = scaled_tanh(_dense(_CODE, 120, "F6")(x.reshape(x.shape[0], -1)))
         if self.dense:
             return _dense(self.num_classes, _CODE, "output")(x).astype(jnp.float32)
-        return -Distances(self.num_classes, name="output")(x)
+        logits = -Distances(self.num_classes, name="output")(x)
+        if train and self.rubbish is not None and not self.is_initializing():
+            self.sow("auxiliary", "rubbish", jnp.full_like(logits[:, :1], -self.rubbish))
+        return logits
 
     def _subsample(self, name: str, x: Array) -> Array:
         if self.dense:
