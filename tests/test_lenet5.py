@@ -187,11 +187,6 @@ def test_the_loss_is_equation_9():
     np.testing.assert_array_equal(predicted, -distances.astype(np.float32))
 
 
-def test_rubbish_is_a_distance():
-    with pytest.raises(ValueError, match="has no distances"):
-        LeNet5(dense=True, rubbish=1.0).init(jax.random.key(0), np.zeros((1, 28, 28, 1)))
-
-
 @pytest.mark.parametrize("shape", [(28, 28, 1), (20, 31, 3)])
 def test_smaller_images_are_padded_to_32(shape):
     network = LeNet5(num_classes=5)

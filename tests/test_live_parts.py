@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 
 pytest.importorskip("starlette")
 
-from experiments.live_page import answers, choices, drawing, layers
+from experiments.live_page import answers, choices, drawing, layers, snapshot
 from experiments.live_page.curve import Curve, merge
 from experiments.live_page.predictions import Answer, Predictions, confusion, moved_copies
 from experiments.workdir import stacks
@@ -225,6 +226,14 @@ def test_layers_gradients():
     logits = np.asarray(network.apply(variables, pixels[None])[0])
     softmax = np.exp(logits) / np.exp(logits).sum()
     np.testing.assert_allclose(looked.output_grads[-1], softmax - np.eye(10)[3], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", choices.presets())
+def test_all_of_the_menu_may_be_in_a_snapshot(name):
+    config = choices.read_form({"preset": name})
+    fields = {field: getattr(config, field) for field in snapshot._FIELDS}
+    read = snapshot._config(json.loads(json.dumps(fields)))
+    assert {field: getattr(read, field) for field in snapshot._FIELDS} == fields
 
 
 @pytest.mark.parametrize("name", ["simple", "deep", "lenet5", "resnet20", "convnetjs"])

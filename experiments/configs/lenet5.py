@@ -2,9 +2,10 @@
 
 from experiments.workdir.config import Config
 
+# The paper names no value of equation 9's j; 10 is by 10,000 of the training digits.
 config = Config(
     network="lenet5",
-    network_options="rubbish=10",  # equation 9's j, which has no value there; by 10,000 of the digits
+    network_options="rubbish=10",
     epochs=20,
     batch_size=50,
     learning_rate=0.003,

@@ -23,6 +23,7 @@ from mnist_jax.training import TrainState
 KIND = "mnist_jax live snapshot 1"
 _ABOUT = "about.json"
 _NETWORKS = {config.network for config, _ in choices.presets().values()}
+_OPTIONS = {(config.network, config.network_options) for config, _ in choices.presets().values()}
 # Of a config, those that say nothing about the machine it was made on.
 _FIELDS = (
     *("network", "members", "seed", "data_seed", "shuffles", "augment", "normalize"),
@@ -126,13 +127,13 @@ def _config(values: Mapping[str, Any]) -> Config:
             raise ValueError(f"its {name} is {str(values[name])[:40]!r}")
     if values["network"] not in _NETWORKS:
         raise ValueError(f"its network is {str(values['network'])[:40]!r}")
-    if values["dataset"] not in choices.DATASETS:
+    if values["dataset"] not in (*choices.DATASETS, "auto"):  # the page begins with that
         raise ValueError(f"its data set is {str(values['dataset'])[:40]!r}")
     for name in ("seed", "data_seed"):
         if not isinstance(values[name], int):
             raise ValueError(f"its {name} is no whole number")
     options = values["network_options"]
-    if options is not None:
+    if options is not None and (values["network"], options) not in _OPTIONS:
         prefix, _, layers = str(options).partition("=")
         if prefix != "layers" or values["network"] != "convnetjs":
             raise ValueError("its network has options that are not known here")

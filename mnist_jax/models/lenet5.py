@@ -32,7 +32,7 @@ class LeNet5(ImageNetwork):
     As published all units up to F6 have `scaled_tanh`; S2 and S4 are `Subsampling`; each map of C3
     sees some of S2's, by table I; and the outputs are `Distances` to fixed codes. These are 60,000
     parameters. With `dense` C3 sees all of S2, means of 2x2 take the place of subsampling, and the
-    outputs are a dense layer: 61,706 parameters with ten classes.
+    outputs are a dense layer, which knows no `rubbish`: 61,706 parameters with ten classes.
 
     Softmax cross-entropy of the logits is the paper's equation 9 without its constant j, the
     distance of a class that no image is of. With `rubbish` as j, `train` sows that class's logit
@@ -45,7 +45,7 @@ class LeNet5(ImageNetwork):
     Source: LeCun et al. 1998, "Gradient-based learning applied to document recognition", II.B.
 
     Raises:
-        ValueError: an image higher or wider than 32 pixels, or `rubbish` with `dense`.
+        ValueError: an image higher or wider than 32 pixels.
     """
 
     num_classes: int = 10
@@ -55,8 +55,6 @@ class LeNet5(ImageNetwork):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        if self.dense and self.rubbish is not None:
-            raise ValueError("lenet5 with dense=True has no distances, and so no rubbish.")
         x = (WHITE + (BLACK - WHITE) * _framed(self.prepare(images))).astype(self.dtype)
         x = scaled_tanh(_conv(6, x.shape[-1], "C1")(x))
         x = self._subsample("S2", x)
