@@ -286,7 +286,7 @@ def test_9_predictions_fill_up(opened, session):
     total = sum(int(text) for text in counts.all_inner_texts() if text)
     live.wait(lambda: sum(int(t) for t in counts.all_inner_texts() if t) > total or total == 500)
     assert "of the last" in page.locator("#test-accuracy").inner_text()
-    page.wait_for_function("document.querySelector('#recent img').naturalWidth === 28")
+    page.wait_for_function("() => document.querySelector('#recent img').naturalWidth === 28")
     # What the server says before it has heard of the choice does not undo it.
     overtaken = """() => import('./predictions.js').then((panel) => {
       const box = document.getElementById('averages');

@@ -150,7 +150,7 @@ def test_test_images_are_asked_for_by_what_they_show(session, client):
     live.begin(session)
     assert session.run == run + 1 and session.predictions.describe()["images"] == key
     other = session.dataset.test._replace(inputs=images[::-1])
-    assert sessions._key_of(dataclasses.replace(session.dataset, test=other)) != key
+    assert sessions._test_images(dataclasses.replace(session.dataset, test=other)).key != key
     assert sessions.Session().run > session.run
 
 

@@ -171,6 +171,7 @@ def test_num_classes(name):
         (("simple",), {"dropout_rate": 0.5}, "'simple' has no option 'dropout_rate'"),
         (("layers",), {"parent": 1.0}, "'layers' has no option 'parent'.*dropout_rate"),
         (("lenet5",), {"dense": True, "rubbish": 1.0}, "dense=True has no distances"),
+        (("lenet5",), {"rubbish": -1.0}, "rubbish must not be negative"),
         (("lenet5",), {"rubbish": "some"}, "rubbish must be a number, not 'some'"),
         (("lenet5",), {"dense": "maybe"}, "dense must be True or False, not 'maybe'"),
         (("lenet5",), {"dtype": "foo"}, "dtype must be float32, .* not 'foo'"),

@@ -117,12 +117,20 @@ def test_a_lost_process_ends_the_others_and_the_run_can_go_on(
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == epochs + 1
 
 
+@pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, ValueError])
 @pytest.mark.parametrize("at", ["step", "checkpoint"])
-def test_a_process_is_lost_whatever_finds_it(digits, tmp_path, monkeypatch, capsys, at):  # noqa: F811
+def test_a_process_is_lost_whatever_finds_it(
+    digits,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    capsys,
+    at,
+    kind,
+):
     def lose(*_):
         try:
-            raise jax.errors.JaxRuntimeError("INTERNAL: Gloo all-reduce failed\nmore")
-        except jax.errors.JaxRuntimeError as error:
+            raise kind("INTERNAL: Gloo all-reduce failed\nmore")
+        except kind as error:
             monkeypatch.setattr(jax, "process_count", lambda: 2)
             if at == "checkpoint":
                 raise CheckpointError("a checkpoint could not be written") from error

@@ -431,6 +431,25 @@ def test_the_configs_are_the_labs():
         assert (lab.optimizer, lab.schedule, lab.weight_decay) == ("adam", "constant", 0)
 
 
+@pytest.mark.parametrize(
+    ("flags", "options"),
+    [
+        ([], "rubbish=10"),
+        (["--members", "3"], "rubbish=10"),
+        (["--members", "lenet5:2"], "rubbish=10"),
+        (["--members", "lenet5:2,simple:1"], None),
+        (["--network", "simple"], None),
+        (["--network-options", "dense=True"], "dense=True"),
+        (
+            ["--members", "lenet5:2,simple:1", "--network-options", "dtype=bfloat16"],
+            "dtype=bfloat16",
+        ),
+    ],
+)
+def test_a_configs_network_options_are_for_its_own_network(flags, options):
+    assert cli.parse(["--config", "lenet5", *flags]).config.network_options == options
+
+
 def test_draw():
     image = np.zeros((4, 3, 1), np.uint8)
     image[1, 1], image[2, 2] = 255, 120

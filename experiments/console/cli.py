@@ -369,7 +369,11 @@ def with_flags(config: Config, given: argparse.Namespace, hint: str) -> Config:
         if text is not None
     }
     try:
-        return dataclasses.replace(config, **changes)
+        changed = dataclasses.replace(config, **changes)
+        if "network_options" not in changes and changed.networks != config.networks:
+            # Those of a config are for its own network.
+            changed = dataclasses.replace(changed, network_options=None)
+        return changed
     except ValueError as error:
         field, _, rest = str(error).partition(" ")
         fail(f"--{field.replace('_', '-')} {rest}", hint)

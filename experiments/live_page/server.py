@@ -181,13 +181,10 @@ class Pages:
         return published
 
     async def _image(self, request: Request) -> Response:
-        session, dataset = self._session, self._session.dataset
-        place = request.path_params["place"]
-        if dataset is None or request.path_params["key"] != session.images_key:
+        (key, images), place = self._session.images, request.path_params["place"]
+        if request.path_params["key"] != key or place >= len(images):
             return Response("Not found.\n", 404, media_type="text/plain")
-        if place >= len(dataset.test.labels):
-            return Response("Not found.\n", 404, media_type="text/plain")
-        png = as_png(dataset.test.inputs[place])
+        png = as_png(images[place])
         return Response(png, media_type="image/png", headers={"cache-control": "max-age=3600"})
 
     async def _download(self, request: Request) -> Response:

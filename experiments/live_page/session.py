@@ -52,6 +52,13 @@ class Published(NamedTuple):
     characters: bool
 
 
+class Images(NamedTuple):
+    """Test images, and what pages ask for them by, and keep them: the same for the same images."""
+
+    key: str
+    images: np.ndarray
+
+
 class Session:
     """What the page shows, and the thread that makes it.
 
@@ -64,7 +71,7 @@ class Session:
         # Counts trainings; a page that has known an earlier process must not take it for that one.
         self.run = time.time_ns() // 1_000_000
         self.dataset: Dataset | None = None
-        self.images_key = ""  # by which pages ask for test images, and keep them
+        self.images = Images("", np.empty((0, 28, 28, 1), np.uint8))
         self.class_names: tuple[str, ...] = ()
         self.image_shape: tuple[int, ...] = (28, 28, 1)
         self.characters = True
@@ -152,11 +159,11 @@ class Session:
         self._chunks, self._going, self._message, self._to_step = None, False, "", 0
         self._epochs = max(setting.config.epochs, now.epochs + 1)
         self.run += 1
-        self.images_key = _key_of(setting.dataset)  # first: no other images may have the old one
+        self.images = _test_images(setting.dataset)
         self.dataset, self.class_names = setting.dataset, setting.about.class_names
         self.image_shape = setting.about.image_shape
         self.characters = setting.about.characters
-        self.predictions = Predictions(self.class_names, self.images_key)
+        self.predictions = Predictions(self.class_names, self.images.key)
         self.unsure_above = None
         self.measures = Measures(len(setting.stack.seeds), len(setting.dataset.validation.labels))
         self._placed, self._validation_at = {}, 0
@@ -169,12 +176,13 @@ class Session:
         Args:
             dataset: None where it cannot be had.
         """
-        self.images_key = "" if dataset is None else _key_of(dataset)
+        if dataset is not None:
+            self.images = _test_images(dataset)
         self._viewed, self.dataset, self.class_names = trained, dataset, trained.class_names
         self.image_shape, self.characters = trained.image_shape, trained.characters
         self.unsure_above = unsure_above
         self.run += 1
-        self.predictions = Predictions(self.class_names, self.images_key)
+        self.predictions = Predictions(self.class_names, self.images.key)
         devices = jax.local_devices()
         members = [
             dataclasses.replace(
@@ -545,10 +553,10 @@ _SHOWN = (
 )
 
 
-def _key_of(dataset: Dataset) -> str:
-    """Of the test images: the same for the same ones, in any process."""
+def _test_images(dataset: Dataset) -> Images:
     images = np.ascontiguousarray(dataset.test.inputs)
-    return hashlib.sha256(repr(images.shape).encode() + images.tobytes()).hexdigest()[:16]
+    digest = hashlib.sha256(repr(images.shape).encode() + images.tobytes())
+    return Images(digest.hexdigest()[:16], images)
 
 
 def _answer(function: Callable[[], Any], future: Future) -> None:

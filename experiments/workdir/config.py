@@ -318,14 +318,19 @@ class Config:
         return [seed for kind in self.kinds for seed in kind.seeds]
 
     @property
+    def networks(self) -> set[str]:
+        """Their names."""
+        return set(self._counts())
+
+    @property
     def reads_sentences(self) -> bool:
         """Whether the networks take sentences, and not images."""
-        return "sentence" in self._counts()
+        return "sentence" in self.networks
 
     @property
     def reads_positions(self) -> bool:
         """Whether the networks take positions of Go."""
-        return "policy" in self._counts()
+        return "policy" in self.networks
 
     @property
     def input_is(self) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shlex
 import signal
 import sys
@@ -46,6 +47,7 @@ from mnist_jax.training import TrainState
 from mnist_jax.words import counted
 
 TERMINATED = 128 + signal.SIGTERM
+_STATUS = re.compile(r"[A-Z_]+: ")  # how XLA's errors begin, which JAX makes of several classes
 _HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # Windows has none
 _Result = TypeVar("_Result")
 
@@ -338,7 +340,7 @@ def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
     except OSError as error:
         _leave_a_lost_process(run, error)
         _print_error(f"{error}", f"Go on with --resume {run.workdir}, once that is mended.")
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
         _leave_a_lost_process(run, error)
         raise
     return FAILED
@@ -347,16 +349,21 @@ def train_and_evaluate(run: Run, clock: Clock, force: bool = False) -> int:
 def _leave_a_lost_process(run: Run, error: BaseException) -> None:
     """End this process if the error, or what it came of, is that another of the run's is lost.
 
-    That is found by whatever all of them do together: a step, or a checkpoint.
+    That is found by whatever all of them do together: a step, a checkpoint, or to gather what is
+    on the devices of all.
     """
     cause: BaseException | None = error
-    while not isinstance(cause, jax.errors.JaxRuntimeError | None):
+    while cause is not None and not _is_of_jax(cause):
         cause = cause.__cause__ or cause.__context__
     if cause is None or jax.process_count() == 1:
         return
     reason = str(cause).partition("\n")[0]
     _print_error(f"another process was lost: {reason}", f"Go on with --resume {run.workdir}")
     os._exit(FAILED)  # a usual end would wait for the lost one
+
+
+def _is_of_jax(error: BaseException) -> bool:
+    return isinstance(error, jax.errors.JaxRuntimeError) or bool(_STATUS.match(str(error)))
 
 
 def _signals() -> list[int]:

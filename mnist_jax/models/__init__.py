@@ -93,8 +93,8 @@ def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
     Raises:
         ValueError: an unknown name, option or variant, an option of another kind than the field,
             `num_classes` below 2, `dropout_rate` outside [0, 1), a negative `conv_stddev`,
-            `image_size` below 1, `filters` below 1, `planes` not from 1 to 48, `rubbish` with
-            `dense`.
+            `image_size` below 1, `filters` below 1, `planes` not from 1 to 48, a negative
+            `rubbish`, or one with `dense`.
     """
     if name not in _NETWORKS:
         near = get_close_matches(name, list(_NETWORKS), n=1)
@@ -119,6 +119,8 @@ def create(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
         raise ValueError(f"image_size must be at least 1, not {options['image_size']}.")
     if options.get("filters", 1) < 1:
         raise ValueError(f"filters must be at least 1, not {options['filters']}.")
+    if (options.get("rubbish") or 0) < 0:
+        raise ValueError(f"rubbish must not be negative, but is {options['rubbish']}.")
     if options.get("dense") and options.get("rubbish") is not None:
         raise ValueError(f"{name} with dense=True has no distances, and so no rubbish.")
     if not 1 <= options.get("planes", 1) <= COUNT:

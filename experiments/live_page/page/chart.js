@@ -81,6 +81,7 @@ export class Chart {
       pen.fillStyle = quiet;
       pen.fillText("Nothing to show yet.", MARGIN.left, height / 2);
       this.readout.textContent = "";
+      canvas.setAttribute("aria-label", `${this.title}. Nothing to show yet.`);
       return;
     }
     const { from, to, least, most } = (this.spans = this.range());

@@ -3,7 +3,7 @@
 import { beginPad, clearStrokes, hasStrokes, isDrawing, newCanvas, paintStrokes } from "./pad.js";
 import { $, ask, bytes, element, number, percent } from "./talk.js";
 
-let photo = null, camera = null, isAskingForCamera = false;
+let photo = null, camera = null, isOpeningCamera = false;
 let latest = null, asking = false, again = false, answered = null, listeners = [];
 
 export function begin() {
@@ -158,6 +158,7 @@ function take(file) {
 }
 
 async function toggleCamera() {
+  if (isOpeningCamera) return;
   if (camera) {
     const video = $("video");
     const canvas = Object.assign(document.createElement("canvas"), { width: video.videoWidth, height: video.videoHeight });
@@ -167,23 +168,23 @@ async function toggleCamera() {
     take(blob);
     return;
   }
-  if (isAskingForCamera) return;
-  isAskingForCamera = true;
+  isOpeningCamera = true;
   try {
     if (!navigator.mediaDevices) throw new Error("a page of another machine may not use it without https");
     camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: 640 } });
+    $("pen").textContent = "";
+    $("video").srcObject = camera;
+    $("video").hidden = false;
+    $("pad").hidden = $("photo").hidden = true;
+    await $("video").play();
+    $("camera").textContent = "Take the picture";
   } catch (error) {
+    stopCamera();
+    if (error.name === "AbortError") return; // cleared before it showed anything
     $("pen").textContent = `No camera: ${error.name === "NotFoundError" ? "there is none" : error.name === "NotAllowedError" ? "it was not allowed" : error.message}.`;
-    return;
   } finally {
-    isAskingForCamera = false;
+    isOpeningCamera = false;
   }
-  $("pen").textContent = "";
-  $("video").srcObject = camera;
-  $("video").hidden = false;
-  $("pad").hidden = $("photo").hidden = true;
-  await $("video").play();
-  $("camera").textContent = "Take the picture";
 }
 
 function stopCamera() {
