@@ -54,7 +54,7 @@ def run(given: argparse.Namespace) -> int:
         access_log=False,
         lifespan="off",
         limit_concurrency=_MOST_CONNECTIONS,
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=10,  # for drawings that are being answered
     )
     address = _address(given.host, listening.getsockname()[1], given.token)
     with loop.interrupts() as signals:
