@@ -22,8 +22,9 @@ from starlette.testclient import TestClient
 
 from experiments import live as command
 from experiments.live_page import server, snapshot
-from experiments.live_page import session as sessions
+from experiments.live_page.session import Session
 from experiments.workdir import trained
+from mnist_jax import data
 from tests import live
 from tests.samples import digits, write_idx
 
@@ -150,8 +151,9 @@ def test_test_images_are_asked_for_by_what_they_show(session, client):
     live.begin(session)
     assert session.run == run + 1 and session.predictions.describe()["images"] == key
     other = session.dataset.test._replace(inputs=images[::-1])
-    assert sessions._test_images(dataclasses.replace(session.dataset, test=other)).key != key
-    assert sessions.Session().run > session.run
+    assert key == data.fingerprint(session.dataset)
+    assert data.fingerprint(dataclasses.replace(session.dataset, test=other)) != key
+    assert Session().run > session.run
 
 
 def test_a_snapshot_comes_back_as_it_was(session, client, tmp_path):

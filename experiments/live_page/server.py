@@ -136,7 +136,7 @@ class Pages:
         def look() -> dict[str, Any]:
             published = self._published()
             digits = _digits(request, content, published)
-            names, threshold = published.class_names, session.unsure_above
+            names, threshold = published.about.class_names, session.unsure_above
             rows = drawing.describe(published.members, digits, names, threshold)
             return {"digits": rows, "step": published.step}
 
@@ -156,7 +156,7 @@ class Pages:
             dataset, place, number = asked()  # another training may have begun meanwhile
             image, label = dataset.test.inputs[place], int(dataset.test.labels[place])
             described = layers.describe(session.member(number), image, label)
-            return described | {"label": session.class_names[label]}
+            return described | {"label": session.about.class_names[label]}
 
         asked()  # what cannot be answered need not wait
         return JSONResponse(await _done(session.look(look)))
@@ -297,7 +297,7 @@ def make_app(session: Session, token: str | None = None) -> tuple[Starlette, Pag
 
 def _digits(request: Request, content: bytes, published: Published) -> list[drawing.Digit]:
     reader = drawing.read if request.query_params.get("photo") == "1" else drawing.of_strokes
-    return reader(content, published.characters, published.image_shape)
+    return reader(content, published.about.characters, published.about.image_shape)
 
 
 def as_png(image: np.ndarray) -> bytes:

@@ -1,7 +1,6 @@
 """A training that is watched and steered while it goes on: one thread owns it, others ask."""
 
 import dataclasses
-import hashlib
 import queue
 import sys
 import threading
@@ -23,8 +22,9 @@ from experiments.live_page.setting import Setting
 from experiments.workdir import evaluation, progress
 from experiments.workdir.config import Config
 from experiments.workdir.progress import Progress
+from experiments.workdir.records import TrainedOn
 from experiments.workdir.trained import Member, Trained
-from mnist_jax import augment, loop, parallel, training
+from mnist_jax import augment, data, loop, parallel, training
 from mnist_jax.data import Dataset
 from mnist_jax.training import TrainState
 
@@ -46,16 +46,13 @@ class Published(NamedTuple):
     members: list[Member]  # their variables lie on devices, or on the host
     step: int
     made_at: float
-    # What they were trained on:
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, ...]
-    characters: bool
+    about: TrainedOn
 
 
 class Images(NamedTuple):
-    """Test images, and what pages ask for them by, and keep them: the same for the same images."""
+    """Test images."""
 
-    key: str
+    key: str  # the data's fingerprint, by which pages ask for them, and browsers keep them
     images: np.ndarray
 
 
@@ -72,9 +69,7 @@ class Session:
         self.run = time.time_ns() // 1_000_000
         self.dataset: Dataset | None = None
         self.images = Images("", np.empty((0, 28, 28, 1), np.uint8))
-        self.class_names: tuple[str, ...] = ()
-        self.image_shape: tuple[int, ...] = (28, 28, 1)
-        self.characters = True
+        self.about = TrainedOn((), characters=True)
         self.predictions = Predictions(())
         self.published: Published | None = None
         self.unsure_above: float | None = None
@@ -159,11 +154,9 @@ class Session:
         self._chunks, self._going, self._message, self._to_step = None, False, "", 0
         self._epochs = max(setting.config.epochs, now.epochs + 1)
         self.run += 1
-        self.images = _test_images(setting.dataset)
-        self.dataset, self.class_names = setting.dataset, setting.about.class_names
-        self.image_shape = setting.about.image_shape
-        self.characters = setting.about.characters
-        self.predictions = Predictions(self.class_names, self.images.key)
+        self.dataset, self.about = setting.dataset, setting.about
+        self.images = Images(setting.fingerprint, setting.dataset.test.inputs)
+        self.predictions = Predictions(self.about.class_names, self.images.key)
         self.unsure_above = None
         self.measures = Measures(len(setting.stack.seeds), len(setting.dataset.validation.labels))
         self._placed, self._validation_at = {}, 0
@@ -176,13 +169,12 @@ class Session:
         Args:
             dataset: None where it cannot be had.
         """
+        self._viewed, self.dataset, self.about = trained, dataset, trained.trained_on
         if dataset is not None:
-            self.images = _test_images(dataset)
-        self._viewed, self.dataset, self.class_names = trained, dataset, trained.class_names
-        self.image_shape, self.characters = trained.image_shape, trained.characters
+            self.images = Images(data.fingerprint(dataset), dataset.test.inputs)
         self.unsure_above = unsure_above
         self.run += 1
-        self.predictions = Predictions(self.class_names, self.images.key)
+        self.predictions = Predictions(self.about.class_names, self.images.key)
         devices = jax.local_devices()
         members = [
             dataclasses.replace(
@@ -190,7 +182,7 @@ class Session:
             )
             for i, member in enumerate(trained.members)
         ]
-        self._publish(members, trained.step)
+        self.published = Published(members, trained.step, time.monotonic(), self.about)
         self._tell()
 
     def go(self) -> None:
@@ -243,11 +235,7 @@ class Session:
             return
         self._need_state()
         members = [self.member(i) for i in range(len(self.members()))]
-        self._publish(members, self._step())
-
-    def _publish(self, members: list[Member], step: int) -> None:
-        about = self.class_names, self.image_shape, self.characters
-        self.published = Published(members, step, time.monotonic(), *about)
+        self.published = Published(members, self._step(), time.monotonic(), self.about)
 
     def member(self, i: int) -> Member:
         """A copy of one member as it is now."""
@@ -513,8 +501,8 @@ class Session:
     def _figures(self) -> dict[str, Any]:
         about = {
             "members": self.members(),
-            "class_names": self.class_names,
-            "image_shape": self.image_shape,
+            "class_names": self.about.class_names,
+            "image_shape": self.about.image_shape,
             "unsure_above": self.unsure_above,
             "test_images": 0 if self.dataset is None else len(self.dataset.test.labels),
             "dataset": None if self.dataset is None else self.dataset.name,
@@ -551,12 +539,6 @@ _SHOWN = (
     *("network", "optimizer", "learning_rate", "beta1", "weight_decay", "batch_size", "dropout"),
     *("epochs", "augment", "normalize", "dataset"),
 )
-
-
-def _test_images(dataset: Dataset) -> Images:
-    images = np.ascontiguousarray(dataset.test.inputs)
-    digest = hashlib.sha256(repr(images.shape).encode() + images.tobytes())
-    return Images(digest.hexdigest()[:16], images)
 
 
 def _answer(function: Callable[[], Any], future: Future) -> None:

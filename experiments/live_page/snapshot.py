@@ -22,8 +22,8 @@ from mnist_jax.training import TrainState
 
 KIND = "mnist_jax live snapshot 1"
 _ABOUT = "about.json"
-_NETWORKS = {config.network for config, _ in choices.presets().values()}
 _OPTIONS = {(config.network, config.network_options) for config, _ in choices.presets().values()}
+_NETWORKS = {network for network, _ in _OPTIONS}
 # Of a config, those that say nothing about the machine it was made on.
 _FIELDS = (
     *("network", "members", "seed", "data_seed", "shuffles", "augment", "normalize"),
